@@ -1,0 +1,40 @@
+# Everything sets itself up: a machine with Python 3.11 (with venv) and make is enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv demo test lint format lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+venv: .venv/ready  ## .venv with the package, its demo and development extras
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnlth_jax needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	touch $@
+
+demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
+	$(BIN)/python experiments/demo.py
+
+test: venv  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: venv  ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv  ## let ruff rewrite the tree
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## write constraints.txt anew from the newest releases
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet -e '.[demo,plots,tensorboard,nir,dev]'
+	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
+	rm -rf .venv-lock
+
+clean:  ## remove the environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,1 @@
+"""Lottery tickets of deep spiking neural networks, in JAX."""

@@ -1,0 +1,25 @@
+"""Every test runs on several (forced CPU) devices, with strict promotion of ranks; warnings are errors."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def golden() -> Path:
+    """Vectors computed in float64 with PyTorch and SpikingJelly, see tests/golden/README.md."""
+    return Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def x64():
+    """Double precision, for this test alone."""
+    with jax.enable_x64(True):
+        yield
