@@ -107,6 +107,7 @@ def lif_scan(
     >>> spikes[:, 0].tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
+    xs = jnp.asarray(xs)
     if v is None:
         v = jnp.full(xs.shape[1:], 0.0 if neuron.v_reset is None else neuron.v_reset, xs.dtype)
     return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), v, xs, unroll=unroll)
