@@ -3,7 +3,7 @@ r"""The leaky integrate-and-fire neuron as a pure function of its state, and its
 Time comes first: inputs and spikes are `[T, ...]`. Nothing is hidden: the only state is the membrane
 potential `v`, passed in and handed back.
 
-In one timestep (paper, section 3.1; with its constants `v_charged = 0.25 v + 0.75 x`):
+In one timestep (the paper's neuron; with its constants `v_charged = 0.25 v + 0.75 x`):
 
 .. math::
     v &\leftarrow v + (x - (v - v_{reset})) / \tau      && \text{charge, decay\_input} \\
@@ -109,5 +109,6 @@ def lif_scan(
     """
     xs = jnp.asarray(xs)
     if v is None:
-        v = jnp.full(xs.shape[1:], 0.0 if neuron.v_reset is None else neuron.v_reset, xs.dtype)
+        # like xs and not anew: in shard_map it must vary over the devices as xs does
+        v = jnp.full_like(xs[0], 0.0 if neuron.v_reset is None else neuron.v_reset)
     return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), v, xs, unroll=unroll)

@@ -29,7 +29,7 @@ __all__ = ["SCOPES", "keep_top", "magnitude", "prune", "random", "shuffle"]
 
 
 def magnitude(params: PyTree) -> PyTree:
-    """|w|, the criterion of iterative magnitude pruning (paper, section 3.2).
+    """|w|, the criterion of iterative magnitude pruning.
 
     >>> import jax.numpy as jnp
     >>> magnitude({"w": jnp.array([-2.0, 1.0])})["w"].tolist()
@@ -47,7 +47,9 @@ def random(key: jax.Array, params: PyTree) -> PyTree:
     """
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
-    return treedef.unflatten([jax.random.uniform(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+    return jax.tree.unflatten(
+        treedef, [jax.random.uniform(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
+    )
 
 
 # --- scores to masks
@@ -163,7 +165,7 @@ def _remove(scores: PyTree, masks: Masks, digits: tuple[int, ...], of: str, scop
     """Remove floor(0.digits * kept), or what is above total - floor(0.digits * total), in each group."""
 
     def group(scores, alive):
-        kept = sum(jnp.sum(m, dtype=jnp.uint32) for m in alive)
+        kept = sum((jnp.sum(m, dtype=jnp.uint32) for m in alive), start=jnp.uint32(0))
         if of == "kept":
             removals = _floor_of(digits, kept)
         else:
@@ -176,8 +178,8 @@ def _remove(scores: PyTree, masks: Masks, digits: tuple[int, ...], of: str, scop
     if not alive:
         return masks
     if scope == "global":
-        return treedef.unflatten(group(score_leaves, alive))
-    return treedef.unflatten([group([s], [m])[0] for s, m in zip(score_leaves, alive, strict=True)])
+        return jax.tree.unflatten(treedef, group(score_leaves, alive))
+    return jax.tree.unflatten(treedef, [group([s], [m])[0] for s, m in zip(score_leaves, alive, strict=True)])
 
 
 def _without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: jax.Array) -> list[jax.Array]:

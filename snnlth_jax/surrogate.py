@@ -1,7 +1,7 @@
 """Spike functions: a Heaviside step forward, a smooth derivative backward.
 
 A neuron fires when its membrane potential reaches the threshold; the derivative of that step is zero
-almost everywhere, so training replaces it by the derivative of a smooth *surrogate* (paper, section 3.1).
+almost everywhere, so training replaces it by the derivative of a smooth *surrogate*.
 Each factory below returns a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and gives 1 where
 `u >= 0`, else 0, in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`.
 
@@ -23,16 +23,17 @@ __all__ = ["SpikeFn", "atan", "fast_sigmoid", "rectangle", "sigmoid", "triangle"
 def _spike_function(name: str, derivative: Callable[[jax.Array], jax.Array]) -> SpikeFn:
     """A Heaviside step (1 at zero) whose derivative is `derivative`."""
 
-    @jax.custom_jvp
-    def spike(u: jax.Array) -> jax.Array:
+    def step(u: jax.Array) -> jax.Array:
         return jnp.asarray(u >= 0, jnp.result_type(u))
+
+    step.__name__ = step.__qualname__ = name
+    spike = jax.custom_jvp(step)
 
     @spike.defjvp
     def _(primals, tangents):
         (u,), (du,) = primals, tangents
         return spike(u), derivative(u) * du
 
-    spike.__name__ = spike.__qualname__ = name
     return spike
 
 

@@ -1,0 +1,113 @@
+"""The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
+
+Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged.
+"""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+
+from snnlth_jax import configs
+from snnlth_jax.errors import InputError
+from snnlth_jax.training import NonFiniteLoss
+
+__all__ = ["main"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """Download a dataset and lay it out for `--data-dir`, once. Needs TensorFlow; running does not."""
+
+    action: tyro.conf.Positional[Literal["prepare"]]
+    name: tyro.conf.Positional[str]
+    """cifar10, cifar100, svhn_cropped or fashion_mnist"""
+    data_dir: str | None = None
+    """Where to put it. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ticket:
+    """Verify a ticket file and print where it comes from and its layer-wise sparsity."""
+
+    action: tyro.conf.Positional[Literal["inspect"]]
+    path: tyro.conf.Positional[str]
+    """A file tickets/round_NN.safetensors of a run"""
+
+
+def _imp(config: configs.ImpConfig) -> None:
+    from snnlth_jax import data
+    from snnlth_jax.search import imp
+
+    config = configs.resolve(config)
+    dataset = data.load(
+        config.dataset,
+        config.data_dir,
+        train_examples=config.train_examples,
+        validation_examples=config.validation_examples,
+        seed=config.seed,
+    )
+    imp.search(config, dataset)
+
+
+def _data(command: _Data) -> None:
+    from snnlth_jax import data
+
+    Console().print(f"{command.name}: ready in {data.prepare(command.name, command.data_dir)}", markup=False)
+
+
+def _ticket(command: _Ticket) -> None:
+    from snnlth_jax import tickets
+
+    print(tickets.describe(tickets.load(command.path)))
+
+
+_COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+    "imp": (configs.ImpConfig, _imp),
+    "data": (_Data, _data),
+    "ticket": (_Ticket, _ticket),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        command = _parse(arguments)
+        _COMMANDS[arguments[0]][1](command)
+    except InputError as error:
+        return _fail(2, error)
+    except NonFiniteLoss as error:
+        return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
+    return 0
+
+
+def _fail(status: int, message: object) -> int:
+    print(f"snnlth: error: {message}", file=sys.stderr)
+    return status
+
+
+def _parse(arguments: list[str]) -> Any:
+    """The dataclass of the command; tyro's box around what it cannot parse becomes one line."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(
+                {name: parser for name, (parser, _) in _COMMANDS.items()}, prog="snnlth", args=arguments
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        lines = [line.strip("│ ") for line in box.getvalue().splitlines() if line.startswith("│")]
+        message = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
+        raise InputError(f"{message} (see snnlth {' '.join(arguments[:1])} --help)") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+r"""Augmentation as a pure function of a key and a batch of uint8 images, compiled into the training step.
+
+With row and column offsets :math:`a, b \sim U\{-p, \dots, p\}`, a coin :math:`f` and a cutout centre
+:math:`(u, v) \sim U\{0, \dots, H-1\} \times U\{0, \dots, W-1\}`, drawn anew for every image:
+
+.. math::
+    y_{ij} &= x_{i+a,\; j+b}                                  && \text{crop; 0 outside of the image} \\
+    y_{ij} &\leftarrow y_{i,\; W-1-j}                         && \text{flip, where } f \\
+    y_{ij} &\leftarrow 0 \quad (-n/2 \le i-u,\, j-v < n/2)    && \text{cutout, clipped at the border} \\
+    y_{ij} &\leftarrow (y_{ij} / 255 - \mu) / \sigma          && \text{normalise}
+
+What is cropped or cut out is 0 before normalising, so :math:`-\mu / \sigma` after it. All of it is one
+gather and one select: on a CPU half the time of slices out of a padded copy.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+__all__ = ["Augmentation", "augment", "normalise"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What is done to a training image; an image under test is only normalised.
+
+    Hashable, so it can be a static argument of `jit`.
+
+    Attributes:
+      mean: per channel, of images in [0, 1].
+      std: per channel, above 0.
+      crop_padding: pixels by which a crop moves at most, 0 for none.
+      flip: whether an image is mirrored left to right with probability 1/2.
+      cutout: side in pixels of the square that is set to 0 (DeVries & Taylor 2017), 0 for none.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self):
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(f"one mean and one std > 0 per channel, got {self.mean} and {self.std}")
+        if self.crop_padding < 0 or self.cutout < 0:
+            raise ValueError(
+                f"pixels must be >= 0, got crop_padding {self.crop_padding}, cutout {self.cutout}"
+            )
+
+
+def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32) -> jax.Array:
+    """`(images / 255 - mean) / std`, per channel.
+
+    Args:
+      images: uint8 `[..., C]`.
+      augmentation: holds the mean and std of C channels.
+      dtype: of the result; the arithmetic is at least float32.
+
+    Returns:
+      The images as `dtype`, same shape.
+
+    Raises:
+      ValueError: images that are not uint8, or of another number of channels.
+
+    >>> import jax.numpy as jnp
+    >>> normalise(jnp.uint8([[0], [255]]), Augmentation(mean=(0.5,), std=(0.5,))).tolist()
+    [[-1.0], [1.0]]
+    """
+    if images.dtype != jnp.uint8 or images.shape[-1] != len(augmentation.mean):
+        channels = len(augmentation.mean)
+        raise ValueError(f"expected uint8 images of {channels} channels, got {images.dtype}{images.shape}")
+    wide = jnp.promote_types(dtype, jnp.float32)
+    per_channel = (1,) * (images.ndim - 1) + (-1,)
+    mean = jnp.asarray(augmentation.mean, wide).reshape(per_channel)
+    std = jnp.asarray(augmentation.std, wide).reshape(per_channel)
+    return ((images.astype(wide) / 255 - mean) / std).astype(dtype)
+
+
+def augment(
+    key: jax.Array, images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """Random crop, flip and cutout, then `normalise`; equations at the top of this module.
+
+    Args:
+      key: the same key gives the same images; every image of the batch has its own draws.
+      images: uint8 `[B, H, W, C]`.
+      augmentation: what to do.
+      dtype: of the result.
+
+    Returns:
+      The images as `dtype`, `[B, H, W, C]`.
+
+    Raises:
+      ValueError: as `normalise`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> flip = Augmentation(mean=(0.0,), std=(1.0,), flip=True)
+    >>> images = jnp.tile(jnp.uint8([0, 255]), 4).reshape(4, 1, 2, 1)
+    >>> augment(jax.random.key(0), images, flip)[:, 0, 0, 0].tolist()
+    [1.0, 1.0, 0.0, 1.0]
+    """
+    batch, height, width, _ = images.shape
+    crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    # for each pixel of the result where it comes from, and whether there is anything to take
+    rows = jnp.broadcast_to(jnp.arange(height), (batch, height))
+    columns = jnp.broadcast_to(jnp.arange(width), (batch, width))
+    if augmentation.flip:
+        mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1))
+        columns = jnp.where(mirrored, width - 1 - columns, columns)
+    if padding := augmentation.crop_padding:
+        offsets = jax.random.randint(crop_key, (2, batch, 1), -padding, padding + 1)
+        rows, columns = rows + offsets[0], columns + offsets[1]
+    kept = _inside(rows, 0, height)[:, :, None] & _inside(columns, 0, width)[:, None, :]
+    if size := augmentation.cutout:
+        extent = jnp.array([height, width]).reshape(2, 1, 1)
+        top, left = jax.random.randint(cutout_key, (2, batch, 1), 0, extent) - size // 2
+        cut_rows = _inside(jnp.arange(height)[None, :], top, size)
+        cut_columns = _inside(jnp.arange(width)[None, :], left, size)
+        kept &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
+    which = jnp.arange(batch)[:, None, None]
+    pixels = images.at[which, rows[:, :, None], columns[:, None, :]].get(mode="clip")
+    return normalise(jnp.where(kept[..., None], pixels, jnp.uint8(0)), augmentation, dtype)
+
+
+def _inside(position: jax.Array, start: jax.Array | int, length: int) -> jax.Array:
+    return (position >= start) & (position < start + length)

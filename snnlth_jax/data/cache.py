@@ -1,0 +1,58 @@
+"""Decoded arrays kept on the local disk: reading them back takes a fraction of a second."""
+
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["directory", "read", "write"]
+
+log = logging.getLogger(__name__)
+
+
+def directory(cache_dir: str | os.PathLike | None = None) -> Path:
+    """`cache_dir`, else `$SNNLTH_CACHE_DIR`, else `snnlth_jax` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    chosen = cache_dir or os.environ.get("SNNLTH_CACHE_DIR")
+    if not chosen:
+        chosen = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "snnlth_jax"
+    return Path(chosen).expanduser()
+
+
+def read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> dict[str, np.ndarray] | None:
+    """The arrays that `write` kept, or None where there are none; damage is logged, and is None too.
+
+    Args:
+      path: an uncompressed `.npz`, whose checksums are verified.
+      expected: shape and dtype by name.
+    """
+    try:
+        # given a path, np.load leaves the file open where it fails
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in expected}
+        for name, (shape, dtype) in expected.items():
+            if arrays[name].shape != shape or arrays[name].dtype != dtype:
+                raise ValueError(f"{name} is {arrays[name].dtype}{arrays[name].shape}")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds for damaged bytes; all can be rebuilt
+        log.warning("cannot use the cache %s (%s: %s), decoding again", path, type(error).__name__, error)
+        return None
+    return arrays
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Keeps the arrays, all or nothing, also where several processes write; a failure is only logged."""
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("cannot keep the decoded images in %s (%s); the next run decodes again", path, error)

@@ -1,0 +1,255 @@
+"""Datasets that TensorFlow Datasets (TFDS) prepared as ArrayRecord, read without TensorFlow.
+
+A dataset lies in `<data_dir>/<name>/<version>`; its `dataset_info.json` names all of its files, so that what
+is missing is told before anything is decoded. `data_dir` may be a bucket (`gs://...`).
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shlex
+from typing import NamedTuple
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from snnlth_jax.errors import InputError
+
+__all__ = ["Prepared", "decode", "generate", "locate"]
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "test")
+DECODING = 1  # a part of every fingerprint: to be raised when decoding gives other arrays
+
+
+class Prepared(NamedTuple):
+    """A dataset on disk, found complete.
+
+    Attributes:
+      name: as TFDS calls it.
+      root: the data directory.
+      directory: where its files are, `<root>/<name>/<version>`.
+      shards: of the splits "train" and "test", every file and how many images it should hold.
+      fingerprint: changes when a file or the way of decoding it does.
+    """
+
+    name: str
+    root: epath.Path
+    directory: epath.Path
+    shards: dict[str, list[tuple[epath.Path, int]]]
+    fingerprint: str
+
+    def size(self, split: str) -> int:
+        """The number of images in a split."""
+        return sum(count for _, count in self.shards[split])
+
+
+def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
+    """Finds the newest version of a dataset and checks that all its files are there.
+
+    Args:
+      name: as TFDS calls it.
+      data_dir: by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Raises:
+      InputError: what is missing or unusable, where it was looked for, and how to prepare it.
+    """
+    root = _root(data_dir)
+    home = root / name
+    try:
+        present = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
+        versions = [v for v in present if _version(v) and (home / v / "dataset_info.json").exists()]
+    except Exception as error:  # no permission, or a bucket that needs a package or a login
+        raise InputError(f"--data-dir {root}: cannot be read, {_one_line(error)}") from error
+    if not versions:
+        if not root.is_dir():
+            missing = "no such directory"
+        elif unfinished := [entry for entry in present if "incomplete" in entry]:
+            missing = f"{home} holds an unfinished download only ({unfinished[0]})"
+        else:
+            missing = f"no {home}/<version>/dataset_info.json"
+        raise InputError(f"--data-dir {root}: {missing}; prepare it with: {_command(name, root)}")
+
+    directory = home / max(versions, key=lambda version: _version(version) or ())
+    try:
+        info_bytes = (directory / "dataset_info.json").read_bytes()
+        info = json.loads(info_bytes)
+        file_format = info.get("fileFormat") or "tfrecord"
+        splits = {split["name"]: split for split in info["splits"]}
+        shards = {split: _shards(directory, info["name"], file_format, splits[split]) for split in SPLITS}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(name, root, directory, f"dataset_info.json, {_one_line(error)}") from error
+    if file_format != "array_record":
+        raise InputError(
+            f"--data-dir {root}: {directory} is in the format {file_format}, allowed: array_record; "
+            f"prepare it in another --data-dir with: {_command(name, 'DIR')}"
+        )
+
+    files = [directory / "features.json", *(file for split in SPLITS for file, _ in shards[split])]
+    stats = [file.stat() if file.exists() else None for file in files]
+    missing_files = [file.name for file, stat in zip(files, stats, strict=True) if not (stat and stat.length)]
+    if missing_files:
+        what = f"{len(missing_files)} of {len(files)} files missing or empty, the first {missing_files[0]}"
+        raise _damaged(name, root, directory, what)
+    listing = [(f.name, stat.length, stat.mtime) for f, stat in zip(files, stats, strict=True) if stat]
+    source = repr((DECODING, info_bytes, listing)).encode()
+    return Prepared(name, root, directory, shards, hashlib.sha256(source).hexdigest()[:16])
+
+
+def decode(
+    source: Prepared,
+    split: str,
+    stored_shape: tuple[int, int, int],
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a split, on one thread (under the interpreter's lock more of them are slower).
+
+    Args:
+      source: from `locate`.
+      split: "train" or "test".
+      stored_shape: height, width and channels in the files.
+      image_shape: those wanted; another height or width is reached by bilinear interpolation (Pillow).
+      num_classes: labels are below.
+
+    Returns:
+      Images uint8 `[N, H, W, C]` and labels int32 `[N]`.
+
+    Raises:
+      InputError: files that do not hold what `dataset_info.json` says.
+    """
+    # absl warns that images are decoded without OpenCV, which gives the same pixels
+    absl_log = logging.getLogger("absl")
+    absl_log.addFilter(_not_about_opencv)
+    try:
+        return _decode(source, split, stored_shape, image_shape, num_classes)
+    except ImportError as error:
+        raise InputError(f"--data-dir {source.root}: cannot be decoded, {_one_line(error)}") from error
+    except Exception as error:  # damaged bytes fail in array_record, protobuf, Pillow or here
+        raise _damaged(source.name, source.root, source.directory, f"{split}, {_one_line(error)}") from error
+    finally:
+        absl_log.removeFilter(_not_about_opencv)
+
+
+def _decode(source, split, stored_shape, image_shape, num_classes):
+    # these take half a second to import, which a cached dataset does not need
+    import tensorflow_datasets as tfds
+    from array_record.python import array_record_module
+
+    for file, count in source.shards[split]:
+        reader = array_record_module.ArrayRecordReader(os.fspath(file))
+        found = reader.num_records()
+        reader.close()
+        if found != count:
+            raise ValueError(f"{found} instead of {count} images in {file.name}")
+
+    examples = tfds.data_source(
+        f"{source.name}:{source.directory.name}", split=split, data_dir=source.root, download=False
+    )
+    total = source.size(split)
+    images, labels = np.empty((total, *image_shape), np.uint8), np.empty(total, np.int32)
+    for start in range(0, total, 1000):
+        if start % 10_000 == 0:
+            log.info("%s: decoding %s image %d of %d", source.name, split, start, total)
+        numbers = range(start, min(start + 1000, total))
+        for number, example in zip(numbers, examples.__getitems__(list(numbers)), strict=True):
+            image, label = example["image"], example["label"]
+            if image.shape != stored_shape or image.dtype != np.uint8:
+                raise ValueError(f"image {number} is {image.dtype}{image.shape}, not uint8{stored_shape}")
+            if not 0 <= label < num_classes:
+                raise ValueError(f"image {number} has the label {label}, not 0 to {num_classes - 1}")
+            images[number] = image if stored_shape == image_shape else _resize(image, image_shape)
+            labels[number] = label
+    return images, labels
+
+
+def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
+    """Downloads a dataset and writes it as ArrayRecord, which needs TensorFlow; once is enough.
+
+    Args:
+      name: as TFDS calls it.
+      data_dir: as for `locate`.
+
+    Returns:
+      The directory of the files.
+
+    Raises:
+      InputError: TensorFlow is missing, the download failed, or there are damaged files in the way.
+    """
+    try:
+        directory = locate(name, data_dir).directory
+    except InputError:
+        pass
+    else:
+        log.info("%s is prepared already: %s", name, directory)
+        return directory
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError(
+            "data prepare: needs TensorFlow, once; as it can clash with the CUDA libraries of JAX, "
+            "install it beside this package in an environment of its own: pip install tensorflow"
+        )
+    import tensorflow_datasets as tfds
+
+    try:
+        tfds.builder(name, data_dir=_root(data_dir), file_format="array_record").download_and_prepare()
+    except Exception as error:  # no network, no space, no permission, another format in the way
+        raise InputError(f"data prepare {name}: failed, {_one_line(error)}") from error
+    return locate(name, data_dir).directory
+
+
+def _root(data_dir: epath.PathLike | None) -> epath.Path:
+    return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _version(name: str) -> tuple[int, ...] | None:
+    return tuple(map(int, name.split("."))) if re.fullmatch(r"\d+\.\d+\.\d+", name) else None
+
+
+def _shards(directory: epath.Path, name: str, file_format: str, split: dict) -> list[tuple[epath.Path, int]]:
+    template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    counts = [int(count) for count in split["shardLengths"]]
+    if not sum(counts):
+        raise ValueError(f"no images in {split['name']}")
+    total, shards = f"{len(counts):05d}", []
+    for index, count in enumerate(counts):
+        number = f"{index:05d}"
+        file = template.format(
+            DATASET=name,
+            SPLIT=split["name"],
+            FILEFORMAT=file_format,
+            SHARD_INDEX=number,
+            NUM_SHARDS=total,
+            SHARD_X_OF_Y=f"{number}-of-{total}",
+        )
+        shards.append((directory / file, count))
+    return shards
+
+
+def _resize(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    picture = Image.fromarray(image[..., 0] if shape[-1] == 1 else image)
+    resized = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(shape)
+
+
+def _not_about_opencv(record: logging.LogRecord) -> bool:
+    return "OpenCV is not installed" not in record.getMessage()
+
+
+def _command(name: str, root: epath.PathLike) -> str:
+    return f"snnlth data prepare {name} --data-dir {shlex.quote(os.fspath(root))}"
+
+
+def _damaged(name: str, root: epath.Path, directory: epath.Path, what: str) -> InputError:
+    return InputError(
+        f"--data-dir {root}: {directory} is incomplete or damaged ({what}); "
+        f"delete that directory, then: {_command(name, root)}"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

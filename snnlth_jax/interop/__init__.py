@@ -1,0 +1,1 @@
+"""Networks carried to and from other libraries."""

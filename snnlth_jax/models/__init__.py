@@ -1,0 +1,100 @@
+"""The networks by name: the paper's, and smaller ones of the same make."""
+
+from typing import Any
+
+from snnlth_jax.errors import InputError
+from snnlth_jax.models.resnet import ResNet
+from snnlth_jax.models.vgg import VGG, VGG16, Features
+from snnlth_jax.neurons import LIF
+
+__all__ = ["VGG", "ResNet", "create", "min_image_size", "names"]
+
+# vgg11 to vgg19 are named after Simonyan and Zisserman's, whose three linear layers are one here
+# (as in the paper); the others by their number of weight layers, shortcuts not counted.
+_VGG: dict[str, Features] = {
+    "vgg5": (32, 32, "M", 64, 64, "M"),
+    "vgg9": (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M"),
+    "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "vgg13": (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "vgg16": VGG16,
+    "vgg19": (64, 64, "M", 128, 128, "M", *(256,) * 4, "M", *(512,) * 4, "M", *(512,) * 4, "M"),
+}
+_RESNET: dict[str, dict[str, Any]] = {
+    "resnet7": {"stage_sizes": (1, 1), "widths": (32, 64), "stem": 32, "hidden": 64},
+    "resnet19": {"stage_sizes": (3, 3, 2), "widths": (128, 256, 512), "stem": 64, "hidden": 256},
+}
+
+
+def names() -> tuple[str, ...]:
+    """Every name `create` knows.
+
+    >>> names()
+    ('vgg5', 'vgg9', 'vgg11', 'vgg13', 'vgg16', 'vgg19', 'resnet7', 'resnet19')
+    """
+    return (*_VGG, *_RESNET)
+
+
+def create(
+    name: str,
+    num_classes: int,
+    width: float = 1.0,
+    neuron: LIF = LIF(),
+    activation: str = "lif",
+    dtype: Any = None,
+    axis_name: str | None = None,
+) -> VGG | ResNet:
+    """A network by its name.
+
+    Args:
+      name: one of `names()`.
+      num_classes: number of logits.
+      width: factor on the channels of every layer (rounded, at least 1 channel), > 0.
+      neuron: constants of the LIF neurons.
+      activation: "lif", or "relu" for the same network without time.
+      dtype: of the computation, e.g. `jnp.bfloat16`; None promotes images and parameters.
+      axis_name: mapped axis over which batch norm averages its statistics.
+
+    Returns:
+      A Flax linen module, see `VGG` and `ResNet` for how to call it.
+
+    Raises:
+      InputError: unknown name, or a width that is not positive.
+
+    >>> create("vgg5", num_classes=10, width=0.25).features
+    (8, 8, 'M', 16, 16, 'M')
+    """
+    _check_name(name)
+    if not 0 < width < float("inf"):
+        raise InputError(f"--width must be a positive number, got {width}")
+
+    def scaled(channels: Any) -> Any:
+        if isinstance(channels, tuple):
+            return tuple(map(scaled, channels))
+        return channels if channels == "M" else max(1, round(channels * width))
+
+    common: dict[str, Any] = {
+        "num_classes": num_classes,
+        "neuron": neuron,
+        "activation": activation,
+        "dtype": dtype,
+        "axis_name": axis_name,
+    }
+    if name in _VGG:
+        return VGG(features=scaled(_VGG[name]), **common)
+    sizes = {k: v if k == "stage_sizes" else scaled(v) for k, v in _RESNET[name].items()}
+    return ResNet(**sizes, **common)
+
+
+def min_image_size(name: str) -> int:
+    """The least side of the images that the network `name` takes, in pixels; InputError if unknown.
+
+    >>> min_image_size("vgg16"), min_image_size("resnet19")
+    (32, 1)
+    """
+    _check_name(name)
+    return 2 ** _VGG.get(name, ()).count("M")
+
+
+def _check_name(name: str) -> None:
+    if name not in names():
+        raise InputError(f"--arch {name!r} is not one of {', '.join(names())}")

@@ -1,0 +1,90 @@
+"""A convolution that is fast on every platform: XLA's own, but for what its CPU backend does badly.
+
+Inside of a compiled loop XLA's CPU backend computes the gradients of a convolution six to sixty times slower
+than by itself, and convolutions of images of 2x2 pixels and less, anywhere, a hundred times slower than the
+same sums as a matrix product (docs/performance.md). On CPUs, and only there, the gradient of the input is
+therefore written out as the convolution that it is, and the others as products of patches and matrices. The
+results are the same up to the order of summation.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+__all__ = ["conv"]
+
+# how flax and the layouts of this package have it: images N H W C, kernels H W I O
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_TINY = 2
+
+
+def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], padding: Any, **options: Any):
+    """`lax.conv_general_dilated` with the arguments that `flax.linen.Conv` gives it.
+
+    Args:
+      x: `[N, H, W, C]`.
+      kernel: `[size, size, C, features]`, size odd.
+      window_strides: the same in both directions.
+      padding: size // 2 on each side.
+      **options: layouts and precision, as flax gives them; no dilation, no groups.
+
+    Returns:
+      `[N, ceil(H / stride), ceil(W / stride), features]`.
+    """
+    size, stride = kernel.shape[0], window_strides[0]
+    if stride == 1 and (size == 1 or max(x.shape[1:3]) > _TINY):
+        return _conv(x, kernel)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_as_matrix_product, stride=stride),
+        default=functools.partial(_plain, stride=stride),
+    )
+
+
+def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
+
+
+def _as_matrix_product(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return jnp.tensordot(_patches(x, kernel.shape[0], stride), kernel.reshape(-1, kernel.shape[-1]), 1)
+
+
+def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
+    """`[N, H', W', size * size * C]`: the window of each output pixel, in the order of the kernel."""
+    height, width = (-(-extent // stride) for extent in x.shape[1:3])
+    border = (size // 2, size // 2)
+    x = jnp.pad(x, ((0, 0), border, border, (0, 0)))
+    rows, columns = stride * (height - 1) + 1, stride * (width - 1) + 1
+    windows = [
+        x[:, i : i + rows : stride, j : j + columns : stride] for i in range(size) for j in range(size)
+    ]
+    return jnp.concatenate(windows, axis=-1)
+
+
+@jax.custom_vjp
+def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _plain(x, kernel)
+
+
+def _forward(x: jax.Array, kernel: jax.Array):
+    return _plain(x, kernel), (x, kernel)
+
+
+def _backward(residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
+    def on_cpu(x, kernel, grad):
+        patches = _patches(x, kernel.shape[0])
+        grad_kernel = jnp.tensordot(patches, grad, ((0, 1, 2), (0, 1, 2))).reshape(kernel.shape)
+        return _plain(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3)), grad_kernel
+
+    def elsewhere(x, kernel, grad):
+        return jax.vjp(_plain, x, kernel)[1](grad)
+
+    return lax.platform_dependent(*residuals, grad, cpu=on_cpu, default=elsewhere)
+
+
+_conv.defvjp(_forward, _backward)

@@ -1,0 +1,228 @@
+"""The layers of the networks: convolution, batch norm per timestep, max pooling, and what fires.
+
+Activations are `[T, B, H, W, C]`. The image is the same input at every timestep, so what depends on it
+alone, the first convolution and its norm, has a leading axis of 1; `fire` spreads it over time.
+"""
+
+import functools
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnlth_jax.models.convolution import conv
+from snnlth_jax.neurons import LIF, lif_scan
+
+__all__ = ["ConvNorm", "TimestepBatchNorm", "at_least_float32", "check_time", "fire", "max_pool"]
+
+# Laid out in a row the timesteps fuse with the norm before them; long scans would only compile for longer.
+MAX_UNROLL = 5
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """`x` in float32, or in float64 where it is that already.
+
+    >>> import jax.numpy as jnp
+    >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
+    dtype('float32')
+    """
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_time(num_timesteps: int, activation: str) -> None:
+    """Refuse timesteps that the activation function cannot have, with a ValueError.
+
+    >>> check_time(5, "lif")
+    >>> check_time(5, "relu")
+    Traceback (most recent call last):
+    ...
+    ValueError: a network with activation 'relu' has no time: num_timesteps must be 1, got 5
+    """
+    if activation not in ("lif", "relu"):
+        raise ValueError(f"activation must be 'lif' or 'relu', got {activation!r}")
+    if activation == "relu" and num_timesteps != 1:
+        raise ValueError(
+            f"a network with activation 'relu' has no time: num_timesteps must be 1, got {num_timesteps}"
+        )
+    if num_timesteps < 1:
+        raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
+
+
+def fire(x: jax.Array, num_timesteps: int, neuron: LIF, activation: str) -> jax.Array:
+    """What a layer passes on: spikes of LIF neurons over time, or a ReLU.
+
+    Args:
+      x: input current `[T, ...]`, or `[1, ...]` where it is the same at every timestep.
+      num_timesteps: T.
+      neuron: the constants of the LIF neurons.
+      activation: "lif" or "relu".
+
+    Returns:
+      `[T, ...]`, dtype of `x`.
+
+    >>> import jax.numpy as jnp
+    >>> fire(jnp.full((1, 1), 1.2), 4, LIF(), "lif")[:, 0].tolist()
+    [0.0, 1.0, 0.0, 1.0]
+    """
+    x = jnp.broadcast_to(x, (num_timesteps, *x.shape[1:]))
+    if activation == "relu":
+        return nn.relu(x)
+    return lif_scan(neuron, x, unroll=num_timesteps <= MAX_UNROLL)[1]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 max pooling with stride 2; an odd last row or column is dropped.
+
+    The gradient goes to the first maximum of a window in row-major order, as the authors' code has it.
+    Among binary spikes ties are the rule, so sharing it would be another method.
+
+    Args:
+      x: `[..., H, W, C]`.
+
+    Returns:
+      `[..., H // 2, W // 2, C]`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> x = jnp.array([[0.0, 1.0], [1.0, 1.0]])[..., None]
+    >>> max_pool(x).tolist()
+    [[[1.0]]]
+    >>> jax.grad(lambda x: max_pool(x).sum())(x)[..., 0].tolist()
+    [[0.0, 1.0], [0.0, 0.0]]
+    """
+    height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
+    corners = [x[..., i:height:2, j:width:2, :] for i in (0, 1) for j in (0, 1)]
+    # a later corner wins only if strictly larger
+    return functools.reduce(lambda best, corner: jnp.where(corner > best, corner, best), corners)
+
+
+class TimestepBatchNorm(nn.Module):
+    r"""Batch norm with the statistics of each timestep apart, and one set of running statistics.
+
+    .. math::
+        y_t &= \gamma (x_t - \mu_t) / \sqrt{\sigma_t^2 + \epsilon} + \beta  \\
+        r_T &= m^T r_0 + (1 - m) \sum_{t=1}^{T} m^{T-t} s_t
+
+    where :math:`\mu_t, \sigma_t^2` are the mean and (biased) variance of timestep t over all axes but T and
+    C, and :math:`s_t` the mean or unbiased variance that the running value r sees: T updates in order, as
+    the authors' code does them, in closed form. Evaluation uses r for every t. `init` leaves r at 0 and 1.
+
+    Input `[T, B, ..., C]`, output the same shape. Parameters `scale`, `bias` and `batch_stats` `mean`, `var`
+    are `[C]`, in `param_dtype`; statistics are computed in at least float32. Training on a single value per
+    channel and timestep raises ValueError.
+
+    Attributes:
+      momentum: m, share of the old running value kept in one update.
+      epsilon: added to the variance.
+      axis_name: mapped axis to average statistics over, so that several devices equal one.
+      dtype: of the output; None promotes input and parameters.
+      param_dtype: of parameters and running statistics at `init`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> norm, x = TimestepBatchNorm(), jnp.arange(12.0).reshape(2, 3, 2)
+    >>> variables = norm.init(jax.random.key(0), x)
+    >>> y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    >>> [f"{value:.2f}" for value in y[1, :, 0]]
+    ['-1.22', '0.00', '1.22']
+    >>> [f"{mean:.2f}" for mean in updates["batch_stats"]["mean"]]  # 0.1 (0.9 * 2 + 8), 0.1 (0.9 * 3 + 9)
+    ['0.98', '1.17']
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    axis_name: str | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, channels, self.param_dtype)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, self.param_dtype)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, self.param_dtype)
+
+        dtype = self.dtype or jnp.result_type(x, scale, bias)
+        x = at_least_float32(x)
+        if train and not self.is_initializing():
+            mean, var, count = _statistics(x, self.axis_name)
+            if count == 1:
+                raise ValueError(
+                    f"batch norm cannot train on one value per channel and timestep, got input {x.shape}"
+                )
+            for running, batch in (running_mean, mean), (running_var, var * (count / (count - 1))):
+                running.value = _running_update(running.value, batch, self.momentum)
+        else:
+            mean, var = (r.value.reshape((1,) * (x.ndim - 1) + channels) for r in (running_mean, running_var))
+        scale, bias = (p.reshape((1,) * (x.ndim - 1) + channels) for p in (scale, bias))
+        return ((x - mean) * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias).astype(dtype)
+
+
+def _statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
+    """Mean and biased variance per timestep and channel, `[T, 1, ..., 1, C]`, and of how many values."""
+
+    def average(values: jax.Array) -> jax.Array:
+        local = jnp.mean(values, tuple(range(1, x.ndim - 1)), keepdims=True)
+        return local if axis_name is None else jax.lax.pmean(local, axis_name)
+
+    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    mean = average(x)
+    # E[x^2] - E[x]^2 would need one exchange between devices less, but cancels
+    return mean, average((x - mean) ** 2), num_devices * math.prod(x.shape[1:-1])
+
+
+def _running_update(running: jax.Array, batch: jax.Array, momentum: float) -> jax.Array:
+    """One moving-average update per timestep of `batch` [T, 1, ..., 1, C], in order and at once."""
+    num_timesteps = batch.shape[0]
+    ages = np.arange(num_timesteps - 1, -1, -1)[:, None]
+    weights = jnp.asarray((1 - momentum) * momentum**ages, batch.dtype)
+    new = jnp.sum(weights * batch.reshape(num_timesteps, -1), axis=0)
+    return (momentum**num_timesteps * running + new).astype(running.dtype)
+
+
+class ConvNorm(nn.Module):
+    """A convolution and its `TimestepBatchNorm`, the unit all the networks are made of.
+
+    Zero padding keeps the image size (up to the stride). Input `[T, B, H, W, C]`, output
+    `[T, B, ceil(H / stride), ceil(W / stride), features]`. The one place where a convolution is computed.
+
+    Attributes:
+      features: output channels.
+      kernel_init: initialiser of the kernel `[size, size, C, features]`.
+      size: side of the kernel, odd.
+      stride: step of the window in both directions.
+      use_bias: whether the convolution has a bias, 0 at first.
+
+    >>> import jax, jax.numpy as jnp
+    >>> unit = ConvNorm(8, nn.initializers.kaiming_normal(), stride=2)
+    >>> y, variables = unit.init_with_output(jax.random.key(0), jnp.ones((1, 2, 5, 4, 3)))
+    >>> y.shape, variables["params"]["conv"]["kernel"].shape
+    ((1, 2, 3, 2, 8), (3, 3, 3, 8))
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    size: int = 3
+    stride: int = 1
+    use_bias: bool = False
+    axis_name: str | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = nn.Conv(
+            self.features,
+            (self.size, self.size),
+            strides=self.stride,
+            padding=self.size // 2,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            conv_general_dilated=conv,
+            name="conv",
+            **dtypes,
+        )(x)
+        return TimestepBatchNorm(axis_name=self.axis_name, name="norm", **dtypes)(x, train=train)

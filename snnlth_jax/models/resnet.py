@@ -1,0 +1,107 @@
+"""ResNet with spiking neurons: basic blocks whose sum of two paths is the input current of LIF neurons."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from snnlth_jax.models.layers import ConvNorm, at_least_float32, check_time, fire
+from snnlth_jax.neurons import LIF
+
+__all__ = ["ResNet"]
+
+
+class ResNet(nn.Module):
+    """A stem, stages of basic blocks, global average pooling, a hidden spiking layer and a readout.
+
+    The paper's ResNet19 by default, as in the authors' code. The first block of every stage halves the
+    image and has a shortcut of 1x1 convolution and batch norm; other shortcuts are the identity.
+    Convolutions have no bias; weights, and the biases of the linear layers, are uniform in
+    +-1 / sqrt(fan_in), PyTorch's default.
+
+    Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
+    norm by batch statistics, which wants `mutable=["batch_stats"]`), it gives logits [T, B, num_classes]
+    in at least float32. `num_timesteps` below 1 raises ValueError. The stem runs once, for all timesteps.
+
+    Parameters sort by depth: `block0/{conv, norm}` is the stem, then `block1_1/{first, second, shortcut}/
+    {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`.
+
+    Attributes:
+      stage_sizes: number of blocks of each stage.
+      widths: channels of each stage.
+      stem: channels of the first convolution.
+      hidden: neurons of the hidden layer.
+      num_classes: number of logits.
+      neuron: constants of the LIF neurons.
+      activation: "lif", or "relu" for the same network without time (then `num_timesteps` must be 1).
+      dtype: of the computation; None promotes images and parameters.
+      param_dtype: of parameters and running statistics at `init`.
+      axis_name: mapped axis over which batch norm averages its statistics.
+
+    >>> from functools import partial
+    >>> import jax, jax.numpy as jnp
+    >>> model = ResNet(stage_sizes=(1,), widths=(4,), stem=2, hidden=4, num_classes=3)
+    >>> init = jax.jit(partial(model.init_with_output, num_timesteps=2))
+    >>> logits, variables = init(jax.random.key(0), jnp.ones((3, 4, 4, 1)))
+    >>> logits.shape, list(variables["params"])
+    ((2, 3, 3), ['block0', 'block1_1', 'hidden', 'readout'])
+    """
+
+    stage_sizes: tuple[int, ...] = (3, 3, 2)
+    widths: tuple[int, ...] = (128, 256, 512)
+    stem: int = 64
+    hidden: int = 256
+    num_classes: int = 10
+    neuron: LIF = LIF()
+    activation: str = "lif"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
+        check_time(num_timesteps, self.activation)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        unit = partial(ConvNorm, kernel_init=_uniform_fan_in, axis_name=self.axis_name, **dtypes)
+        active = partial(fire, num_timesteps=num_timesteps, neuron=self.neuron, activation=self.activation)
+
+        x = active(unit(features=self.stem, name="block0")(x[None], train=train))
+        for stage, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
+            for block in range(1, blocks + 1):
+                x = _Block(unit, active, width, halve=block == 1, name=f"block{stage}_{block}")(x, train)
+        x = x.mean((-3, -2))
+        x = active(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
+        x = _linear(self.num_classes, x.shape[-1], "readout", dtypes)(x)
+        return at_least_float32(x)
+
+
+class _Block(nn.Module):
+    """Two convolutions, and a shortcut around them, into one layer of neurons."""
+
+    unit: Any
+    active: Any
+    width: int
+    halve: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        stride = 2 if self.halve else 1
+        y = self.active(self.unit(features=self.width, stride=stride, name="first")(x, train=train))
+        y = self.unit(features=self.width, name="second")(y, train=train)
+        if self.halve:
+            x = self.unit(features=self.width, size=1, stride=stride, name="shortcut")(x, train=train)
+        return self.active(x + y)
+
+
+# variance 1 / (3 fan_in), that is +-1 / sqrt(fan_in)
+_uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+def _linear(features: int, fan_in: int, name: str, dtypes: dict[str, Any]) -> nn.Dense:
+    def bias_init(key, shape, dtype):
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nn.Dense(features, kernel_init=_uniform_fan_in, bias_init=bias_init, name=name, **dtypes)

@@ -1,0 +1,92 @@
+"""VGG with spiking neurons: convolutions, max pooling of spikes, one linear readout per timestep."""
+
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from snnlth_jax.models.layers import ConvNorm, at_least_float32, check_time, fire, max_pool
+from snnlth_jax.neurons import LIF
+
+__all__ = ["VGG"]
+
+Features = tuple[int | Literal["M"], ...]
+
+VGG16: Features = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+
+
+class VGG(nn.Module):
+    """[3x3 convolution, batch norm, LIF] for each number, 2x2 max pooling for each "M", and a readout.
+
+    The paper's VGG16 by default, as in the authors' code: convolutions with bias, kernels from
+    N(0, 2 / fan_out), the readout from N(0, 0.01^2), biases 0.
+
+    Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
+    norm by batch statistics, which wants `mutable=["batch_stats"]`), it gives logits [T, B, num_classes]
+    in at least float32. Images with a side below 2 to the number of poolings raise ValueError, and so does
+    `num_timesteps` below 1. The first convolution and its norm run once, for all timesteps.
+
+    Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …,
+    `readout/{kernel, bias}`.
+
+    Attributes:
+      features: output channels of each convolution, or "M".
+      num_classes: number of logits.
+      neuron: constants of the LIF neurons.
+      activation: "lif", or "relu" for the same network without time (then `num_timesteps` must be 1).
+      dtype: of the computation; None promotes images and parameters.
+      param_dtype: of parameters and running statistics at `init`.
+      axis_name: mapped axis over which batch norm averages its statistics.
+
+    >>> from functools import partial
+    >>> import jax, jax.numpy as jnp
+    >>> model = VGG((4, "M", 8, "M"), num_classes=3)
+    >>> init = jax.jit(partial(model.init_with_output, num_timesteps=2))
+    >>> logits, variables = init(jax.random.key(0), jnp.ones((3, 4, 4, 1)))
+    >>> logits.shape, variables["params"]["readout"]["kernel"].shape
+    ((2, 3, 3), (8, 3))
+    """
+
+    features: Features = VGG16
+    num_classes: int = 10
+    neuron: LIF = LIF()
+    activation: str = "lif"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
+        check_time(num_timesteps, self.activation)
+        _check_size(x.shape[1:3], self.features.count("M"))
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        unit = partial(
+            ConvNorm,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            use_bias=True,
+            axis_name=self.axis_name,
+            **dtypes,
+        )
+        x, depth = x[None], 0
+        for entry in self.features:
+            if entry == "M":
+                x = max_pool(x)
+            else:
+                depth += 1
+                x = unit(features=entry, name=f"layer{depth:02}")(x, train=train)
+                x = fire(x, num_timesteps, self.neuron, self.activation)
+        x = x.reshape(*x.shape[:2], -1)
+        readout = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.normal(0.01), name="readout", **dtypes
+        )
+        return at_least_float32(readout(x))
+
+
+def _check_size(size: tuple[int, ...], poolings: int) -> None:
+    if min(size) < 2**poolings:
+        raise ValueError(
+            f"images of {size[0]} x {size[1]} pixels are too small for {poolings} poolings: "
+            f"each side must be at least {2**poolings}"
+        )

@@ -1,0 +1,129 @@
+"""What a run tells: metrics.jsonl for programs, progress for people. Process 0 only.
+
+On a terminal there is a progress bar, elsewhere a plain line per epoch.
+"""
+
+import json
+import time
+from typing import Any
+
+import jax
+from etils import epath
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+__all__ = ["Recorder", "environment", "table"]
+
+
+class Recorder:
+    """Appends to metrics.jsonl and shows progress; use as a context manager.
+
+    Args:
+      path: of metrics.jsonl.
+      total_epochs: of the whole search, for the time left.
+      console: where people look.
+    """
+
+    def __init__(self, path: epath.Path, total_epochs: int, console: Console):
+        self._path, self._total, self._console = path, total_epochs, console
+        self._active = jax.process_index() == 0
+        self._done = self._start = 0.0  # epochs, done and at the start of this process
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not (self._active and console.is_terminal),
+        )
+        self._task = self._progress.add_task("", total=total_epochs, status="compiling")
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> "Recorder":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._progress.stop()
+
+    # --- for programs
+
+    def truncate(self, size: int) -> None:
+        """Forget what was recorded after a checkpoint; what is trained again is recorded again."""
+        if self._active and self._path.exists():
+            self._path.write_bytes(self._path.read_bytes()[:size])
+
+    def size(self) -> int:
+        """Bytes recorded so far, for `truncate`."""
+        return self._path.stat().length if self._path.exists() else 0
+
+    def write(self, event: str, **fields: Any) -> None:
+        """One line of metrics.jsonl."""
+        if self._active:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"event": event, **fields}) + "\n")
+
+    # --- for people
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._active:
+            self._progress.console.print(text, markup=False, highlight=False)
+
+    def resume(self, epochs: int) -> None:
+        """So many epochs were done by earlier processes."""
+        self._done = self._start = epochs
+        self._progress.update(self._task, completed=epochs)
+
+    def show(self, label: str, epochs_done: float, loss: float, accuracy: float, rate: float) -> None:
+        """Move the bar: `epochs_done` of the whole search, running loss and accuracy, images per second."""
+        self._done = epochs_done
+        self._progress.update(
+            self._task,
+            description=label,
+            completed=epochs_done,
+            status=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {rate:,.0f} images/s",
+        )
+
+    def line(self, label: str, fields: dict[str, Any], rate: float) -> None:
+        """The plain line of an epoch, where there is no bar."""
+        if self._active and not self._console.is_terminal:
+            elapsed = time.perf_counter() - self._began
+            left = elapsed / max(self._done - self._start, 1e-9) * (self._total - self._done)
+            self.say(
+                f"{label}  loss {fields['train_loss']:.4f}  train {fields['train_accuracy']:.4f}"
+                f"  test {fields['test_accuracy']:.4f}  {rate:,.0f} images/s"
+                f"  {_duration(left)} left"
+            )
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
+    """A table for `Console.print`; the first column is text, the others are numbers."""
+    result = Table(title=title, title_justify="left")
+    for i, name in enumerate(columns):
+        result.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for provenance."""
+    from importlib.metadata import version
+
+    packages = ("snnlth_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    devices = jax.devices()
+    return {
+        "versions": {name: version(name) for name in packages},
+        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
+    }
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

@@ -1,0 +1,1 @@
+"""The searches for winning tickets: one search, one file."""

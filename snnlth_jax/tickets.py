@@ -1,0 +1,134 @@
+"""The ticket file: masks, the weights to rewind to, and where they come from, in one safetensors file.
+
+Tensors go by name: `mask/conv_0/kernel` (a bit per weight, high bit first), `params/conv_0/kernel`,
+`batch_stats/norm_0/mean`. The header holds the shapes of the masks, the provenance as JSON, and a SHA-256 of
+all of it, so that a file that was cut short or altered is noticed.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+from flax import traverse_util
+
+from snnlth_jax import masks as masks_lib
+from snnlth_jax.errors import InputError
+
+__all__ = ["FORMAT", "Ticket", "describe", "load", "save"]
+
+FORMAT = "snnlth-ticket-1"
+
+
+class Ticket(NamedTuple):
+    """A sub-network. Trees are nested dicts by name.
+
+    Attributes:
+      masks: boolean array per prunable weight, None for the rest.
+      params: the weights at the rewind point, those of removed weights included.
+      batch_stats: running statistics at the rewind point.
+      provenance: how the ticket was found; a dict of JSON values.
+    """
+
+    masks: Any
+    params: Any
+    batch_stats: Any
+    provenance: dict[str, Any]
+
+
+def save(path: epath.PathLike, ticket: Ticket) -> None:
+    """Write a ticket; the file is there whole or not at all.
+
+    Args:
+      path: of the file, a `gs://` one too.
+      ticket: its trees must be nested dicts with string keys.
+
+    Example, with `load`:
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> path = tempfile.mkdtemp() + "/ticket.safetensors"
+    >>> weights = {"dense": {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.zeros(2)}}
+    >>> masks = {"dense": {"kernel": jnp.array([[True, False]]), "bias": None}}
+    >>> save(path, Ticket(masks, weights, {}, {"seed": 0}))
+    >>> ticket = load(path)
+    >>> ticket.masks["dense"]["kernel"].tolist(), ticket.masks["dense"]["bias"], ticket.provenance
+    ([[True, False]], None, {'seed': 0})
+    """
+    mask_leaves = {name: np.asarray(m) for name, m in _flat(ticket.masks).items() if m is not None}
+    tensors = {f"mask/{name}": np.packbits(m.reshape(-1)) for name, m in mask_leaves.items()}
+    for kind, tree in (("params", ticket.params), ("batch_stats", ticket.batch_stats)):
+        tensors |= {f"{kind}/{n}": np.asarray(x, order="C") for n, x in _flat(jax.device_get(tree)).items()}
+    header = {
+        "format": FORMAT,
+        "mask_shapes": json.dumps({name: m.shape for name, m in mask_leaves.items()}),
+        "provenance": json.dumps(ticket.provenance),
+    }
+    header["sha256"] = _digest(tensors, header)
+    path = epath.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{os.getpid()}"
+    partial.write_bytes(safetensors.numpy.save(tensors, header))
+    partial.replace(path)
+
+
+def load(path: epath.PathLike) -> Ticket:
+    """Read a ticket and verify it; arrays are NumPy's.
+
+    Raises:
+      InputError: no such file, not a ticket, or not what `save` wrote.
+    """
+    path = epath.Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such ticket file")
+    content = path.read_bytes()
+    try:
+        tensors = safetensors.numpy.load(content)
+        # the header again, for its metadata: 8 bytes of length, then JSON
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        shapes, provenance = json.loads(header["mask_shapes"]), json.loads(header["provenance"])
+        digest = header.pop("sha256")
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a ticket file, or cut short ({type(error).__name__})") from error
+    if header["format"] != FORMAT:
+        raise InputError(f"{path}: format {header['format']!r}, this version reads {FORMAT!r}")
+    if digest != _digest(tensors, header):
+        raise InputError(f"{path}: checksum does not match, the file was altered or damaged")
+
+    def tree(kind: str) -> Any:
+        flat = {n.removeprefix(f"{kind}/"): x for n, x in tensors.items() if n.startswith(f"{kind}/")}
+        return traverse_util.unflatten_dict(flat, sep="/")
+
+    def mask(name: str) -> np.ndarray | None:
+        if name not in shapes:
+            return None
+        bits = tensors[f"mask/{name}"]
+        return np.unpackbits(bits, count=int(np.prod(shapes[name]))).reshape(shapes[name]).astype(bool)
+
+    params = tree("params")
+    masks = traverse_util.unflatten_dict({name: mask(name) for name in _flat(params)}, sep="/")
+    return Ticket(masks, params, tree("batch_stats"), provenance)
+
+
+def describe(ticket: Ticket) -> str:
+    """Provenance and layer-wise sparsity, as text to print."""
+    lines = [f"{name}: {value}" for name, value in ticket.provenance.items()]
+    return "\n".join([*lines, "", masks_lib.table(ticket.masks)])
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(dict(tree)).items()}
+
+
+def _digest(tensors: dict[str, np.ndarray], header: dict[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(header.items()):
+        digest.update(f"{name}={value}\n".encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensor).data)
+    return digest.hexdigest()

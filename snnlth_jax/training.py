@@ -1,0 +1,401 @@
+"""Training: one step, an epoch as one compiled loop of them, and a generator over epochs.
+
+All functions are pure, all state is in `TrainState`, and whatever is random is keyed by (seed, round, epoch,
+step), so that going on after a stop is arithmetic. A step is written for one device; with `axis_name` it
+averages gradients, batch statistics and metrics over that mapped axis.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from snnlth_jax import losses, masks
+from snnlth_jax.data import Split
+from snnlth_jax.data.augment import Augmentation, augment, normalise
+
+PyTree = Any
+
+__all__ = [
+    "Batch",
+    "Epoch",
+    "Metrics",
+    "NonFiniteLoss",
+    "Program",
+    "TrainState",
+    "compile_program",
+    "eval_step",
+    "fit",
+    "init_state",
+    "learning_rates",
+    "optimizer",
+    "train_step",
+]
+
+
+class TrainState(NamedTuple):
+    """All that training changes; arrays only. Masks are traced like the rest: new ones compile nothing."""
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    masks: PyTree
+    opt_state: PyTree
+
+
+class Batch(NamedTuple):
+    """Normalised images `[B, H, W, C]` and integer labels `[B]`."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Sums over examples, so that uneven batches and devices add up."""
+
+    loss: jax.Array
+    correct: jax.Array
+    examples: jax.Array
+
+
+def zero_metrics() -> Metrics:
+    """Sums over no examples."""
+    return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+
+
+class NonFiniteLoss(ArithmeticError):
+    """Training diverged; the message names where."""
+
+
+# --- the optimiser
+
+
+def optimizer(
+    name: str = "sgd", *, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD as the authors run it, or Adam, with removed weights frozen at zero.
+
+    .. math:: g \leftarrow g + \lambda w, \quad b \leftarrow \mu b + g, \quad w \leftarrow w - \eta b
+
+    The weight decay is on all parameters, batch norm and biases too, and comes before the momentum.
+
+    Args:
+      name: "sgd" or "adam" (with the same kind of weight decay).
+      momentum: mu; SGD alone.
+      weight_decay: lambda.
+
+    Returns:
+      A transformation with `update(grads, state, params, masks=..., learning_rate=...)`: the rate is an
+      argument, since it is set per epoch and must not be compiled in.
+    """
+
+    def scale_by_rate(updates, state, params=None, *, learning_rate, **extra):
+        return jax.tree.map(lambda u: -learning_rate * u, updates), state
+
+    rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale_by_rate)
+    direction = {"sgd": optax.trace(decay=momentum), "adam": optax.scale_by_adam()}[name]
+    return masks.freeze_pruned(optax.chain(optax.add_decayed_weights(weight_decay), direction, rate))
+
+
+def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], float]:
+    r"""The learning rate of epoch e, counted from 0; constant within an epoch.
+
+    "cosine": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(\pi e / E))` (paper);
+    "step": a tenth after half of the epochs, a hundredth after three quarters.
+
+    >>> rate = learning_rates("cosine", 0.3, 300)
+    >>> rate(0), rate(150)
+    (0.3, 0.15)
+    """
+    if schedule == "cosine":
+        return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * epoch / epochs)))
+    return lambda epoch: base * 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
+
+
+# --- one step
+
+
+def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, images: jax.Array) -> TrainState:
+    """A fresh state, nothing removed; of `images` `[B, H, W, C]` only the shape matters."""
+    variables = jax.jit(partial(model.init, num_timesteps=1))(key, images)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        masks=masks.make(params),
+        opt_state=tx.init(params),
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    learning_rate: float | jax.Array,
+    num_timesteps: int,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step on the mean over timesteps and batch of the cross-entropy.
+
+    Args:
+      state: before the step.
+      batch: of this device, where there are several.
+      model: a network of `snnlth_jax.models`, or any Flax module called the same way; it must have been
+        made with the same `axis_name`.
+      tx: see `optimizer`.
+      learning_rate: of this step.
+      num_timesteps: T.
+      axis_name: mapped axis to average over.
+
+    Returns:
+      The state after the step, and this device's metrics.
+    """
+
+    def loss_fn(params):
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch.images,
+            num_timesteps=num_timesteps,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        loss = losses.cross_entropy(logits, batch.labels)
+        return loss.mean(), (loss, losses.correct(logits, batch.labels), updates["batch_stats"])
+
+    grads, (loss, correct, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    if axis_name is not None:
+        grads = jax.lax.pmean(grads, axis_name)
+    updates, opt_state = tx.update(
+        grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
+    )
+    state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        masks=state.masks,
+        opt_state=opt_state,
+    )
+    return state, Metrics(loss.sum(), correct.sum(dtype=jnp.int32), jnp.int32(loss.size))
+
+
+def eval_step(
+    state: TrainState, batch: Batch, weights: jax.Array, *, model: Any, num_timesteps: int
+) -> Metrics:
+    """Metrics of one batch with running statistics; `weights` `[B]` is 0 for padding, 1 for examples."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = model.apply(variables, batch.images, num_timesteps=num_timesteps, train=False)
+    loss = losses.cross_entropy(logits, batch.labels)
+    correct = losses.correct(logits, batch.labels)
+    return Metrics(
+        loss=jnp.sum(loss * weights),
+        correct=jnp.sum(correct & (weights > 0), dtype=jnp.int32),
+        examples=jnp.sum(weights > 0, dtype=jnp.int32),
+    )
+
+
+# --- many steps, compiled
+
+
+class Program(NamedTuple):
+    """A training configuration, compiled once and for all rounds of a search.
+
+    `train(state, metrics, split, key, learning_rate, start, stop)` runs the steps start ... stop - 1 of an
+    epoch, adds to the metrics, and gives `(state, metrics, failed)`, failed = the first step that was not
+    finite, or -1; state and metrics are donated. `evaluate(state, split)` gives the metrics of a whole split.
+    """
+
+    train: Callable[..., tuple[TrainState, Metrics, jax.Array]]
+    evaluate: Callable[..., Metrics]
+    steps_per_epoch: int
+    compile_seconds: float
+
+
+def compile_program(
+    model: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    train_split: Split,
+    test_split: Split,
+    *,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+) -> Program:
+    """Compile an epoch of training and an evaluation for arrays of these shapes.
+
+    Images stay uint8 on the device; permutation, gathering, augmentation and the step all happen there.
+    """
+    common = {"model": model, "num_timesteps": num_timesteps}
+    train = partial(_train_steps, tx=tx, augmentation=augmentation, batch_size=batch_size, **common)
+    evaluate = partial(_evaluate, augmentation=augmentation, batch_size=batch_size, **common)
+    started = time.perf_counter()
+    compiled_train = (
+        jax.jit(train, donate_argnums=(0, 1))
+        .lower(state, zero_metrics(), train_split, jax.random.key(0), *_scalars(0.0, 0, 0))
+        .compile()
+    )
+    # a validation split may have other shapes than the test set: one more compilation then
+    compiled_evaluate = {test_split.images.shape: jax.jit(evaluate).lower(state, test_split).compile()}
+
+    def evaluate_split(state: TrainState, split: Split) -> Metrics:
+        shape = split.images.shape
+        if shape not in compiled_evaluate:
+            compiled_evaluate[shape] = jax.jit(evaluate).lower(state, split).compile()
+        return compiled_evaluate[shape](state, split)
+
+    return Program(
+        train=compiled_train,
+        evaluate=evaluate_split,
+        steps_per_epoch=-(-len(train_split.labels) // batch_size),
+        compile_seconds=time.perf_counter() - started,
+    )
+
+
+def _scalars(learning_rate: float, start: int, stop: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return jnp.float32(learning_rate), jnp.int32(start), jnp.int32(stop)
+
+
+def _train_steps(
+    state,
+    metrics,
+    split,
+    key,
+    learning_rate,
+    start,
+    stop,
+    *,
+    model,
+    tx,
+    augmentation,
+    batch_size,
+    num_timesteps,
+):
+    """A `while_loop` with traced bounds, where `scan` would be compiled anew for each number of steps.
+
+    So an epoch can be one call, or several with progress shown in between, of the same program. The last
+    batch is smaller where the batch size does not divide the examples, and needs a second copy of the step.
+    """
+    examples = len(split.labels)
+    full, rest = divmod(examples, batch_size)
+    order_key, augment_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, examples)
+
+    def step(index, size, carry):
+        state, metrics, failed = carry
+        chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
+        images = augment(jax.random.fold_in(augment_key, index), split.images[chosen], augmentation)
+        state, new = train_step(
+            state,
+            Batch(images, split.labels[chosen]),
+            model=model,
+            tx=tx,
+            learning_rate=learning_rate,
+            num_timesteps=num_timesteps,
+        )
+        failed = jnp.where(jnp.isfinite(new.loss), failed, index)
+        return state, jax.tree.map(jnp.add, metrics, new), failed
+
+    def unfinished(loop):
+        index, (_, _, failed) = loop
+        return (index < jnp.minimum(stop, full)) & (failed < 0)
+
+    _, carry = jax.lax.while_loop(
+        unfinished,
+        lambda loop: (loop[0] + 1, step(loop[0], batch_size, loop[1])),
+        (start, (state, metrics, jnp.int32(-1))),
+    )
+    if rest:
+        last = (stop > full) & (carry[2] < 0)
+        carry = jax.lax.cond(last, lambda carry: step(full, rest, carry), lambda carry: carry, carry)
+    state, metrics, failed = carry
+    # a step of finite loss can still leave the weights infinite
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
+    return state, metrics, jnp.where(finite | (failed >= 0), failed, stop - 1)
+
+
+def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps):
+    """Every example once: the last batch is filled up with copies of weight 0."""
+    examples = len(split.labels)
+    positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
+
+    def step(metrics, at):
+        chosen = jnp.minimum(at, examples - 1)
+        batch = Batch(normalise(split.images[chosen], augmentation), split.labels[chosen])
+        weights = (at < examples).astype(jnp.float32)
+        new = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
+        return jax.tree.map(jnp.add, metrics, new), None
+
+    return jax.lax.scan(step, zero_metrics(), positions)[0]
+
+
+# --- epochs
+
+
+class Epoch(NamedTuple):
+    """An epoch that is done: `number` counts from 1; `seconds` are those of the training steps."""
+
+    number: int
+    state: TrainState
+    metrics: Metrics
+    learning_rate: float
+    seconds: float
+
+
+def fit(
+    program: Program,
+    state: TrainState,
+    split: Split,
+    *,
+    key: jax.Array,
+    learning_rate: Callable[[int], float],
+    first_epoch: int,
+    last_epoch: int,
+    on_progress: Callable[[int, int, Metrics, float], None] = lambda epoch, steps, metrics, seconds: None,
+    seconds_per_call: float = 2.0,
+) -> Iterator[Epoch]:
+    """Train the epochs first_epoch + 1 ... last_epoch, handing over the state after each.
+
+    Args:
+      program: see `compile_program`.
+      state: after `first_epoch` epochs; it is donated.
+      split: the training images on the device.
+      key: of this round; epochs and steps are folded into it.
+      learning_rate: of the epoch that starts after so many.
+      first_epoch: epochs that are done.
+      last_epoch: epochs that are to be done.
+      on_progress: called within epochs with (epoch number, steps done, metrics so far, seconds so far).
+      seconds_per_call: about how long the device is left alone before progress is shown; does not change
+        results.
+
+    Yields:
+      One `Epoch` each; its state is the next one's to consume, so copy what is to be kept.
+
+    Raises:
+      NonFiniteLoss: naming epoch and step, both counted from 1.
+    """
+    steps_per_call = min(8, program.steps_per_epoch)
+    for epoch in range(first_epoch, last_epoch):
+        rate, epoch_key = learning_rate(epoch), jax.random.fold_in(key, epoch)
+        metrics, steps, seconds = zero_metrics(), 0, 0.0
+        while steps < program.steps_per_epoch:
+            stop = min(steps + steps_per_call, program.steps_per_epoch)
+            started = time.perf_counter()
+            state, metrics, failed = program.train(
+                state, metrics, split, epoch_key, *_scalars(rate, steps, stop)
+            )
+            failed_step = int(failed)  # waits for the device
+            took = time.perf_counter() - started
+            if failed_step >= 0:
+                raise NonFiniteLoss(f"epoch {epoch + 1}, step {failed_step + 1} of {program.steps_per_epoch}")
+            steps_per_call = max(1, int((stop - steps) * seconds_per_call / took))
+            steps, seconds = stop, seconds + took
+            on_progress(epoch + 1, steps, metrics, seconds)
+        yield Epoch(epoch + 1, state, jax.device_get(metrics), rate, seconds)
