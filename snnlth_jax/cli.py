@@ -104,9 +104,11 @@ def _parse(arguments: list[str]) -> Any:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        lines = [line.strip("│ ") for line in box.getvalue().splitlines() if line.startswith("│")]
-        message = " ".join(itertools.takewhile(lambda line: not line.startswith("──"), lines))
-        raise InputError(f"{message} (see snnlth {' '.join(arguments[:1])} --help)") from None
+        # a title, the message, a ruler, hints; the borders are lines or, on an ASCII terminal, blank
+        lines = [line.strip("│╭╮╰╯ ") for line in box.getvalue().strip().splitlines()[1:]]
+        paragraphs = " ".join(line if set(line) - set("─-") else "\n" for line in lines).split("\n")
+        message = next(text.strip() for text in paragraphs if text.strip())
+        raise InputError(f"{message} (see snnlth {' '.join([*arguments[:1], '--help'])})") from None
 
 
 if __name__ == "__main__":

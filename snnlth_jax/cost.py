@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax
+import jax.extend.core
 
 __all__ = ["macs", "train_flops"]
 
@@ -50,5 +51,5 @@ def _count(jaxpr: Any) -> int:
             total += max(_count(branch.jaxpr) for branch in eqn.params["branches"])
         else:
             times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-            total += times * sum(_count(inner) for inner in jax.core.jaxprs_in_params(eqn.params))
+            total += times * sum(_count(inner) for inner in jax.extend.core.jaxprs_in_params(eqn.params))
     return total

@@ -72,7 +72,7 @@ class Recorder:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._active:
-            self._progress.console.print(text, markup=False, highlight=False)
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def resume(self, epochs: int) -> None:
         """So many epochs were done by earlier processes."""

@@ -22,7 +22,7 @@ from snnlth_jax.training import TrainState
 
 PyTree = Any
 
-__all__ = ["Phase", "Session", "open_session", "show_result"]
+__all__ = ["Phase", "Session", "finished_result", "open_session", "show_result"]
 
 
 class Phase(NamedTuple):
@@ -286,10 +286,7 @@ def open_session(
     Raises:
       InputError: the directory holds another run, or the data do not fit the configuration.
     """
-    configs.check_data(config, dataset)
-    identity = configs.identity(config, dataset)
-    paths = checkpoints.paths(config.workdir)
-    checkpoints.claim(paths, identity)
+    paths, identity = _claim(config, dataset)
     total_epochs = sum(config.epochs - phase.first_epoch for phase in phases)
     with ExitStack() as stack:
         recorder = stack.enter_context(Recorder(paths.metrics, total_epochs, console))
@@ -298,13 +295,19 @@ def open_session(
 
 
 def finished_result(config: Any, dataset: data.Dataset) -> dict[str, Any] | None:
-    """The result of a run that has nothing left to do."""
-    paths = checkpoints.paths(config.workdir)
-    checkpoints.claim(paths, configs.identity(config, dataset))
+    """The result of a run that has nothing left to do; None where there is something. Raises as above."""
+    paths, _ = _claim(config, dataset)
     if not paths.result.exists():
         return None
     result = checkpoints.read_json(paths.result)
     return result if result["finished"] else None
+
+
+def _claim(config: Any, dataset: data.Dataset) -> tuple[checkpoints.Paths, dict[str, Any]]:
+    configs.check_data(config, dataset)
+    paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
+    checkpoints.claim(paths, identity)
+    return paths, identity
 
 
 def show_result(result: dict[str, Any], console: Console) -> None:

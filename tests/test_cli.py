@@ -1,0 +1,133 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snnlth_jax.cli import main
+
+SMALL = ["--width", "0.1", "--train-examples", "64", "--batch-size", "32", "--num-timesteps", "2"]
+
+
+def files(directory):
+    return {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("imp --dataset mnist", "--dataset mnist: unknown, allowed: digits, cifar10"),
+        ("imp --arch vgg99", "--arch 'vgg99' is not one of vgg5"),
+        ("imp --scope rows", "--scope rows: allowed: global, layer"),
+        ("imp --prune-fraction 1", "--prune-fraction 1.0: allowed: between 0 and 1"),
+        ("imp --prune-fraction 0", "--prune-fraction 0.0: allowed: between 0 and 1"),
+        ("imp --prune-fraction -0.5", "--prune-fraction -0.5: allowed: between 0 and 1"),
+        ("imp --prune-fraction nan", "--prune-fraction nan: allowed: between 0 and 1"),
+        ("imp --epochs 0", "--epochs 0: allowed: 1 or more"),
+        ("imp --batch-size 0", "--batch-size 0: allowed: 1 or more"),
+        ("imp --num-timesteps 0", "--num-timesteps 0: allowed: 1 or more"),
+        ("imp --rounds 0", "--rounds 0: allowed: 1 or more"),
+        ("imp --rewind-epoch 15", "--rewind-epoch 15: allowed: 0 to 14"),
+        ("imp --epochs 3 --rewind-epoch 7", "--rewind-epoch 7: allowed: 0 to 2"),
+        ("imp --rewind-epoch -1", "--rewind-epoch -1: allowed: 0"),
+        ("imp --batch-size 2000", "--batch-size 2000: allowed: 1 to 1437"),
+        ("imp --train-examples 100 --batch-size 101", "--batch-size 101: allowed: 1 to 100"),
+        ("imp --train-examples 0", "--train-examples 0: allowed: 1"),
+        ("imp --train-examples 99999", "--train-examples 99999: allowed: 1 to 1437"),
+        ("imp --validation-examples -1", "--validation-examples -1: allowed: 0"),
+        ("imp --arch vgg16", "--arch vgg16: the 8x8 images of digits are too small for its pools"),
+        ("imp --activation relu --num-timesteps 4", "--num-timesteps 4: allowed: 1"),
+        ("imp --activation tanh", "--activation tanh: allowed: lif, relu"),
+        ("imp --bn-on-rewind forget", "--bn-on-rewind forget: allowed: rewind, keep, reset"),
+        ("imp --dtype float16", "--dtype float16: allowed: float32, bfloat16"),
+        ("imp --learning-rate 0", "--learning-rate 0.0: allowed: a number above 0"),
+        ("imp --learning-rate inf", "--learning-rate inf: allowed: a number above 0"),
+        ("imp --width 0", "--width 0.0: allowed: a number above 0"),
+        ("imp --momentum 1", "--momentum 1.0: allowed: 0 or more, below 1"),
+        ("imp --weight-decay -1", "--weight-decay -1.0: allowed: 0 or more"),
+        ("imp --seed -1", "--seed -1: allowed: 0 or more"),
+        ("imp --dataset cifar10 --data-dir nowhere", "--data-dir nowhere"),
+        ("imp --dataset cifar10 --data-dir .", "--data-dir ."),
+        ("imp --epochs many", "--epochs"),
+        ("imp --epochs", "--epochs"),
+        ("imp --no-such-flag 3", "--no-such-flag"),
+        ("imp --workdir /dev/null/run", "--workdir /dev/null/run"),
+        ("impp", "impp"),
+        ("", "imp"),
+        ("data prepare mnist", "mnist: unknown"),
+        ("ticket inspect nowhere.safetensors", "nowhere.safetensors: no such ticket file"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, expected, capsys, empty_directory):
+    assert main(arguments.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("snnlth: error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_another_configurations_run_is_refused_with_the_difference(capsys):
+    command = ["imp", "--workdir", "run", "--rounds", "1", "--epochs", "1", "--rewind-epoch", "0", *SMALL]
+    assert main(command) == 0
+    before = files("run")
+    capsys.readouterr()
+    assert main([*command, "--seed", "3", "--learning-rate", "0.2"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "--seed 0 there, 3 now" in err
+    assert "--learning-rate 0.1 there, 0.2 now" in err
+    assert files("run") == before
+    # and the same one is finished
+    assert main(command) == 0
+    assert "this search is finished" in capsys.readouterr().out
+
+
+def test_divergence_is_one_line_and_status_3(capsys):
+    command = ["imp", "--workdir", "run", "--rounds", "2", "--epochs", "2", "--learning-rate", "1e38", *SMALL]
+    assert main(command) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "round 0, epoch 1, step" in err
+    assert not os.path.exists("run/result.json")
+
+
+def test_help_names_defaults_and_sources(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["imp", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for flag in ("--rounds", "--prune-fraction", "--rewind-epoch", "--num-timesteps", "(paper"):
+        assert flag in out
+
+
+def test_the_script_is_the_command(empty_directory):
+    """`python experiments/imp.py` from anywhere, in a process of its own."""
+    script = os.path.join(os.path.dirname(__file__), "..", "experiments", "imp.py")
+    done = subprocess.run(
+        [sys.executable, script, "--rounds", "0"], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr == "snnlth: error: --rounds 0: allowed: 1 or more\n"
+
+
+def test_ticket_inspect(capsys):
+    assert (
+        main(["imp", "--workdir", "run", "--rounds", "2", "--epochs", "1", "--rewind-epoch", "0", *SMALL])
+        == 0
+    )
+    capsys.readouterr()
+    assert main(["ticket", "inspect", "run/tickets/round_01.safetensors"]) == 0
+    out = capsys.readouterr().out
+    row = json.loads(Path("run/result.json").read_text())["rounds"][1]
+    assert f"kept: {row['kept']}" in out
+    assert out.splitlines()[-1].split()[:2] == ["all", f"{row['kept']:,}"]
