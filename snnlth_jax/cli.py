@@ -6,7 +6,6 @@ Exit status 0: done; 2: bad input, one line on standard error; 3: training diver
 import contextlib
 import dataclasses
 import io
-import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal

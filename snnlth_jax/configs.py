@@ -89,6 +89,8 @@ class TrainConfig:
     """Cap on the training set, for small machines. Default: all of it"""
     validation_examples: int = 0
     """Held out of the training set and evaluated beside the test set; the paper has none"""
+    eval_every: int = 1
+    """Epochs between evaluations; the last epoch of a round has one in any case"""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the end of a round has one in any case"""
 
@@ -158,7 +160,7 @@ def _checked(config: Resolved, spec: data.Spec) -> Resolved:
         value = getattr(config, name)
         if name in _CHOICES and value not in _CHOICES[name]:
             raise InputError(f"{_flag(name)} {value}: allowed: {', '.join(_CHOICES[name])}")
-    for name in ("num_timesteps", "epochs", "batch_size", "checkpoint_every", "rounds"):
+    for name in ("num_timesteps", "epochs", "batch_size", "eval_every", "checkpoint_every", "rounds"):
         _require(config, name, lambda v: v >= 1, "1 or more")
     for name in ("learning_rate", "width"):
         _require(config, name, lambda v: 0 < v < float("inf"), "a number above 0")

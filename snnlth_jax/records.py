@@ -94,9 +94,13 @@ class Recorder:
         if self._active and not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
             left = elapsed / max(self._done - self._start, 1e-9) * (self._total - self._done)
+            accuracies = "".join(
+                f"  {name.removesuffix('_accuracy')} {value:.4f}"
+                for name, value in fields.items()
+                if name.endswith("_accuracy")
+            )
             self.say(
-                f"{label}  loss {fields['train_loss']:.4f}  train {fields['train_accuracy']:.4f}"
-                f"  test {fields['test_accuracy']:.4f}  {rate:,.0f} images/s"
+                f"{label}  loss {fields['train_loss']:.4f}{accuracies}  {rate:,.0f} images/s"
                 f"  {_duration(left)} left"
             )
 

@@ -149,13 +149,16 @@ class Session:
                 on_progress=show,
             ):
                 started = time.perf_counter()
-                evaluations = {
-                    name: program.evaluate(epoch.state, split) for name, split in self.splits.items()
-                }
                 fields = _means("train", epoch.metrics)
-                for name, metrics in evaluations.items():
-                    fields |= _means(name, metrics)
+                if epoch.number % config.eval_every == 0 or epoch.number == config.epochs:
+                    for name, split in self.splits.items():
+                        fields |= _means(name, program.evaluate(epoch.state, split))
+                        accuracy, best = fields[f"{name}_accuracy"], row.get(f"best_{name}_accuracy", 0.0)
+                        row[f"final_{name}_accuracy"] = accuracy
+                        row[f"best_{name}_accuracy"] = max(accuracy, best)
                 seconds = epoch.seconds + time.perf_counter() - started
+                row["seconds"] = row.get("seconds", 0.0) + seconds
+                rate_of_images = examples / epoch.seconds
                 self.recorder.write(
                     "epoch",
                     kind=phase.kind,
@@ -163,18 +166,11 @@ class Session:
                     epoch=epoch.number,
                     **fields,
                     learning_rate=epoch.learning_rate,
-                    images_per_second=examples / epoch.seconds,
+                    images_per_second=rate_of_images,
                     seconds=seconds,
                 )
-                row["seconds"] = row.get("seconds", 0.0) + seconds
-                for name in evaluations:
-                    accuracy = fields[f"{name}_accuracy"]
-                    row[f"final_{name}_accuracy"] = accuracy
-                    row[f"best_{name}_accuracy"] = max(accuracy, row.get(f"best_{name}_accuracy", 0.0))
                 self.progress |= {"epoch": epoch.number, "epochs_done": before + epoch.number}
-                self.recorder.line(
-                    f"{phase} epoch {epoch.number}/{config.epochs}", fields, examples / epoch.seconds
-                )
+                self.recorder.line(f"{phase} epoch {epoch.number}/{config.epochs}", fields, rate_of_images)
                 yield epoch.number, epoch.state
         except training.NonFiniteLoss as error:
             raise training.NonFiniteLoss(f"{phase}, {error}") from None
