@@ -70,7 +70,7 @@ def make(params: PyTree, prunable: Callable[[str, Any], bool] = is_weight) -> Ma
 
     Args:
       params: any pytree of arrays, or of `jax.ShapeDtypeStruct`.
-      prunable: `(name, leaf) -> bool`, where a name reads like `"conv_0/kernel"`.
+      prunable: `(name, leaf) -> bool`, where a name reads like `"layer01/conv/kernel"`.
 
     >>> import jax.numpy as jnp
     >>> masks = make({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)})

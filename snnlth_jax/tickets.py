@@ -1,8 +1,9 @@
 """The ticket file: masks, the weights to rewind to, and where they come from, in one safetensors file.
 
-Tensors go by name: `mask/conv_0/kernel` (a bit per weight, high bit first), `params/conv_0/kernel`,
-`batch_stats/norm_0/mean`. The header holds the shapes of the masks, the provenance as JSON, and a SHA-256 of
-all of it, so that a file that was cut short or altered is noticed.
+Tensors go by name: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
+`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, `ticket`: as JSON the
+shapes of the masks, the provenance, and a SHA-256 of everything, so that a file that was cut short or altered
+is noticed. Equal tickets are equal files.
 """
 
 import hashlib
@@ -65,14 +66,14 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
         tensors |= {f"{kind}/{n}": np.asarray(x, order="C") for n, x in _flat(jax.device_get(tree)).items()}
     header = {
         "format": FORMAT,
-        "mask_shapes": json.dumps({name: m.shape for name, m in mask_leaves.items()}),
-        "provenance": json.dumps(ticket.provenance),
+        "mask_shapes": {name: m.shape for name, m in mask_leaves.items()},
+        "provenance": ticket.provenance,
     }
     header["sha256"] = _digest(tensors, header)
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.{os.getpid()}"
-    partial.write_bytes(safetensors.numpy.save(tensors, header))
+    partial.write_bytes(safetensors.numpy.save(tensors, {"ticket": json.dumps(header)}))
     partial.replace(path)
 
 
@@ -89,9 +90,9 @@ def load(path: epath.PathLike) -> Ticket:
     try:
         tensors = safetensors.numpy.load(content)
         # the header again, for its metadata: 8 bytes of length, then JSON
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        shapes, provenance = json.loads(header["mask_shapes"]), json.loads(header["provenance"])
-        digest = header.pop("sha256")
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        header = json.loads(metadata["ticket"])
+        shapes, provenance, digest = header["mask_shapes"], header["provenance"], header.pop("sha256")
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not a ticket file, or cut short ({type(error).__name__})") from error
     if header["format"] != FORMAT:
@@ -124,10 +125,8 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(dict(tree)).items()}
 
 
-def _digest(tensors: dict[str, np.ndarray], header: dict[str, str]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(header.items()):
-        digest.update(f"{name}={value}\n".encode())
+def _digest(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
         digest.update(np.ascontiguousarray(tensor).data)

@@ -1,0 +1,298 @@
+"""The search: the mathematics of tickets, and that going on after a stop changes nothing."""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from snnlth_jax import checkpoints, configs, cost, data, masks, models, tickets, training
+from snnlth_jax.errors import InputError
+from snnlth_jax.search import imp
+
+SMALL = configs.ImpConfig(
+    width=0.1,
+    num_timesteps=2,
+    train_examples=96,
+    validation_examples=20,
+    batch_size=40,
+    epochs=3,
+    rounds=4,
+    rewind_epoch=1,
+    prune_fraction=0.3,
+)
+
+
+def search(tmp_path, name="run", **changes):
+    config = configs.resolve(dataclasses.replace(SMALL, workdir=str(tmp_path / name), **changes))
+    dataset = data.load(
+        config.dataset,
+        train_examples=config.train_examples,
+        validation_examples=config.validation_examples,
+        seed=config.seed,
+    )
+    console = Console(file=io.StringIO(), width=200)
+    result = imp.search(config, dataset, console)
+    return result, checkpoints.paths(config.workdir), console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One search that several tests look at."""
+    return search(tmp_path_factory.mktemp("imp"), random_control="all")
+
+
+def lines(run, event="epoch"):
+    return [line for line in map(json.loads, run.metrics.read_text().splitlines()) if line["event"] == event]
+
+
+def test_rounds_have_exact_counts_and_nested_masks(finished):
+    result, run, _ = finished
+    kept = result["rounds"][0]["total"]
+    previous = None
+    for row in result["rounds"]:
+        ticket = tickets.load(run.ticket(row["round"]))
+        assert row["kept"] == kept == masks.count(ticket.masks)[0]
+        assert row["sparsity"] == 1 - kept / row["total"]
+        if previous is not None:
+            assert masks.is_subset(ticket.masks, previous)
+        previous = ticket.masks
+        kept -= math.floor(3 * kept / 10)
+
+
+def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
+    """They are those of a dense network trained for just that long."""
+    _, run, _ = finished
+    first = tickets.load(run.ticket(0))
+    for number in (1, 2, 3):
+        ticket = tickets.load(run.ticket(number))
+        chex.assert_trees_all_equal((ticket.params, ticket.batch_stats), (first.params, first.batch_stats))
+    config = configs.resolve(dataclasses.replace(SMALL, workdir=str(tmp_path)))
+    dataset = data.load("digits", train_examples=96, validation_examples=20)
+    model = models.create(config.arch, 10, width=config.width)
+    tx = training.optimizer()
+    init_key, train_key, _ = jax.random.split(jax.random.key(0), 3)
+    state = training.init_state(init_key, model, tx, jnp.zeros((1, 8, 8, 1)))
+    chex.assert_trees_all_equal_shapes(state.params, first.params)
+    program = training.compile_program(
+        model,
+        tx,
+        state,
+        dataset.train,
+        dataset.test,
+        augmentation=dataset.augmentation,
+        batch_size=40,
+        num_timesteps=2,
+    )
+    rate = training.learning_rates("cosine", config.learning_rate, 3)
+    epochs = training.fit(
+        program,
+        state,
+        jax.device_put(dataset.train),
+        key=jax.random.fold_in(train_key, 0),
+        learning_rate=rate,
+        first_epoch=0,
+        last_epoch=1,
+    )
+    chex.assert_trees_all_equal(jax.device_get(next(epochs).state.params), first.params)
+
+
+def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
+    result, run, _ = finished
+    epochs = lines(run)
+    expected = [("ticket", 0, 1)] + [("ticket", 0, e) for e in (2, 3)]
+    expected += [("ticket", r, e) for r in (1, 2, 3) for e in (2, 3)]
+    expected += [("random", r, e) for r in (1, 2, 3) for e in (2, 3)]
+    assert [(line["kind"], line["round"], line["epoch"]) for line in epochs] == expected
+    base = 0.1  # a full cosine over the epochs that are left
+    np.testing.assert_allclose(
+        [line["learning_rate"] for line in epochs[:3]], [base, base * 0.75, base * 0.25]
+    )
+    np.testing.assert_allclose([line["learning_rate"] for line in epochs[3:5]], [base, base / 2])
+    assert [line["round"] for line in lines(run, "round")] == [0, 1, 2, 3, 1, 2, 3]
+    row = result["rounds"][2]
+    curve = [line for line in epochs if (line["kind"], line["round"]) == ("ticket", 2)]
+    assert row["final_test_accuracy"] == curve[-1]["test_accuracy"]
+    assert row["best_test_accuracy"] == max(line["test_accuracy"] for line in curve)
+    assert row["final_validation_accuracy"] == curve[-1]["validation_accuracy"]
+    assert json.loads(run.result.read_text()) == json.loads(json.dumps(result))
+
+
+def test_one_compilation_for_all_rounds(tmp_path, monkeypatch):
+    traced = []
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+    result, _, _ = search(tmp_path, random_control="last")
+    # the step is traced for full batches and for the last, smaller one, once each
+    assert len(traced) == 2
+    assert result["train_compilations"] == 1
+
+
+def test_random_controls_have_the_layer_counts_of_their_ticket(finished):
+    result, _, _ = finished
+    assert [row["kept"] for row in result["controls"]] == [row["kept"] for row in result["rounds"][1:]]
+    assert [row["kind"] for row in result["controls"]] == ["random"] * 3
+
+
+def test_flops_follow_from_the_architecture(finished):
+    result, _, _ = finished
+    config = configs.resolve(SMALL)
+    model = models.create(config.arch, 10, width=config.width)
+    x = jnp.zeros((1, 8, 8, 1))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
+    macs = cost.macs(lambda v, x: model.apply(v, x, num_timesteps=2), variables, x)
+    assert [row["train_flops"] for row in result["rounds"]] == [6 * macs * 96 * e for e in (3, 2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("network", "once", "per_timestep"), [("vgg16", 1.77e6, 311.4e6), ("resnet19", 1.77e6, 553.8e6)]
+)
+def test_costs_are_the_papers(network, once, per_timestep):
+    model, x = models.create(network, 10), jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
+    for num_timesteps in (1, 2):
+        macs = cost.macs(lambda v, x, t=num_timesteps: model.apply(v, x, num_timesteps=t), variables, x)
+        np.testing.assert_allclose(macs, once + num_timesteps * per_timestep, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bn_on_rewind", ["rewind", "keep", "reset"])
+def test_rewind(bn_on_rewind):
+    tx = training.optimizer()
+    params = {"dense": {"kernel": jnp.array([[1.0, -2.0, 3.0]]), "bias": jnp.zeros(3)}}
+    stats = {"norm": {"mean": jnp.array([5.0]), "var": jnp.array([7.0])}}
+    point = imp.RewindPoint(jnp.int32(9), params, stats)
+    later = jax.tree.map(lambda x: x + 1, stats)
+    state = training.TrainState(
+        jnp.int32(20), jax.tree.map(jnp.zeros_like, params), later, masks.make(params), tx.init(params)
+    )
+    new = {"dense": {"kernel": jnp.array([[True, False, True]]), "bias": None}}
+    got = imp.rewind(state, point, new, tx, bn_on_rewind)
+    assert got.params["dense"]["kernel"].tolist() == [[1.0, 0.0, 3.0]]
+    assert int(got.step) == 9
+    expected = {"rewind": stats, "keep": later, "reset": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}
+    chex.assert_trees_all_equal(got.batch_stats, expected[bn_on_rewind])
+    chex.assert_trees_all_equal(got.opt_state, tx.init(params))
+    # training consumes the arrays of its state: the point must not share them
+    assert got.params["dense"]["bias"] is not params["dense"]["bias"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rewind_epoch": 0, "bn_on_rewind": "reset"},
+        {"scope": "layer", "optimizer": "adam", "learning_rate": 0.01, "schedule": "step"},
+        {"activation": "relu", "num_timesteps": None, "augment": False},
+        {"arch": "resnet7", "dtype": "bfloat16", "bn_on_rewind": "keep"},
+    ],
+    ids=str,
+)
+def test_options(tmp_path, changes):
+    result, run, _ = search(tmp_path, rounds=2, epochs=2, **changes)
+    assert result["finished"]
+    ticket = tickets.load(run.ticket(1))
+    if changes.get("scope") == "layer":
+        for kept, total in masks.by_layer(ticket.masks).values():
+            assert kept == total - math.floor(3 * total / 10)
+    if changes.get("rewind_epoch") == 0:
+        model = models.create("vgg5", 10, width=0.1)
+        init_key, _, _ = jax.random.split(jax.random.key(0), 3)
+        params = jax.jit(lambda k: model.init(k, jnp.zeros((1, 8, 8, 1)), num_timesteps=1))(init_key)[
+            "params"
+        ]
+        chex.assert_trees_all_equal(ticket.params, jax.device_get(params))
+
+
+def test_seeds_matter_and_repeat(tmp_path):
+    def curve(name, seed):
+        _, run, _ = search(tmp_path, name, rounds=2, epochs=2, seed=seed)
+        return [(line["train_loss"], line["test_loss"]) for line in lines(run)]
+
+    first = curve("a", 0)
+    assert first == curve("b", 0)
+    assert first != curve("c", 1)
+
+
+def test_a_finished_search_does_nothing(finished):
+    result, run, _ = finished
+    before = {path: path.read_bytes() for path in map(type(run.result), [run.result, run.metrics])}
+    again, _, text = search(run.config.parent.parent, run.config.parent.name, random_control="all")
+    assert again == json.loads(json.dumps(result))
+    assert "finished" in text
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_the_table_at_the_end(finished):
+    result, _, text = finished
+    row = result["rounds"][3]
+    table_line = next(line for line in text.splitlines() if line.startswith("│ round 3"))
+    for cell in (f"{100 * row['sparsity']:.2f} %", f"{row['kept']:,}", f"{row['final_test_accuracy']:.4f}"):
+        assert cell in table_line
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{not json")
+    with pytest.raises(InputError, match="--workdir"):
+        search(tmp_path)
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
+COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--random-control", "last"]
+
+
+def start(workdir, cache):
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "snnlth_jax.cli", *COMMAND, "--workdir", str(workdir)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def number_of_epochs(run):
+    return run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0
+
+
+def timeless(line):
+    return {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+
+
+def test_killed_searches_go_on_bit_for_bit(tmp_path):
+    """kill -9 while compiling, within the rewind epoch, within later rounds, within the control."""
+    undisturbed, disturbed = checkpoints.paths(tmp_path / "a"), checkpoints.paths(tmp_path / "b")
+    assert start(tmp_path / "a", tmp_path / "cache").wait(timeout=300) == 0
+    for epochs in (0, 1, 6, 11):
+        process = start(tmp_path / "b", tmp_path / "cache")
+        deadline = time.monotonic() + 300
+        while number_of_epochs(disturbed) < epochs or not disturbed.config.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
+    assert start(tmp_path / "b", tmp_path / "cache").wait(timeout=300) == 0
+
+    assert list(map(timeless, lines(disturbed))) == list(map(timeless, lines(undisturbed)))
+    rows_a, rows_b = (
+        [timeless(row) for part in ("rounds", "controls") for row in json.loads(run.result.read_text())[part]]
+        for run in (undisturbed, disturbed)
+    )
+    assert rows_a == rows_b
+    for number in range(3):
+        assert disturbed.ticket(number).read_bytes() == undisturbed.ticket(number).read_bytes()
