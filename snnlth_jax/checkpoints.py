@@ -72,6 +72,7 @@ def manager(run: Paths, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
 
 def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progress: dict[str, Any]) -> None:
     """Checkpoint `number`: a pytree of arrays, and the rest of a search's state as JSON values."""
+    progress = json.loads(json.dumps(progress))  # written in the background, while the search goes on
     checkpoints.save(
         number,
         args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)),

@@ -6,12 +6,12 @@ Exit status 0: done; 2: bad input, one line on standard error; 3: training diver
 import contextlib
 import dataclasses
 import io
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
@@ -50,6 +50,7 @@ def _imp(config: configs.ImpConfig) -> None:
         config.data_dir,
         train_examples=config.train_examples,
         validation_examples=config.validation_examples,
+        test_examples=config.test_examples,
         seed=config.seed,
     )
     imp.search(config, dataset)
@@ -58,7 +59,9 @@ def _imp(config: configs.ImpConfig) -> None:
 def _data(command: _Data) -> None:
     from snnlth_jax import data
 
-    Console().print(f"{command.name}: ready in {data.prepare(command.name, command.data_dir)}", markup=False)
+    directory = data.prepare(command.name, command.data_dir)
+    if directory is not None:
+        print(f"{command.name}: ready in {directory}")
 
 
 def _ticket(command: _Ticket) -> None:
@@ -77,6 +80,9 @@ _COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    logger = logging.getLogger("snnlth_jax")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [_Print()]
     try:
         command = _parse(arguments)
         _COMMANDS[arguments[0]][1](command)
@@ -85,6 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
     return 0
+
+
+class _Print(logging.Handler):
+    """What the library logs goes where the progress goes; standard error is for the one line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage())
 
 
 def _fail(status: int, message: object) -> int:

@@ -87,6 +87,8 @@ class TrainConfig:
     """Decides initialisation, data order, augmentation and the choice of capped training examples"""
     train_examples: int | None = None
     """Cap on the training set, for small machines. Default: all of it"""
+    test_examples: int | None = None
+    """Cap on the test set, for trying out on small machines. Default: all of it"""
     validation_examples: int = 0
     """Held out of the training set and evaluated beside the test set; the paper has none"""
     eval_every: int = 1

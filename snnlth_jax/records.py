@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["Recorder", "environment", "table"]
+__all__ = ["Recorder", "environment", "phase_name", "result_table"]
 
 
 class Recorder:
@@ -55,7 +55,9 @@ class Recorder:
     def truncate(self, size: int) -> None:
         """Forget what was recorded after a checkpoint; what is trained again is recorded again."""
         if self._active and self._path.exists():
-            self._path.write_bytes(self._path.read_bytes()[:size])
+            shortened = self._path.parent / f".{self._path.name}.partial"
+            shortened.write_bytes(self._path.read_bytes()[:size])
+            shortened.replace(self._path)
 
     def size(self) -> int:
         """Bytes recorded so far, for `truncate`."""
@@ -105,14 +107,30 @@ class Recorder:
             )
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> Table:
-    """A table for `Console.print`; the first column is text, the others are numbers."""
-    result = Table(title=title, title_justify="left")
-    for i, name in enumerate(columns):
-        result.add_column(name, justify="left" if i == 0 else "right")
+def phase_name(kind: str, number: int) -> str:
+    """What a phase of a search is called: "round 3" where a ticket is trained, "random 3" for its control."""
+    return f"{'round' if kind == 'ticket' else kind} {number}"
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The table at the end of a search: a line per round and per control."""
+    rows = [*result["rounds"], *result["controls"]]
+    dense = rows[0]["final_test_accuracy"]
+    title = f"{result['method']} on {result['config']['dataset']}, {result['config']['arch']}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in ("sparsity", "kept weights", "test accuracy", "from dense", "seconds"):
+        table.add_column(name, justify="right")
     for row in rows:
-        result.add_row(*row)
-    return result
+        table.add_row(
+            phase_name(row["kind"], row["round"]),
+            f"{100 * row['sparsity']:.2f} %",
+            f"{row['kept']:,}",
+            f"{row['final_test_accuracy']:.4f}",
+            f"{100 * (row['final_test_accuracy'] - dense):+.2f}",
+            f"{row['seconds']:.0f}",
+        )
+    return table
 
 
 def environment() -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from snnlth_jax import losses, masks
@@ -32,8 +31,6 @@ __all__ = [
     "eval_step",
     "fit",
     "init_state",
-    "learning_rates",
-    "optimizer",
     "train_step",
 ]
 
@@ -72,51 +69,6 @@ class NonFiniteLoss(ArithmeticError):
     """Training diverged; the message names where."""
 
 
-# --- the optimiser
-
-
-def optimizer(
-    name: str = "sgd", *, momentum: float = 0.9, weight_decay: float = 5e-4
-) -> optax.GradientTransformationExtraArgs:
-    r"""SGD as the authors run it, or Adam, with removed weights frozen at zero.
-
-    .. math:: g \leftarrow g + \lambda w, \quad b \leftarrow \mu b + g, \quad w \leftarrow w - \eta b
-
-    The weight decay is on all parameters, batch norm and biases too, and comes before the momentum.
-
-    Args:
-      name: "sgd" or "adam" (with the same kind of weight decay).
-      momentum: mu; SGD alone.
-      weight_decay: lambda.
-
-    Returns:
-      A transformation with `update(grads, state, params, masks=..., learning_rate=...)`: the rate is an
-      argument, since it is set per epoch and must not be compiled in.
-    """
-
-    def scale_by_rate(updates, state, params=None, *, learning_rate, **extra):
-        return jax.tree.map(lambda u: -learning_rate * u, updates), state
-
-    rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale_by_rate)
-    direction = {"sgd": optax.trace(decay=momentum), "adam": optax.scale_by_adam()}[name]
-    return masks.freeze_pruned(optax.chain(optax.add_decayed_weights(weight_decay), direction, rate))
-
-
-def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], float]:
-    r"""The learning rate of epoch e, counted from 0; constant within an epoch.
-
-    "cosine": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(\pi e / E))` (paper);
-    "step": a tenth after half of the epochs, a hundredth after three quarters.
-
-    >>> rate = learning_rates("cosine", 0.3, 300)
-    >>> rate(0), rate(150)
-    (0.3, 0.15)
-    """
-    if schedule == "cosine":
-        return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * epoch / epochs)))
-    return lambda epoch: base * 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
-
-
 # --- one step
 
 
@@ -150,7 +102,7 @@ def train_step(
       batch: of this device, where there are several.
       model: a network of `snnlth_jax.models`, or any Flax module called the same way; it must have been
         made with the same `axis_name`.
-      tx: see `optimizer`.
+      tx: see `optimizers.create`.
       learning_rate: of this step.
       num_timesteps: T.
       axis_name: mapped axis to average over.

@@ -42,6 +42,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --train-examples 100 --batch-size 101", "--batch-size 101: allowed: 1 to 100"),
         ("imp --train-examples 0", "--train-examples 0: allowed: 1"),
         ("imp --train-examples 99999", "--train-examples 99999: allowed: 1 to 1437"),
+        ("imp --test-examples 361", "--test-examples 361: allowed: 1 to 360"),
         ("imp --validation-examples -1", "--validation-examples -1: allowed: 0"),
         ("imp --arch vgg16", "--arch vgg16: the 8x8 images of digits are too small for its pools"),
         ("imp --activation relu --num-timesteps 4", "--num-timesteps 4: allowed: 1"),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, cost, data, masks, models, tickets, training
+from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import imp
 
@@ -81,7 +81,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
     config = configs.resolve(dataclasses.replace(SMALL, workdir=str(tmp_path)))
     dataset = data.load("digits", train_examples=96, validation_examples=20)
     model = models.create(config.arch, 10, width=config.width)
-    tx = training.optimizer()
+    tx = optimizers.create()
     init_key, train_key, _ = jax.random.split(jax.random.key(0), 3)
     state = training.init_state(init_key, model, tx, jnp.zeros((1, 8, 8, 1)))
     chex.assert_trees_all_equal_shapes(state.params, first.params)
@@ -95,7 +95,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
         batch_size=40,
         num_timesteps=2,
     )
-    rate = training.learning_rates("cosine", config.learning_rate, 3)
+    rate = optimizers.learning_rates("cosine", config.learning_rate, 3)
     epochs = training.fit(
         program,
         state,
@@ -168,7 +168,7 @@ def test_costs_are_the_papers(network, once, per_timestep):
 
 @pytest.mark.parametrize("bn_on_rewind", ["rewind", "keep", "reset"])
 def test_rewind(bn_on_rewind):
-    tx = training.optimizer()
+    tx = optimizers.create()
     params = {"dense": {"kernel": jnp.array([[1.0, -2.0, 3.0]]), "bias": jnp.zeros(3)}}
     stats = {"norm": {"mean": jnp.array([5.0]), "var": jnp.array([7.0])}}
     point = imp.RewindPoint(jnp.int32(9), params, stats)

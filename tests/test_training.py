@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from snnlth_jax import data, losses, masks, models, pruning, training
+from snnlth_jax import data, losses, masks, models, optimizers, pruning, training
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.neurons import LIF
 from snnlth_jax.training import Batch
@@ -29,7 +29,7 @@ def network(**kwargs):
 
 @functools.cache
 def compiled(examples=13, batch_size=4, augmentation=RANDOM, num_timesteps=2, optimizer="sgd"):
-    model, tx = network(), training.optimizer(optimizer)
+    model, tx = network(), optimizers.create(optimizer)
     state = training.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 4, 4, 1)))
     program = training.compile_program(
         model,
@@ -88,13 +88,13 @@ def test_loss_has_the_same_size_at_every_number_of_timesteps():
     ],
 )
 def test_learning_rates(schedule, epochs, expected):
-    rate = training.learning_rates(schedule, 0.3, epochs)
+    rate = optimizers.learning_rates(schedule, 0.3, epochs)
     np.testing.assert_allclose([rate(e) for e in range(epochs)], expected, rtol=1e-12)
 
 
 def test_sgd_is_the_authors_rule():
     """Weight decay on everything, into the gradient, before the momentum; three steps by hand."""
-    tx = training.optimizer("sgd", momentum=0.9, weight_decay=0.01)
+    tx = optimizers.create("sgd", momentum=0.9, weight_decay=0.01)
     params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5, 0.0])}
     m, state = masks.make(params), tx.init(params)
     expected, momentum = jax.tree.map(np.asarray, params), jax.tree.map(np.zeros_like, params)
@@ -244,7 +244,7 @@ def test_divergence_names_epoch_and_step():
 
 
 def test_bfloat16_computes_narrow_and_keeps_wide():
-    model, tx = network(dtype=jnp.bfloat16), training.optimizer()
+    model, tx = network(dtype=jnp.bfloat16), optimizers.create()
     state = fresh(model, tx)
     images, labels = normalise(split(8).images, PLAIN), split(8).labels
     step = jax.jit(
@@ -263,7 +263,7 @@ def test_bfloat16_computes_narrow_and_keeps_wide():
 @pytest.mark.parametrize("how", ["vmap", "shard_map", "pmap"])
 def test_devices_equal_one(how):
     """Gradients, batch statistics and metrics of two halves of a batch, against the whole."""
-    tx = training.optimizer()
+    tx = optimizers.create()
     whole = Batch(normalise(split(8).images, PLAIN), split(8).labels)
     kwargs = {"tx": tx, "num_timesteps": 2, "learning_rate": 0.1}
     state = fresh(network(), tx)
@@ -307,7 +307,7 @@ def test_any_flax_module_with_the_same_call():
             _, spikes = lif_scan(LIF(), jnp.broadcast_to(current, (num_timesteps, *current.shape)))
             return nn.Dense(3)(spikes)
 
-    tx = training.optimizer("adam")
+    tx = optimizers.create("adam")
     state = training.init_state(jax.random.key(0), Own(), tx, jnp.zeros((1, 4, 4, 1)))
     new, metrics = training.train_step(
         state,

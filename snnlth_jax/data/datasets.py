@@ -128,12 +128,13 @@ def load(
     *,
     train_examples: int | None = None,
     validation_examples: int = 0,
+    test_examples: int | None = None,
     seed: int = 0,
     cache_dir: str | os.PathLike | None = None,
 ) -> Dataset:
     """Loads a dataset into host memory.
 
-    Both draws from the training images take as many of each class as there are to be had, and keep the order;
+    All draws take as many of each class as there are to be had, and keep the order;
     a smaller one is a part of a larger one with the same seed. The test images never depend on the seed.
 
     Args:
@@ -141,6 +142,7 @@ def load(
       data_dir: where TFDS prepared it; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       train_examples: how many training images to keep, None for all.
       validation_examples: how many training images to split off first.
+      test_examples: how many test images to keep, None for all.
       seed: decides which, >= 0.
       cache_dir: where decoded images are kept, by default see `cache.directory`.
 
@@ -170,11 +172,8 @@ def load(
         raise InputError(f"--validation-examples {validation_examples}: allowed: 0 to {available - 1}")
     if validation_examples:
         validation, train = _draw(train, validation_examples, (seed, 0))
-    available -= validation_examples
-    if train_examples is not None:
-        if not 1 <= train_examples <= available:
-            raise InputError(f"--train-examples {train_examples}: allowed: 1 to {available}")
-        train, _ = _draw(train, train_examples, (seed, 1))
+    train = _capped("--train-examples", train, train_examples, (seed, 1))
+    test = _capped("--test-examples", test, test_examples, (0, 1))
     return Dataset(
         name=name,
         num_classes=facts.num_classes,
@@ -232,6 +231,15 @@ def _digits() -> tuple[Split, Split]:
     images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
     test, train = _draw(Split(images, raw.target.astype(np.int32)), SPECS["digits"].test_size, (0, 0))
     return train, test
+
+
+def _capped(flag: str, split: Split, count: int | None, seed: tuple[int, int]) -> Split:
+    available = len(split.labels)
+    if count is None:
+        return split
+    if not 1 <= count <= available:
+        raise InputError(f"{flag} {count}: allowed: 1 to {available}")
+    return _draw(split, count, seed)[0]
 
 
 def _draw(split: Split, count: int, seed: tuple[int, int]) -> tuple[Split, Split]:

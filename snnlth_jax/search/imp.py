@@ -13,7 +13,8 @@ import optax
 from rich.console import Console
 
 from snnlth_jax import configs, data, masks, pruning, tickets
-from snnlth_jax.search.session import Phase, Session, finished_result, open_session, show_result
+from snnlth_jax.records import result_table
+from snnlth_jax.search.session import Phase, Session, finished_result, open_session
 from snnlth_jax.training import TrainState
 
 PyTree = Any
@@ -84,7 +85,7 @@ def search(config: configs.Resolved, dataset: data.Dataset, console: Console | N
     else:
         with open_session(config, dataset, _phases(config), console) as session:
             result = _search(session)
-    show_result(result, console)
+    console.print(result_table(result))
     return result
 
 

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, cost, data, masks, models, tickets, training
-from snnlth_jax.records import Recorder, environment, table
+from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
+from snnlth_jax.records import Recorder, environment, phase_name
 from snnlth_jax.training import TrainState
 
 PyTree = Any
 
-__all__ = ["Phase", "Session", "finished_result", "open_session", "show_result"]
+__all__ = ["Phase", "Session", "finished_result", "open_session"]
 
 
 class Phase(NamedTuple):
@@ -39,7 +39,7 @@ class Phase(NamedTuple):
     first_epoch: int
 
     def __str__(self) -> str:
-        return f"{'round' if self.kind == 'ticket' else self.kind} {self.round}"
+        return phase_name(self.kind, self.round)
 
 
 @dataclasses.dataclass
@@ -63,7 +63,7 @@ class Session:
             activation=config.activation,
             dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
         )
-        self.tx = training.optimizer(
+        self.tx = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.augmentation = dataset.augmentation
@@ -121,7 +121,7 @@ class Session:
         """
         phase, row, config = self.phases[self.progress["phase"]], self.progress["row"], self.config
         program = self.program(state, num_timesteps)
-        rate = training.learning_rates(
+        rate = optimizers.learning_rates(
             config.schedule, config.learning_rate, config.epochs - phase.first_epoch
         )
         before = self.progress["epochs_done"] - self.progress["epoch"]
@@ -304,29 +304,6 @@ def _claim(config: Any, dataset: data.Dataset) -> tuple[checkpoints.Paths, dict[
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
     checkpoints.claim(paths, identity)
     return paths, identity
-
-
-def show_result(result: dict[str, Any], console: Console) -> None:
-    """The table at the end: a line per round and per control."""
-    rows = [*result["rounds"], *result["controls"]]
-    dense = rows[0]["final_test_accuracy"]
-    console.print(
-        table(
-            f"{result['method']} on {result['config']['dataset']}, {result['config']['arch']}",
-            ["", "sparsity", "kept weights", "test accuracy", "from dense", "seconds"],
-            [
-                [
-                    f"{'round' if row['kind'] == 'ticket' else row['kind']} {row['round']}",
-                    f"{100 * row['sparsity']:.2f} %",
-                    f"{row['kept']:,}",
-                    f"{row['final_test_accuracy']:.4f}",
-                    f"{100 * (row['final_test_accuracy'] - dense):+.2f}",
-                    f"{row['seconds']:.0f}",
-                ]
-                for row in rows
-            ],
-        )
-    )
 
 
 def _means(name: str, metrics: training.Metrics) -> dict[str, float]:

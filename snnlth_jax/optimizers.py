@@ -1,0 +1,53 @@
+"""The optimiser of a search, and its learning rate: set per epoch, so an argument and not a constant."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+
+from snnlth_jax import masks
+
+__all__ = ["create", "learning_rates"]
+
+
+def create(
+    name: str = "sgd", *, momentum: float = 0.9, weight_decay: float = 5e-4
+) -> optax.GradientTransformationExtraArgs:
+    r"""SGD as the authors run it, or Adam, with removed weights frozen at zero.
+
+    .. math:: g \leftarrow g + \lambda w, \quad b \leftarrow \mu b + g, \quad w \leftarrow w - \eta b
+
+    The weight decay is on all parameters, batch norm and biases too, and comes before the momentum.
+
+    Args:
+      name: "sgd" or "adam" (with the same kind of weight decay).
+      momentum: mu; SGD alone.
+      weight_decay: lambda.
+
+    Returns:
+      A transformation with `update(grads, state, params, masks=..., learning_rate=...)`: the rate is an
+      argument, since it is set per epoch and must not be compiled in.
+    """
+
+    def scale_by_rate(updates, state, params=None, *, learning_rate, **extra):
+        return jax.tree.map(lambda u: -learning_rate * u, updates), state
+
+    rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale_by_rate)
+    direction = {"sgd": optax.trace(decay=momentum), "adam": optax.scale_by_adam()}[name]
+    return masks.freeze_pruned(optax.chain(optax.add_decayed_weights(weight_decay), direction, rate))
+
+
+def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], float]:
+    r"""The learning rate of epoch e, counted from 0; constant within an epoch.
+
+    "cosine": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(\pi e / E))` (paper);
+    "step": a tenth after half of the epochs, a hundredth after three quarters.
+
+    >>> rate = learning_rates("cosine", 0.3, 300)
+    >>> rate(0), rate(150)
+    (0.3, 0.15)
+    """
+    if schedule == "cosine":
+        return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * epoch / epochs)))
+    return lambda epoch: base * 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
