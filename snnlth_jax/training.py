@@ -333,7 +333,7 @@ def fit(
     Raises:
       NonFiniteLoss: naming epoch and step, both counted from 1.
     """
-    steps_per_call = min(8, program.steps_per_epoch)
+    steps_per_call = 1
     for epoch in range(first_epoch, last_epoch):
         rate, epoch_key = learning_rate(epoch), jax.random.fold_in(key, epoch)
         metrics, steps, seconds = zero_metrics(), 0, 0.0

@@ -188,6 +188,10 @@ def test_split_and_cap(written, cache):
     # the cap comes after the split, and smaller caps are parts of larger ones
     assert ids(load(validation_examples=20, seed=3).validation) == ids(cut.validation)
     assert set(ids(load(validation_examples=20, train_examples=7, seed=3).train)) < set(ids(cut.train))
+    # a cap on the test images is the same whatever the seed
+    few = load(test_examples=10, seed=5)
+    np.testing.assert_array_equal(np.bincount(few.test.labels), [1] * 10)
+    assert ids(few.test) == ids(load(test_examples=10).test)
     everything = load(validation_examples=20, train_examples=40)
     assert sorted(ids(everything.train) + ids(everything.validation)) == sorted(ids(full.train))
 
@@ -206,6 +210,8 @@ def test_uneven_classes_give_what_there_is():
         ({"train_examples": 0}, "--train-examples 0", "1 to 1437"),
         ({"train_examples": 1438}, "--train-examples 1438", "1 to 1437"),
         ({"train_examples": 1400, "validation_examples": 100}, "--train-examples 1400", "1 to 1337"),
+        ({"test_examples": 0}, "--test-examples 0", "1 to 360"),
+        ({"test_examples": 361}, "--test-examples 361", "1 to 360"),
         ({"validation_examples": -1}, "--validation-examples -1", "0 to 1436"),
         ({"validation_examples": 1437}, "--validation-examples 1437", "0 to 1436"),
         ({"seed": -1}, "--seed -1", "0 or more"),

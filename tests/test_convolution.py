@@ -1,0 +1,68 @@
+"""The convolution that the networks use is XLA's, whichever way this platform computes it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from snnlth_jax.models.convolution import conv
+
+CASES = [
+    (side, size, stride)
+    for side in [(1, 1), (2, 1), (2, 2), (3, 2), (5, 4), (8, 8)]
+    for size in (1, 3, 5)
+    for stride in (1, 2)
+]
+
+
+def reference(x, kernel, stride):
+    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def arguments(side, size):
+    keys = jax.random.split(jax.random.key(0), 2)
+    return jax.random.normal(keys[0], (3, *side, 4)), jax.random.normal(keys[1], (size, size, 4, 5))
+
+
+@pytest.mark.parametrize(("side", "size", "stride"), CASES)
+def test_values_and_gradients(side, size, stride, x64):
+    x, kernel = arguments(side, size)
+
+    def outcome(conv):
+        y, pullback = jax.vjp(lambda x, k: conv(x, k), x, kernel)
+        return y, *pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
+
+    ours = jax.jit(lambda: outcome(lambda x, k: conv(x, k, (stride, stride), None)))()
+    theirs = jax.jit(lambda: outcome(lambda x, k: reference(x, k, stride)))()
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_gradients(x64):
+    """Criteria like GraSP differentiate twice."""
+    x, kernel = arguments((4, 4), 3)
+
+    def curvature(conv):
+        return jax.grad(lambda k: jnp.sum(jax.grad(lambda k: jnp.sum(jnp.tanh(conv(x, k)) ** 2))(k) ** 2))(
+            kernel
+        )
+
+    ours, theirs = (
+        curvature(lambda x, k: conv(x, k, (1, 1), None)),
+        curvature(lambda x, k: reference(x, k, 1)),
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_vmap_over_replicates(x64):
+    x, kernel = arguments((4, 4), 3)
+    xs, kernels = jnp.stack([x, -x]), jnp.stack([kernel, 2 * kernel])
+    got = jax.vmap(jax.grad(lambda k, x: jnp.sum(conv(x, k, (1, 1), None) ** 3)))(kernels, xs)
+    for i in (0, 1):
+        expected = jax.grad(lambda k, i=i: jnp.sum(reference(xs[i], k, 1) ** 3))(kernels[i])
+        np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-9)
