@@ -2,31 +2,24 @@
 
 IMP with late rewinding on real 8x8 digits, then a random mask of the ticket's layer-wise counts, trained from
 the same weights in the same way: if the structure that IMP found did not matter, the two would do equally
-well. The table that it prints is in docs/results.md. Further flags go to `snnlth imp`.
+well. The table that it prints is in docs/results.md. For other settings: `snnlth imp --help`.
 """
 
-import json
-import sys
-
-from snnlth_jax import checkpoints
-from snnlth_jax.cli import main
-
-WORKDIR = "runs/demo"
+from snnlth_jax import configs
+from snnlth_jax.search import imp
 
 
-def conclude() -> str:
-    result = json.loads(checkpoints.paths(WORKDIR).result.read_text())
+def main() -> None:
+    config = configs.resolve(configs.ImpConfig(workdir="runs/demo", random_control="last"))
+    result = imp.search(config, configs.load_dataset(config))
     dense, ticket, control = result["rounds"][0], result["rounds"][-1], result["controls"][-1]
-    return (
+    print(
         f"{100 * ticket['sparsity']:.1f} % of the weights are gone. The ticket reaches "
         f"{100 * ticket['final_test_accuracy']:.2f} % (dense: {100 * dense['final_test_accuracy']:.2f} %), "
-        f"a random mask of the same counts {100 * control['final_test_accuracy']:.2f} %.\n"
-        f"The ticket: {WORKDIR}/{ticket['ticket']}; look into it with: snnlth ticket inspect PATH"
+        f"a random mask of the same layer-wise counts {100 * control['final_test_accuracy']:.2f} %."
     )
+    print(f"Look into it: .venv/bin/snnlth ticket inspect {config.workdir}/{ticket['ticket']}")
 
 
 if __name__ == "__main__":
-    status = main(["imp", "--workdir", WORKDIR, "--random-control", "last", *sys.argv[1:]])
-    if status == 0:
-        print(conclude())
-    sys.exit(status)
+    main()

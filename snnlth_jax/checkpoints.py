@@ -1,6 +1,7 @@
 """The directory of a run: paths, configuration, checkpoints. No other file spells a path of it."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from snnlth_jax import configs
 from snnlth_jax.errors import InputError
 
 PyTree = Any
+log = logging.getLogger(__name__)
 
 __all__ = ["Paths", "claim", "manager", "paths", "read_json", "restore", "save", "write_json"]
 
@@ -53,12 +55,20 @@ def claim(run: Paths, identity: dict[str, Any]) -> None:
     root = run.config.parent
     try:
         if run.config.exists():
-            if changed := configs.difference(read_json(run.config), json.loads(json.dumps(identity))):
+            there = read_json(run.config)
+            if there is None:
+                raise InputError(f"--workdir {root}: its config.json is damaged; allowed: another directory")
+            if changed := configs.difference(there, json.loads(json.dumps(identity))):
                 raise InputError(f"--workdir {root}: holds a run with another configuration: {changed}")
             return
+        if orphans := [path.name for path in run if path.exists()]:
+            raise InputError(
+                f"--workdir {root}: holds {orphans[0]} without a config.json to say whose it is; allowed: a "
+                "directory of a run, or one without such files"
+            )
         root.mkdir(parents=True, exist_ok=True)
         write_json(run.config, identity)
-    except (OSError, json.JSONDecodeError) as error:
+    except OSError as error:
         raise InputError(f"--workdir {root}: {error}") from error
 
 
@@ -80,21 +90,40 @@ def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progre
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """The newest checkpoint, on the devices and with the structure of `like`; None where there is none."""
-    number = checkpoints.latest_step()
-    if number is None:
-        return None
+    """The newest checkpoint that can be read, on the devices and with the structure of `like`.
+
+    None where there is none. Checkpoints that cannot be read are logged, and deleted once an older one was.
+
+    Raises:
+      InputError: there are some, and none can be read.
+    """
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    restored = checkpoints.restore(
-        number,
-        args=ocp.args.Composite(arrays=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()),
-    )
-    return restored.arrays, restored.progress
+    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore())
+    damaged = []
+    for number in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            restored = checkpoints.restore(number, args=args)
+        except Exception as error:  # damaged files fail in orbax, tensorstore, zstd or json
+            log.warning(
+                "checkpoint %d cannot be read (%s), trying an older one", number, type(error).__name__
+            )
+            damaged.append(number)
+            continue
+        for newer in damaged:
+            checkpoints.delete(newer)
+        return restored.arrays, restored.progress
+    if damaged:
+        raise InputError(f"{checkpoints.directory}: none of the checkpoints {damaged} can be read")
+    return None
 
 
-def read_json(path: epath.Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(path.read_text())
+def read_json(path: epath.Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file, or something else in it."""
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def write_json(path: epath.Path, value: Any) -> None:

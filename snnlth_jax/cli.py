@@ -41,24 +41,17 @@ class _Ticket:
 
 
 def _imp(config: configs.ImpConfig) -> None:
-    from snnlth_jax import data
     from snnlth_jax.search import imp
 
-    config = configs.resolve(config)
-    dataset = data.load(
-        config.dataset,
-        config.data_dir,
-        train_examples=config.train_examples,
-        validation_examples=config.validation_examples,
-        test_examples=config.test_examples,
-        seed=config.seed,
-    )
-    imp.search(config, dataset)
+    resolved = configs.resolve(config)
+    imp.search(resolved, configs.load_dataset(resolved))
 
 
 def _data(command: _Data) -> None:
     from snnlth_jax import data
 
+    if command.name not in data.datasets.SPECS:
+        raise InputError(f"data prepare {command.name!r}: allowed: {', '.join(data.datasets.SPECS)}")
     directory = data.prepare(command.name, command.data_dir)
     if directory is not None:
         print(f"{command.name}: ready in {directory}")

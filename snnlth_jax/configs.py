@@ -12,7 +12,16 @@ from snnlth_jax import data, models
 from snnlth_jax.errors import InputError
 from snnlth_jax.pruning import SCOPES
 
-__all__ = ["ImpConfig", "TrainConfig", "check_data", "difference", "digest", "identity", "resolve"]
+__all__ = [
+    "ImpConfig",
+    "Resolved",
+    "TrainConfig",
+    "difference",
+    "digest",
+    "identity",
+    "load_dataset",
+    "resolve",
+]
 
 # One value per dataset: paper, training settings; rewind epoch 20: paper, IMP.
 # digits: for two cores and a minute or two, chosen by trial (docs/results.md).
@@ -132,6 +141,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "random_control": ("none", "last", "all"),
 }
 
+FLOAT32_MAX = 3.4e38
+
 # fields that may differ between a run and its continuation: they do not change what is computed
 _NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every")
 
@@ -162,17 +173,18 @@ def _checked(config: Resolved, spec: data.Spec) -> Resolved:
         value = getattr(config, name)
         if name in _CHOICES and value not in _CHOICES[name]:
             raise InputError(f"{_flag(name)} {value}: allowed: {', '.join(_CHOICES[name])}")
-    for name in ("num_timesteps", "epochs", "batch_size", "eval_every", "checkpoint_every", "rounds"):
+    for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "rounds"):
         _require(config, name, lambda v: v >= 1, "1 or more")
-    for name in ("learning_rate", "width"):
-        _require(config, name, lambda v: 0 < v < float("inf"), "a number above 0")
-    for name in ("weight_decay", "seed", "rewind_epoch"):
-        _require(config, name, lambda v: 0 <= v < float("inf"), "0 or more")
+    _require(config, "num_timesteps", lambda v: 1 <= v <= 1000, "1 to 1000")
+    _require(config, "learning_rate", lambda v: 0 < v <= FLOAT32_MAX, "a number above 0, finite in float32")
+    _require(config, "width", lambda v: 0 < v <= 16, "a number above 0, at most 16")
+    _require(config, "weight_decay", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more, finite in float32")
+    _require(config, "seed", lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
+    _require(config, "workdir", lambda v: v.strip(), "the name of a directory")
     _require(config, "momentum", lambda v: 0 <= v < 1, "0 or more, below 1")
     _require(config, "prune_fraction", lambda v: 0 < v < 1, "between 0 and 1, both excluded")
-    _require(
-        config, "rewind_epoch", lambda v: v < config.epochs, f"0 to {config.epochs - 1}, before the last"
-    )
+    last = config.epochs - 1
+    _require(config, "rewind_epoch", lambda v: 0 <= v <= last, f"0 to {last}, before the last epoch")
     if config.activation == "relu":
         _require(config, "num_timesteps", lambda v: v == 1, "1 with --activation relu, which has no time")
 
@@ -186,10 +198,23 @@ def _checked(config: Resolved, spec: data.Spec) -> Resolved:
     return config
 
 
-def check_data(config: Resolved, dataset: data.Dataset) -> None:
-    """Refuse what only the data can tell: InputError for a batch larger than the training set."""
+def load_dataset(config: Resolved) -> data.Dataset:
+    """The data of a configuration.
+
+    Raises:
+      InputError: as `data.load`, and for a batch larger than the training set.
+    """
+    dataset = data.load(
+        config.dataset,
+        config.data_dir,
+        train_examples=config.train_examples,
+        validation_examples=config.validation_examples,
+        test_examples=config.test_examples,
+        seed=config.seed,
+    )
     examples = len(dataset.train.labels)
     _require(config, "batch_size", lambda v: v <= examples, f"1 to {examples}, the training examples")
+    return dataset
 
 
 def identity(config: Resolved, dataset: data.Dataset) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def freeze_pruned(tx: optax.GradientTransformation) -> optax.GradientTransformat
     With the masks :math:`m`, gradients :math:`g` and parameters :math:`w`, the inner optimiser is given
     :math:`m \odot g` and :math:`m \odot w`, so its state holds nothing of removed weights, and its updates
     :math:`u` become :math:`u` where kept and :math:`-w` where removed. That holds under momentum, weight
-    decay and Adam, and brings weights that were never set to zero there with the first step.
+    decay and Adam, and brings (finite) weights that were never set to zero there with the first step.
 
     Args:
       tx: any optax optimiser; it is given further keyword arguments of `update` if it takes some.
@@ -125,7 +125,7 @@ def freeze_pruned(tx: optax.GradientTransformation) -> optax.GradientTransformat
             raise ValueError("freeze_pruned needs the parameters: update(grads, state, params, masks=masks)")
         updates, state = inner.update(apply(updates, masks), state, apply(params, masks), **extra)
         updates = jax.tree.map(
-            lambda m, u, p: u if m is None else jnp.where(m, u, -p.astype(u.dtype)),
+            lambda m, u, p: u if m is None else jnp.where(m, u, -p),
             masks,
             updates,
             params,

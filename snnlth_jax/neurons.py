@@ -67,7 +67,7 @@ def lif_step(neuron: LIF, v: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Ar
       x: input current, same shape.
 
     Returns:
-      `(v, spikes)`: the potential after the reset, and 0 or 1 per neuron; shape and dtype of `v`.
+      `(v, spikes)`: the potential after the reset, and 0 or 1 per neuron; same shape, the promoted dtype.
 
     >>> import jax.numpy as jnp
     >>> v, spikes = lif_step(LIF(), jnp.zeros(2), jnp.array([1.0, 2.0]))
@@ -110,5 +110,6 @@ def lif_scan(
     xs = jnp.asarray(xs)
     if v is None:
         # like xs and not anew: in shard_map it must vary over the devices as xs does
-        v = jnp.full_like(xs[0], 0.0 if neuron.v_reset is None else neuron.v_reset)
+        v_start = 0.0 if neuron.v_reset is None else neuron.v_reset
+        v = jnp.full_like(xs[0], v_start, dtype=jnp.result_type(xs, v_start))
     return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), v, xs, unroll=unroll)

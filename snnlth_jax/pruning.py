@@ -226,7 +226,8 @@ def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
     bits = jnp.finfo(score.dtype).bits
     unsigned = jnp.dtype(f"uint{bits}")
     sign = jnp.array(1 << (bits - 1), unsigned)
-    raw = jax.lax.bitcast_convert_type(score + 0.0, unsigned)  # + 0.0: -0.0 equals 0.0
+    raw = jax.lax.bitcast_convert_type(score, unsigned)
+    raw = jnp.where(raw == sign, 0, raw)  # -0.0 equals 0.0
     highest = jnp.array(jnp.iinfo(unsigned).max, unsigned)
     return jnp.where(alive, jnp.minimum(jnp.where(raw & sign, ~raw, raw | sign), highest - 1), highest)
 

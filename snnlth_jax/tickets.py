@@ -9,6 +9,7 @@ is noticed. Equal tickets are equal files.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -64,6 +65,9 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
     tensors = {f"mask/{name}": np.packbits(m.reshape(-1)) for name, m in mask_leaves.items()}
     for kind, tree in (("params", ticket.params), ("batch_stats", ticket.batch_stats)):
         tensors |= {f"{kind}/{n}": np.asarray(x, order="C") for n, x in _flat(jax.device_get(tree)).items()}
+    for name, tensor in tensors.items():
+        if tensor.dtype.isbuiltin != 1:
+            raise ValueError(f"{name}: {tensor.dtype} cannot be stored, allowed: NumPy's own types")
     header = {
         "format": FORMAT,
         "mask_shapes": {name: m.shape for name, m in mask_leaves.items()},
@@ -102,7 +106,7 @@ def load(path: epath.PathLike) -> Ticket:
 
     def tree(kind: str) -> Any:
         flat = {n.removeprefix(f"{kind}/"): x for n, x in tensors.items() if n.startswith(f"{kind}/")}
-        return traverse_util.unflatten_dict(flat, sep="/")
+        return _nested(flat)
 
     def mask(name: str) -> np.ndarray | None:
         if name not in shapes:
@@ -111,7 +115,7 @@ def load(path: epath.PathLike) -> Ticket:
         return np.unpackbits(bits, count=int(np.prod(shapes[name]))).reshape(shapes[name]).astype(bool)
 
     params = tree("params")
-    masks = traverse_util.unflatten_dict({name: mask(name) for name in _flat(params)}, sep="/")
+    masks = _nested({name: mask(name) for name in _flat(params)})
     return Ticket(masks, params, tree("batch_stats"), provenance)
 
 
@@ -121,13 +125,28 @@ def describe(ticket: Ticket) -> str:
     return "\n".join([*lines, "", masks_lib.table(ticket.masks)])
 
 
+# a "/" within a key, as Haiku has it, is escaped; "%" escapes it
 def _flat(tree: Any) -> dict[str, Any]:
-    return {"/".join(path): leaf for path, leaf in traverse_util.flatten_dict(dict(tree)).items()}
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"a ticket holds nested dicts of arrays, got {type(tree).__name__}")
+    return {
+        "/".join(key.replace("%", "%25").replace("/", "%2F") for key in path): leaf
+        for path, leaf in traverse_util.flatten_dict(dict(tree)).items()
+    }
+
+
+def _nested(flat: dict[str, Any]) -> dict[str, Any]:
+    return traverse_util.unflatten_dict(
+        {
+            tuple(key.replace("%2F", "/").replace("%25", "%") for key in name.split("/")): leaf
+            for name, leaf in flat.items()
+        }
+    )
 
 
 def _digest(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor).data)
+        digest.update(tensor.tobytes())
     return digest.hexdigest()

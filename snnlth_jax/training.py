@@ -2,7 +2,7 @@
 
 All functions are pure, all state is in `TrainState`, and whatever is random is keyed by (seed, round, epoch,
 step), so that going on after a stop is arithmetic. A step is written for one device; with `axis_name` it
-averages gradients, batch statistics and metrics over that mapped axis.
+averages gradients and batch statistics over that mapped axis.
 """
 
 import time
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,6 +33,7 @@ __all__ = [
     "fit",
     "init_state",
     "train_step",
+    "zero_metrics",
 ]
 
 
@@ -105,11 +107,14 @@ def train_step(
       tx: see `optimizers.create`.
       learning_rate: of this step.
       num_timesteps: T.
-      axis_name: mapped axis to average over.
+      axis_name: mapped axis (`vmap`, `pmap`, `shard_map`) to average gradients and batch statistics over. In
+        `shard_map` it takes `check_vma=False`: otherwise the gradients of replicated parameters arrive
+        summed already.
 
     Returns:
       The state after the step, and this device's metrics.
     """
+    chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
 
     def loss_fn(params):
         logits, updates = model.apply(
@@ -269,7 +274,8 @@ def _train_steps(
         carry = jax.lax.cond(last, lambda carry: step(full, rest, carry), lambda carry: carry, carry)
     state, metrics, failed = carry
     # a step of finite loss can still leave the weights infinite
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]).all()
+    trained = (state.params, state.batch_stats)
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)]).all()
     return state, metrics, jnp.where(finite | (failed >= 0), failed, stop - 1)
 
 

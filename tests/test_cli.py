@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -17,8 +18,12 @@ def files(directory):
 
 @pytest.fixture(autouse=True)
 def empty_directory(tmp_path, monkeypatch):
+    """Each test in a directory of its own, leaving the logger as it was."""
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    logger = logging.getLogger("snnlth_jax")
+    level, handlers = logger.level, logger.handlers
+    yield tmp_path
+    logger.level, logger.handlers = level, handlers
 
 
 @pytest.mark.parametrize(
@@ -33,7 +38,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --prune-fraction nan", "--prune-fraction nan: allowed: between 0 and 1"),
         ("imp --epochs 0", "--epochs 0: allowed: 1 or more"),
         ("imp --batch-size 0", "--batch-size 0: allowed: 1 or more"),
-        ("imp --num-timesteps 0", "--num-timesteps 0: allowed: 1 or more"),
+        ("imp --num-timesteps 0", "--num-timesteps 0: allowed: 1 to 1000"),
         ("imp --rounds 0", "--rounds 0: allowed: 1 or more"),
         ("imp --rewind-epoch 15", "--rewind-epoch 15: allowed: 0 to 14"),
         ("imp --epochs 3 --rewind-epoch 7", "--rewind-epoch 7: allowed: 0 to 2"),
@@ -54,7 +59,11 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --width 0", "--width 0.0: allowed: a number above 0"),
         ("imp --momentum 1", "--momentum 1.0: allowed: 0 or more, below 1"),
         ("imp --weight-decay -1", "--weight-decay -1.0: allowed: 0 or more"),
-        ("imp --seed -1", "--seed -1: allowed: 0 or more"),
+        ("imp --seed -1", "--seed -1: allowed: 0 to 2^32 - 1"),
+        ("imp --seed 9223372036854775808", "--seed 9223372036854775808: allowed: 0 to 2^32 - 1"),
+        ("imp --learning-rate 1e39", "--learning-rate 1e+39: allowed: a number above 0, finite in float32"),
+        ("imp --width 1e308", "--width 1e+308: allowed: a number above 0, at most 16"),
+        ("imp --num-timesteps 1000000000", "--num-timesteps 1000000000: allowed: 1 to 1000"),
         ("imp --dataset cifar10 --data-dir nowhere", "--data-dir nowhere"),
         ("imp --dataset cifar10 --data-dir .", "--data-dir ."),
         ("imp --epochs many", "--epochs"),
@@ -63,7 +72,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --workdir /dev/null/run", "--workdir /dev/null/run"),
         ("impp", "impp"),
         ("", "imp"),
-        ("data prepare mnist", "mnist: unknown"),
+        ("data prepare mnist", "data prepare 'mnist': allowed: digits, cifar10"),
         ("ticket inspect nowhere.safetensors", "nowhere.safetensors: no such ticket file"),
     ],
 )

@@ -2,13 +2,16 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import chex
 import jax
@@ -19,6 +22,7 @@ from rich.console import Console
 
 from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
 from snnlth_jax.errors import InputError
+from snnlth_jax.records import Recorder
 from snnlth_jax.search import imp
 
 SMALL = configs.ImpConfig(
@@ -215,7 +219,7 @@ def test_options(tmp_path, changes):
 
 def test_seeds_matter_and_repeat(tmp_path):
     def curve(name, seed):
-        _, run, _ = search(tmp_path, name, rounds=2, epochs=2, seed=seed)
+        _, run, _ = search(tmp_path, name, rounds=1, epochs=2, seed=seed)
         return [(line["train_loss"], line["test_loss"]) for line in lines(run)]
 
     first = curve("a", 0)
@@ -240,12 +244,89 @@ def test_the_table_at_the_end(finished):
         assert cell in table_line
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{not json", "its config.json is damaged"),
+        ("config.json", "[1]", "its config.json is damaged"),
+        ("metrics.jsonl", "mine", "holds metrics.jsonl without a config.json"),
+        ("result.json", '{"finished": true}', "holds result.json without a config.json"),
+    ],
+)
+def test_a_directory_of_something_else_is_left_alone(tmp_path, name, content, message):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{not json")
-    with pytest.raises(InputError, match="--workdir"):
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(InputError, match=message):
         search(tmp_path)
-    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert [(p.name, p.read_text()) for p in (tmp_path / "run").iterdir()] == [(name, content)]
+
+
+def same_outcome(a, b):
+    """The runs a and b ended alike, but for the clock."""
+    assert list(map(timeless, lines(a))) == list(map(timeless, lines(b)))
+    results = [json.loads(run.result.read_text()) for run in (a, b)]
+    for part in ("rounds", "controls"):
+        rows = [list(map(timeless, result[part])) for result in results]
+        assert rows[0] == rows[1]
+        for row in rows[0]:
+            if row["ticket"]:
+                assert a.ticket(row["round"]).read_bytes() == b.ticket(row["round"]).read_bytes()
+
+
+class Interrupted(Exception):
+    pass
+
+
+SHORT = {"rounds": 3, "epochs": 4, "random_control": "last", "checkpoint_every": 2, "eval_every": 2}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    return search(tmp_path_factory.mktemp("short"), **SHORT)[1]
+
+
+@pytest.mark.parametrize(
+    ("where", "times"),
+    [("checkpoints.save", 3), ("checkpoints.write_json", 3), ("tickets.save", 2), ("Recorder.write", 9)],
+)
+def test_interrupted_before_any_write_it_goes_on(tmp_path, monkeypatch, short, where, times):
+    """Between ticket, metrics, result and checkpoint, with checkpoints and evaluations every other epoch."""
+    owner = {"checkpoints": checkpoints, "tickets": tickets, "Recorder": Recorder}[where.split(".")[0]]
+    write, count = getattr(owner, where.split(".")[1]), itertools.count(1)
+
+    def interrupted(*args, **kwargs):
+        if next(count) == times:
+            raise Interrupted
+        return write(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, where.split(".")[1], interrupted)
+        with pytest.raises(Interrupted):
+            search(tmp_path, **SHORT)
+    _, run, text = search(tmp_path, **SHORT)
+    assert "going on after" in text
+    same_outcome(run, short)
+
+
+def test_damaged_results_and_checkpoints(tmp_path, short, caplog):
+    """A result is made again; the newest checkpoint is passed over; with none left nothing is made up."""
+    shutil.copytree(short.config.parent, tmp_path / "run")
+    run = checkpoints.paths(tmp_path / "run")
+    run.result.write_text('{"finished": tr')
+    newest, *older = sorted(run.checkpoints.iterdir(), key=lambda path: int(path.name), reverse=True)
+    for file in Path(newest / "arrays").rglob("*"):
+        if file.is_file():
+            file.write_bytes(file.read_bytes()[:7])
+    search(tmp_path, **SHORT)
+    assert f"checkpoint {newest.name} cannot be read" in caplog.text
+    same_outcome(run, short)
+
+    run.result.unlink()
+    for directory in run.checkpoints.iterdir():
+        shutil.rmtree(directory / "arrays")
+    with pytest.raises(InputError, match=r"none of the checkpoints \[.*\] can be read"):
+        search(tmp_path, **SHORT)
+    assert len(older) == 2
 
 
 COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
@@ -288,11 +369,4 @@ def test_killed_searches_go_on_bit_for_bit(tmp_path):
         assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
     assert start(tmp_path / "b", tmp_path / "cache").wait(timeout=300) == 0
 
-    assert list(map(timeless, lines(disturbed))) == list(map(timeless, lines(undisturbed)))
-    rows_a, rows_b = (
-        [timeless(row) for part in ("rounds", "controls") for row in json.loads(run.result.read_text())[part]]
-        for run in (undisturbed, disturbed)
-    )
-    assert rows_a == rows_b
-    for number in range(3):
-        assert disturbed.ticket(number).read_bytes() == undisturbed.ticket(number).read_bytes()
+    same_outcome(disturbed, undisturbed)

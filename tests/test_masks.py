@@ -136,6 +136,14 @@ def test_kept_weights_move_as_in_the_network_without_the_others():
     np.testing.assert_allclose(params["w"][keep], small, rtol=1e-6)
 
 
+def test_narrow_gradients_still_end_at_exactly_zero():
+    """A removed float32 weight that was not zero yet, under bfloat16 updates."""
+    params, m = {"w": jnp.array([[1.2345678, 1.0]])}, {"w": jnp.array([[False, True]])}
+    tx = masks.freeze_pruned(optax.sgd(0.5))
+    updates, _ = tx.update({"w": jnp.ones((1, 2), jnp.bfloat16)}, tx.init(params), params, masks=m)
+    assert optax.apply_updates(params, updates)["w"].tolist() == [[0.0, 0.5]]
+
+
 def test_apply_stops_values_and_gradients():
     params = {"w": jnp.array([[1.0, jnp.nan, -3.0]])}
     m = {"w": jnp.array([[True, False, False]])}

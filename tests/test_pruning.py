@@ -81,6 +81,11 @@ def test_exact_count_whatever_the_ties():
     assert new["y"].tolist() == [[True, False, True, True]]
 
 
+def test_negative_zero_is_zero():
+    scores = {"w": jnp.array([[0.0, -0.0, 0.0, -0.0]])}
+    assert pruning.prune(scores, masks.make(scores), 0.5)["w"].tolist() == [[False, False, True, True]]
+
+
 def test_random_ties_against_a_stable_sort():
     scores = {"x": jax.random.randint(jax.random.key(0), (30, 11), 0, 4).astype(jnp.float32)}
     m = pruning.prune(pruning.random(jax.random.key(1), scores), masks.make(scores), 0.3)

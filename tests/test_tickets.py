@@ -41,6 +41,19 @@ def test_other_programs_can_read_it(ticket, tmp_path):
     assert "mask/layer02/conv/bias" not in tensors
 
 
+def test_any_keys_and_no_other_trees(tmp_path):
+    """Haiku's names have slashes."""
+    params = {"net/~/conv": {"w": jnp.ones((2, 3)), "100%2F": jnp.zeros(3)}}
+    ticket = tickets.Ticket(masks.make(params), params, {}, {})
+    tickets.save(tmp_path / "t", ticket)
+    chex.assert_trees_all_equal(tickets.load(tmp_path / "t"), jax.device_get(ticket))
+    with pytest.raises(ValueError, match="nested dicts of arrays, got list"):
+        tickets.save(tmp_path / "u", ticket._replace(params=[jnp.ones(2)]))
+    with pytest.raises(ValueError, match="params/w: bfloat16 cannot be stored"):
+        tickets.save(tmp_path / "u", ticket._replace(params={"w": jnp.ones(2, jnp.bfloat16)}))
+    assert not (tmp_path / "u").exists()
+
+
 def test_every_flipped_byte_is_noticed(ticket, tmp_path):
     path = tmp_path / "t.safetensors"
     tickets.save(path, ticket)

@@ -238,7 +238,7 @@ def _capped(flag: str, split: Split, count: int | None, seed: tuple[int, int]) -
     if count is None:
         return split
     if not 1 <= count <= available:
-        raise InputError(f"{flag} {count}: allowed: 1 to {available}")
+        raise InputError(f"{flag} {count}: allowed: 1 to {available}, the images there are to choose from")
     return _draw(split, count, seed)[0]
 
 

@@ -68,7 +68,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
         raise InputError(f"--data-dir {root}: cannot be read, {_one_line(error)}") from error
     if not versions:
         if not root.is_dir():
-            missing = "no such directory"
+            missing = "not a directory" if root.exists() else "no such directory"
         elif unfinished := [entry for entry in present if "incomplete" in entry]:
             missing = f"{home} holds an unfinished download only ({unfinished[0]})"
         else:

@@ -29,11 +29,17 @@ def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], paddi
       kernel: `[size, size, C, features]`, size odd.
       window_strides: the same in both directions.
       padding: size // 2 on each side.
-      **options: layouts and precision, as flax gives them; no dilation, no groups.
+      **options: as flax gives them; none but the defaults is supported.
 
     Returns:
-      `[N, ceil(H / stride), ceil(W / stride), features]`.
+      `[N, ceil(H / stride), ceil(W / stride), features]`; differentiable in reverse mode, repeatedly.
     """
+    for name in ("lhs_dilation", "rhs_dilation", "feature_group_count", "precision"):
+        if options.get(name) not in (None, 1, (1, 1)):
+            raise NotImplementedError(f"{name} {options[name]}")
+    if own := tuple(_varying(x) - _varying(kernel)):
+        # in shard_map, a copy of each device's own, since all ways below must have gradients of one type
+        kernel = lax.pcast(kernel, own, to="varying")
     size, stride = kernel.shape[0], window_strides[0]
     if stride == 1 and (size == 1 or max(x.shape[1:3]) > _TINY):
         return _conv(x, kernel)
@@ -43,6 +49,12 @@ def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], paddi
         cpu=functools.partial(_as_matrix_product, stride=stride),
         default=functools.partial(_plain, stride=stride),
     )
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    """The mapped axes of `shard_map` over which an array varies (another name in other releases)."""
+    aval: Any = jax.typeof(x)
+    return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:

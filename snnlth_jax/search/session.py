@@ -293,14 +293,11 @@ def open_session(
 def finished_result(config: Any, dataset: data.Dataset) -> dict[str, Any] | None:
     """The result of a run that has nothing left to do; None where there is something. Raises as above."""
     paths, _ = _claim(config, dataset)
-    if not paths.result.exists():
-        return None
     result = checkpoints.read_json(paths.result)
-    return result if result["finished"] else None
+    return result if result is not None and result.get("finished") else None
 
 
-def _claim(config: Any, dataset: data.Dataset) -> tuple[checkpoints.Paths, dict[str, Any]]:
-    configs.check_data(config, dataset)
+def _claim(config: configs.Resolved, dataset: data.Dataset) -> tuple[checkpoints.Paths, dict[str, Any]]:
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
     checkpoints.claim(paths, identity)
     return paths, identity
