@@ -1,4 +1,4 @@
-"""IMP with late rewinding: what one launches on a TPU VM. The same as `snnlth imp`, with the same flags.
+"""IMP with late rewinding, on one device. The same as `snnlth imp`, with the same flags.
 
     paper    Table 1 and Fig. 5: VGG16, CIFAR-10, T = 5, 15 rounds of 300 epochs: 91.81 % at 98.13 % sparsity
     command  python experiments/imp.py --dataset cifar10 --data-dir ~/tensorflow_datasets --workdir runs/imp
