@@ -1,7 +1,7 @@
 """A convolution that is fast on every platform: XLA's own, but for what its CPU backend does badly.
 
-Inside of a compiled loop XLA's CPU backend computes the gradients of a convolution six to sixty times slower
-than by itself, and convolutions of images of 2x2 pixels and less, anywhere, a hundred times slower than the
+Inside of a compiled loop XLA's CPU backend computes the gradients of a convolution sixteen to a hundred times
+slower than by itself, and convolutions of images of 2x2 pixels, anywhere, some eighty times slower than the
 same sums as a matrix product (docs/performance.md). On CPUs, and only there, the gradient of the input is
 therefore written out as the convolution that it is, and the others as products of patches and matrices. The
 results are the same up to the order of summation.
