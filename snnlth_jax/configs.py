@@ -118,7 +118,8 @@ class ImpConfig(TrainConfig):
     prune_fraction: float = 0.25
     """p, the fraction of the weights left that each round removes (paper, training settings)"""
     scope: str = "global"
-    """global: one threshold for all layers (paper, IMP); layer: the same fraction of each (Fig. 6b)"""
+    """global: one threshold for all layers (paper, IMP); layer: the same fraction of each (Fig. 6b); erk: in
+    proportion to the sum of a layer's axes"""
     rewind_epoch: int | None = None
     """Survivors go back to their values after so many epochs; 0 is the original lottery ticket. Default: 20
     (paper, IMP); 1 for digits"""

@@ -8,21 +8,23 @@ the order of the tree go first), nothing is sorted, and all of it works under `j
 """
 
 import functools
-import itertools
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from snnlth_jax import masks as masks_lib
+from snnlth_jax.selection import decimal_digits, floor_of, without_lowest
 
 PyTree = Any
 Masks = Any
-Scope = Literal["global", "layer"]
-SCOPES: tuple[str, ...] = ("global", "layer")
+Scope = Literal["global", "layer", "erk"]
+SCOPES: tuple[str, ...] = ("global", "layer", "erk")
 
-__all__ = ["SCOPES", "keep_top", "magnitude", "prune", "random", "shuffle"]
+__all__ = ["SCOPES", "grasp", "keep_top", "magnitude", "prune", "random", "shuffle", "snip", "synflow"]
 
 
 # --- scores
@@ -52,6 +54,63 @@ def random(key: jax.Array, params: PyTree) -> PyTree:
     )
 
 
+def snip(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
+    r"""SNIP's connection sensitivity, :math:`|w \odot \partial L / \partial w|` (Lee et al. 2019).
+
+    To first order how much the loss changes when the weight is removed. A baseline of the paper (Fig. 9).
+
+    Args:
+      loss: of the parameters, a scalar; on the examples to be judged by.
+      params: at initialisation.
+
+    >>> import jax.numpy as jnp
+    >>> snip(lambda p: jnp.sum(p["w"] ** 2), {"w": jnp.array([1.0, -3.0])})["w"].tolist()
+    [2.0, 18.0]
+    """
+    return jax.tree.map(lambda w, g: jnp.abs(w * g), params, jax.grad(loss)(params))
+
+
+def grasp(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
+    r"""GraSP's scores, :math:`w \odot H g` with the gradient g and the Hessian H (Wang et al. 2020).
+
+    Removing weights of low (negative) score raises the norm of the gradient most.
+
+    Args:
+      loss: of the parameters, a scalar.
+      params: at initialisation.
+
+    >>> import jax.numpy as jnp
+    >>> grasp(lambda p: jnp.sum(p["w"] ** 2), {"w": jnp.array([1.0, -3.0])})["w"].tolist()
+    [4.0, 36.0]
+    """
+    gradient = jax.lax.stop_gradient(jax.grad(loss)(params))
+
+    def along_gradient(params):
+        products = jax.tree.map(lambda g, h: jnp.sum(g * h), gradient, jax.grad(loss)(params))
+        return sum(jax.tree.leaves(products))
+
+    return jax.tree.map(lambda w, hg: w * hg, params, jax.grad(along_gradient)(params))
+
+
+def synflow(flow: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
+    r"""SynFlow's scores, :math:`|w| \odot \partial R / \partial |w|` at :math:`|w|` (Tanaka et al. 2020).
+
+    Without data: R is the summed output for an input of ones. In a linear or ReLU network without biases the
+    scores of each layer add up to R. Meant to be iterated, a little pruned at a time:
+    `masks = keep_top(synflow(flow, masks_lib.apply(params, masks)), masks, density ** (i / n))`.
+
+    Args:
+      flow: R, of the parameters.
+      params: at initialisation.
+
+    >>> import jax.numpy as jnp
+    >>> synflow(lambda p: jnp.sum(jnp.ones(2) @ p["w"]), {"w": jnp.array([[1.0], [-3.0]])})["w"].tolist()
+    [[1.0], [3.0]]
+    """
+    magnitudes = magnitude(params)
+    return jax.tree.map(lambda w, g: w * g, magnitudes, jax.grad(flow)(magnitudes))
+
+
 # --- scores to masks
 
 
@@ -66,7 +125,9 @@ def prune(scores: PyTree, masks: Masks, fraction: float, scope: Scope = "global"
       masks: which weights are there now.
       fraction: of the kept weights, in [0, 1); a Python number.
       scope: "global" compares the scores of all layers with one threshold (as the paper does); "layer"
-        removes the fraction from each layer.
+        removes the fraction from each layer; "erk" (Erdős-Rényi-Kernel, Evci et al. 2020) leaves each layer
+        as many as are in proportion to the sum of its axes, as far as it has them, and wants masks that are
+        not traced.
 
     Returns:
       The new masks.
@@ -81,7 +142,7 @@ def prune(scores: PyTree, masks: Masks, fraction: float, scope: Scope = "global"
     """
     if not 0 <= _number("fraction", fraction) < 1:
         raise ValueError(f"fraction must lie in [0, 1), got {fraction}")
-    return _remove(scores, masks, _digits(Decimal(repr(float(fraction)))), "kept", _checked(scope))
+    return _remove(scores, masks, Decimal(repr(float(fraction))), "kept", scope)
 
 
 def keep_top(scores: PyTree, masks: Masks, density: float, scope: Scope = "global") -> Masks:
@@ -93,7 +154,7 @@ def keep_top(scores: PyTree, masks: Masks, density: float, scope: Scope = "globa
       scores: a pytree like the parameters.
       masks: which weights may be kept.
       density: the fraction of all prunable weights that is to be left, in (0, 1].
-      scope: "global", or "layer" for the same density in each layer.
+      scope: "global", "layer" for the same density in each layer, or "erk", see `prune`.
 
     >>> import jax.numpy as jnp
     >>> w = {"w": jnp.array([[3.0, -1.0, 2.0, -4.0]])}
@@ -102,7 +163,7 @@ def keep_top(scores: PyTree, masks: Masks, density: float, scope: Scope = "globa
     """
     if not 0 < _number("density", density) <= 1:
         raise ValueError(f"density must lie in (0, 1], got {density}")
-    return _remove(scores, masks, _digits(1 - Decimal(repr(float(density)))), "total", _checked(scope))
+    return _remove(scores, masks, 1 - Decimal(repr(float(density))), "total", scope)
 
 
 def shuffle(key: jax.Array, masks: Masks) -> Masks:
@@ -120,12 +181,12 @@ def shuffle(key: jax.Array, masks: Masks) -> Masks:
 @jax.jit
 def _shuffle(scores, everything, masks):
     def one(mask, score, alive):
-        return _without_lowest([score], [alive], jnp.sum(~mask, dtype=jnp.uint32))[0]
+        return without_lowest([score], [alive], jnp.sum(~mask, dtype=jnp.uint32))[0]
 
     return masks_lib.tree_map(one, masks, scores, everything)
 
 
-# --- how many: exact arithmetic on counts, traced or not
+# --- how many go from where
 
 
 def _number(name: str, value: float) -> float:
@@ -134,44 +195,25 @@ def _number(name: str, value: float) -> float:
     return float(value)
 
 
-def _checked(scope: str) -> str:
+def _remove(scores: PyTree, masks: Masks, fraction: Decimal, of: str, scope: str) -> Masks:
+    """Remove floor(fraction * kept), or what is above total - floor(fraction * total), in each group."""
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}")
-    return scope
-
-
-def _digits(fraction: Decimal) -> tuple[int, ...]:
-    """The decimal places of a number in [0, 1): 0.25 -> (2, 5)."""
-    return tuple(int(digit) for digit in f"{fraction:f}".partition(".")[2])
-
-
-def _floor_of(digits: tuple[int, ...], n: jax.Array) -> jax.Array:
-    """floor(0.d1 d2 d3... * n) without rounding, in 32 bits: Horner's rule on the digits, from the last.
-
-    (d n + c) / 10 is taken apart so that nothing overflows where n fits.
-    """
-    tens, ones = n // 10, n % 10
-    result = jnp.zeros_like(n)
-    for digit in reversed(digits):
-        result = tens * digit + (ones * digit + result) // 10
-    return result
-
-
-# --- which: the lowest of many, by counting
+    if scope == "erk":
+        return _remove_each(scores, masks, _erk(masks, fraction, of))
+    return _remove_grouped(scores, masks, decimal_digits(fraction), of, scope)
 
 
 @functools.partial(jax.jit, static_argnames=("digits", "of", "scope"))
-def _remove(scores: PyTree, masks: Masks, digits: tuple[int, ...], of: str, scope: str) -> Masks:
-    """Remove floor(0.digits * kept), or what is above total - floor(0.digits * total), in each group."""
-
+def _remove_grouped(scores: PyTree, masks: Masks, digits: tuple[int, ...], of: str, scope: str) -> Masks:
     def group(scores, alive):
         kept = sum((jnp.sum(m, dtype=jnp.uint32) for m in alive), start=jnp.uint32(0))
         if of == "kept":
-            removals = _floor_of(digits, kept)
+            removals = floor_of(digits, kept)
         else:
             total = jnp.uint32(sum(m.size for m in alive))
-            removals = kept - jnp.minimum(kept, total - _floor_of(digits, total))
-        return _without_lowest(scores, alive, removals)
+            removals = kept - jnp.minimum(kept, total - floor_of(digits, total))
+        return without_lowest(scores, alive, removals)
 
     alive, treedef = jax.tree.flatten(masks)
     score_leaves = jax.tree.leaves(masks_lib.tree_map(lambda m, s: s, masks, scores))
@@ -182,63 +224,30 @@ def _remove(scores: PyTree, masks: Masks, digits: tuple[int, ...], of: str, scop
     return jax.tree.unflatten(treedef, [group([s], [m])[0] for s, m in zip(score_leaves, alive, strict=True)])
 
 
-def _without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: jax.Array) -> list[jax.Array]:
-    """`alive` less the `removals` entries of lowest score, the first in order where scores are equal.
-
-    Bisection on the order-preserving integer image of the scores, a counting pass over the weights each;
-    then, only if the threshold is shared by weights that stay and weights that go, on the position.
-    """
-    dtype = jnp.promote_types(jnp.result_type(*scores), jnp.float32)
-    keys = [_ordered(s.astype(dtype), m) for s, m in zip(scores, alive, strict=True)]
-    highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
-
-    def number(condition, *trees):
-        return sum(jnp.sum(condition(*leaves), dtype=jnp.uint32) for leaves in zip(*trees, strict=True))
-
-    threshold = _smallest(
-        lambda t: number(lambda key: key <= t, keys) >= removals,
-        low=functools.reduce(jnp.minimum, [key.min(initial=highest) for key in keys]),
-        high=functools.reduce(jnp.maximum, [key.max(initial=0 * highest) for key in keys]),
-    )
-    below = number(lambda key: key < threshold, keys)
-    tied = number(lambda key: key == threshold, keys)
-
-    ends = list(itertools.accumulate(m.size for m in alive))
-    positions = [
-        jnp.arange(end - m.size, end, dtype=jnp.uint32).reshape(m.shape)
-        for m, end in zip(alive, ends, strict=True)
-    ]
-    # where all of the tied go, there is nothing to look for
-    start = jnp.where(removals - below == tied, jnp.uint32(ends[-1]), 0)
-    position = _smallest(
-        lambda p: number(lambda key, at: (key == threshold) & (at < p), keys, positions) >= removals - below,
-        low=start,
-        high=jnp.maximum(start, jnp.uint32(ends[-1])),
-    )
-    return [
-        m & (key >= threshold) & ((key != threshold) | (at >= position))
-        for m, key, at in zip(alive, keys, positions, strict=True)
-    ]
+@jax.jit
+def _remove_each(scores: PyTree, masks: Masks, removals: PyTree) -> Masks:
+    return masks_lib.tree_map(lambda m, s, n: without_lowest([s], [m], n)[0], masks, scores, removals)
 
 
-def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
-    """Unsigned integers in the order of the scores; the greatest of all for what is not alive."""
-    bits = jnp.finfo(score.dtype).bits
-    unsigned = jnp.dtype(f"uint{bits}")
-    sign = jnp.array(1 << (bits - 1), unsigned)
-    raw = jax.lax.bitcast_convert_type(score, unsigned)
-    raw = jnp.where(raw == sign, 0, raw)  # -0.0 equals 0.0
-    highest = jnp.array(jnp.iinfo(unsigned).max, unsigned)
-    return jnp.where(alive, jnp.minimum(jnp.where(raw & sign, ~raw, raw | sign), highest - 1), highest)
-
-
-def _smallest(holds, low: jax.Array, high: jax.Array) -> jax.Array:
-    """The smallest integer in [low, high] for which a monotone predicate holds; it holds at `high`."""
-
-    def halve(bounds):
-        low, high = bounds
-        middle = low + (high - low) // 2
-        good = holds(middle)
-        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high)
-
-    return jax.lax.while_loop(lambda bounds: bounds[0] < bounds[1], halve, (low, high))[1]
+def _erk(masks: Masks, fraction: Decimal, of: str) -> PyTree:
+    """How many to remove from each layer, so that what is left is in proportion to the sum of its axes."""
+    leaves, treedef = jax.tree.flatten(masks)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise TypeError('scope "erk" needs masks that are not traced')
+    kept = np.array([np.count_nonzero(leaf) for leaf in leaves], np.int64)
+    axes = np.array([sum(leaf.shape) for leaf in leaves], np.float64)
+    whole = int(kept.sum()) if of == "kept" else sum(leaf.size for leaf in leaves)
+    left = min(whole - int(fraction * whole), int(kept.sum()))
+    # fill the layers in proportion, those that run full first
+    share, open_ = np.zeros(len(leaves)), np.ones(len(leaves), bool)
+    while open_.any():
+        share[open_] = axes[open_] * (left - kept[~open_].sum()) / axes[open_].sum()
+        full = open_ & (share >= kept)
+        if not full.any():
+            break
+        open_ &= ~full
+        share[~open_] = kept[~open_]
+    keep = np.floor(share).astype(np.int64)
+    missing = left - int(keep.sum())  # the largest fractions are rounded up
+    keep[np.argsort(-np.where(keep < kept, share - keep, -1), kind="stable")[:missing]] += 1
+    return jax.tree.unflatten(treedef, [jnp.uint32(n) for n in kept - keep])

@@ -13,7 +13,7 @@ from snnlth_jax import configs
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "snnlth_jax"
-LIBRARY = ["surrogate", "neurons", "masks", "pruning", "losses"]
+LIBRARY = ["surrogate", "neurons", "masks", "selection", "pruning", "losses"]
 
 
 def order():

@@ -1,4 +1,5 @@
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import chex
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnlth_jax import masks, pruning
+from snnlth_jax import masks, pruning, selection
 
 # surviving weights after 0, 1 ... 14 prunings by 25 %, from the authors' code
 LADDERS = {
@@ -50,7 +51,7 @@ def test_ladder_of_counts(network):
     assert nested.all()
 
 
-@pytest.mark.parametrize("scope", pruning.SCOPES)
+@pytest.mark.parametrize("scope", ["global", "layer"])
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.29, 0.3, 0.5, 0.68359375, 0.999, 1e-7])
 def test_exact_count_and_order(scope, fraction):
     w = params()
@@ -117,14 +118,14 @@ def test_decimal_fractions_are_taken_at_their_word():
 
 
 def test_counts_near_the_limit_of_32_bits():
-    digits = pruning._digits(pruning.Decimal("0.123456789"))
+    digits = selection.decimal_digits(Decimal("0.123456789"))
     for n in (0, 1, 9, 10**9 + 7, 2**32 - 1):
-        got = jax.jit(lambda n: pruning._floor_of(digits, n))(jnp.uint32(n))
+        got = jax.jit(lambda n: selection.floor_of(digits, n))(jnp.uint32(n))
         assert int(got) == n * 123456789 // 10**9
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5, 0.1, 0.75**8, 0.001])
-@pytest.mark.parametrize("scope", pruning.SCOPES)
+@pytest.mark.parametrize("scope", ["global", "layer"])
 def test_keep_top(density, scope):
     w = params()
     new = pruning.keep_top(pruning.magnitude(w), masks.make(w), density, scope)
@@ -191,7 +192,106 @@ def test_impossible_fractions(fraction):
 
 def test_unknown_scope_and_traced_fraction():
     w = params()
-    with pytest.raises(ValueError, match="scope must be one of global, layer; got 'rows'"):
+    with pytest.raises(ValueError, match="scope must be one of global, layer, erk; got 'rows'"):
         pruning.prune(pruning.magnitude(w), masks.make(w), 0.5, "rows")
     with pytest.raises(TypeError, match="must be a Python number"):
         jax.jit(lambda f: pruning.prune(pruning.magnitude(w), masks.make(w), f))(0.5)
+
+
+@pytest.mark.parametrize("density", [0.9, 0.5, 0.1, 0.01])
+def test_erk_leaves_weights_in_proportion_to_the_sum_of_axes(density):
+    w = {
+        "w0": jnp.ones((3, 3, 64, 128)),
+        "w1": jnp.ones((512, 10)),
+        "w2": jnp.ones((1, 1, 64, 128)),
+        "bias": jnp.ones(3),
+    }
+    scores = pruning.random(jax.random.key(0), w)
+    new = pruning.keep_top(scores, masks.make(w), density, "erk")
+    kept, total = masks.count(new)
+    assert kept == total - math.floor((1 - Fraction(str(density))) * total)
+    # layers that are not full have the same ratio of kept weights to axes, to rounding
+    layers = [(int(m.sum()), m.size, sum(m.shape)) for m in jax.tree.leaves(new)]
+    ratios = [kept / axes for kept, size, axes in layers if kept < size]
+    assert max(ratios) - min(ratios) < 0.1
+    assert all(kept / axes <= min(ratios) + 0.1 for kept, size, axes in layers if kept == size)
+    # and the lowest scores of each layer are gone
+    for name in ("w0", "w1", "w2"):
+        if not new[name].all():
+            assert scores[name][new[name]].min() > scores[name][~new[name]].max()
+
+
+def test_erk_goes_on_from_masks_and_refuses_traced_ones():
+    w = params()
+    m = masks.make(w)
+    for _ in range(4):
+        new = pruning.prune(pruning.magnitude(w), m, 0.3, "erk")
+        assert masks.count(new)[0] == masks.count(m)[0] - math.floor(Fraction("0.3") * masks.count(m)[0])
+        assert masks.is_subset(new, m)
+        m = new
+    with pytest.raises(TypeError, match="not traced"):
+        jax.jit(lambda m: pruning.prune(pruning.magnitude(w), m, 0.3, "erk"))(m)
+
+
+def small_network():
+    keys = jax.random.split(jax.random.key(5), 3)
+    w = {
+        f"w{i}": jax.random.normal(k, s)
+        for i, (k, s) in enumerate(zip(keys, [(4, 6), (6, 5), (5, 3)], strict=True))
+    }
+
+    def forward(w, x):
+        for i in range(2):
+            x = jax.nn.relu(x @ w[f"w{i}"])
+        return x @ w["w2"]
+
+    return w, forward
+
+
+def test_snip_against_finite_differences(x64):
+    """|w dL/dw| is the change of the loss per relative change of a weight."""
+    w, forward = small_network()
+    x = jax.random.normal(jax.random.key(9), (7, 4))
+    loss = lambda w: jnp.mean(jnp.tanh(forward(w, x)) ** 2)  # noqa: E731
+    scores = pruning.snip(loss, w)
+    for name, position in (("w0", (1, 2)), ("w1", (0, 4)), ("w2", (3, 1))):
+        change = lambda e, n=name, p=position: loss(w | {n: w[n].at[p].multiply(1 + e)})  # noqa: E731
+        slope = (change(1e-6) - change(-1e-6)) / 2e-6
+        np.testing.assert_allclose(scores[name][position], abs(slope), rtol=1e-6, atol=1e-9)
+
+
+def test_grasp_against_finite_differences(x64):
+    """2 w (H g) is the change of the squared gradient norm per relative change of a weight."""
+    w, forward = small_network()
+    x = jax.random.normal(jax.random.key(9), (7, 4))
+    loss = lambda w: jnp.mean(jnp.tanh(forward(w, x)) ** 2)  # noqa: E731
+    norm = lambda w: sum(jnp.sum(g**2) for g in jax.tree.leaves(jax.grad(loss)(w)))  # noqa: E731
+    scores = pruning.grasp(loss, w)
+    for name, position in (("w0", (1, 2)), ("w1", (0, 4)), ("w2", (3, 1))):
+        change = lambda e, n=name, p=position: norm(w | {n: w[n].at[p].multiply(1 + e)})  # noqa: E731
+        np.testing.assert_allclose(
+            2 * scores[name][position], (change(1e-6) - change(-1e-6)) / 2e-6, rtol=1e-5, atol=1e-8
+        )
+
+
+def test_synflow_conserves_flow(x64):
+    """What flows into a layer flows out of it: the scores of every layer add up to the summed output."""
+    w, forward = small_network()
+    flow = lambda w: jnp.sum(forward(w, jnp.ones((1, 4))))  # noqa: E731
+    scores = pruning.synflow(flow, w)
+    total = flow(pruning.magnitude(w))
+    for layer in scores.values():
+        np.testing.assert_allclose(layer.sum(), total, rtol=1e-12)
+    # into each hidden neuron as much as out of it
+    np.testing.assert_allclose(scores["w0"].sum(0), scores["w1"].sum(1), rtol=1e-12)
+
+
+def test_iterated_synflow_empties_no_layer():
+    w, forward = small_network()
+    m = masks.make(w)
+    for i in range(1, 31):
+        scores = pruning.synflow(lambda w: jnp.sum(forward(w, jnp.ones((1, 4)))), masks.apply(w, m))
+        m = pruning.keep_top(scores, m, 0.08 ** (i / 30))
+    total = masks.count(m)[1]
+    assert masks.count(m)[0] == total - math.floor((1 - Fraction(str(0.08))) * total)
+    assert all(kept for kept, _ in masks.by_layer(m).values())

@@ -1,0 +1,92 @@
+"""The lowest of many: an exact number of array entries, whatever the ties, without sorting.
+
+Exact arithmetic on counts, and bisection on the bit patterns of scores. Both work on traced arrays.
+"""
+
+import functools
+import itertools
+from decimal import Decimal
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["decimal_digits", "floor_of", "without_lowest"]
+
+
+def decimal_digits(fraction: Decimal) -> tuple[int, ...]:
+    """The decimal places of a number in [0, 1): 0.25 -> (2, 5)."""
+    return tuple(int(digit) for digit in f"{fraction:f}".partition(".")[2])
+
+
+def floor_of(digits: tuple[int, ...], n: jax.Array) -> jax.Array:
+    """floor(0.d1 d2 d3... * n) without rounding, in 32 bits: Horner's rule on the digits, from the last.
+
+    (d n + c) / 10 is taken apart so that nothing overflows where n fits.
+    """
+    tens, ones = n // 10, n % 10
+    result = jnp.zeros_like(n)
+    for digit in reversed(digits):
+        result = tens * digit + (ones * digit + result) // 10
+    return result
+
+
+def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: jax.Array) -> list[jax.Array]:
+    """`alive` less the `removals` entries of lowest score, the first in order where scores are equal.
+
+    Bisection on the order-preserving integer image of the scores, a counting pass over the weights each;
+    then, only if the threshold is shared by weights that stay and weights that go, on the position.
+    """
+    dtype = jnp.promote_types(jnp.result_type(*scores), jnp.float32)
+    keys = [_ordered(s.astype(dtype), m) for s, m in zip(scores, alive, strict=True)]
+    highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
+
+    def number(condition, *trees):
+        return sum(jnp.sum(condition(*leaves), dtype=jnp.uint32) for leaves in zip(*trees, strict=True))
+
+    threshold = _smallest(
+        lambda t: number(lambda key: key <= t, keys) >= removals,
+        low=functools.reduce(jnp.minimum, [key.min(initial=highest) for key in keys]),
+        high=functools.reduce(jnp.maximum, [key.max(initial=0 * highest) for key in keys]),
+    )
+    below = number(lambda key: key < threshold, keys)
+    tied = number(lambda key: key == threshold, keys)
+
+    ends = list(itertools.accumulate(m.size for m in alive))
+    positions = [
+        jnp.arange(end - m.size, end, dtype=jnp.uint32).reshape(m.shape)
+        for m, end in zip(alive, ends, strict=True)
+    ]
+    # where all of the tied go, there is nothing to look for
+    start = jnp.where(removals - below == tied, jnp.uint32(ends[-1]), 0)
+    position = _smallest(
+        lambda p: number(lambda key, at: (key == threshold) & (at < p), keys, positions) >= removals - below,
+        low=start,
+        high=jnp.maximum(start, jnp.uint32(ends[-1])),
+    )
+    return [
+        m & (key >= threshold) & ((key != threshold) | (at >= position))
+        for m, key, at in zip(alive, keys, positions, strict=True)
+    ]
+
+
+def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
+    """Unsigned integers in the order of the scores; the greatest of all for what is not alive."""
+    bits = jnp.finfo(score.dtype).bits
+    unsigned = jnp.dtype(f"uint{bits}")
+    sign = jnp.array(1 << (bits - 1), unsigned)
+    raw = jax.lax.bitcast_convert_type(score, unsigned)
+    raw = jnp.where(raw == sign, 0, raw)  # -0.0 equals 0.0
+    highest = jnp.array(jnp.iinfo(unsigned).max, unsigned)
+    return jnp.where(alive, jnp.minimum(jnp.where(raw & sign, ~raw, raw | sign), highest - 1), highest)
+
+
+def _smallest(holds, low: jax.Array, high: jax.Array) -> jax.Array:
+    """The smallest integer in [low, high] for which a monotone predicate holds; it holds at `high`."""
+
+    def halve(bounds):
+        low, high = bounds
+        middle = low + (high - low) // 2
+        good = holds(middle)
+        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high)
+
+    return jax.lax.while_loop(lambda bounds: bounds[0] < bounds[1], halve, (low, high))[1]
