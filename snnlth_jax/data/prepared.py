@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shlex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -96,7 +96,9 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
     if missing_files:
         what = f"{len(missing_files)} of {len(files)} files missing or empty, the first {missing_files[0]}"
         raise _damaged(name, root, directory, what)
-    listing = [(f.name, stat.length, stat.mtime) for f, stat in zip(files, stats, strict=True) if stat]
+    listing = [
+        (f.name, stat.length, _modified(f, stat)) for f, stat in zip(files, stats, strict=True) if stat
+    ]
     source = repr((DECODING, info_bytes, listing)).encode()
     return Prepared(name, root, directory, shards, hashlib.sha256(source).hexdigest()[:16])
 
@@ -204,6 +206,11 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
 
 def _root(data_dir: epath.PathLike | None) -> epath.Path:
     return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def _modified(file: epath.Path, stat: Any) -> int:
+    """When the file was written; in nanoseconds where the file system is local, for epath has seconds."""
+    return stat.mtime if "://" in os.fspath(file) else os.stat(file).st_mtime_ns
 
 
 def _version(name: str) -> tuple[int, ...] | None:
