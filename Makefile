@@ -18,8 +18,8 @@ venv: .venv/ready  ## .venv with the package, its demo and development extras
 demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
 	$(BIN)/python experiments/demo.py
 
-test: venv  ## the test suite
-	$(BIN)/python -m pytest
+test: venv  ## the test suite, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 lint: venv  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
