@@ -1,6 +1,6 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
-Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged.
+Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged; 130: interrupted.
 """
 
 import contextlib
@@ -83,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(2, error)
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
+    except KeyboardInterrupt:
+        return _fail(130, "interrupted; the same command goes on after the last checkpoint")
     return 0
 
 
