@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -84,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
     except KeyboardInterrupt:
-        return _fail(130, "interrupted; the same command goes on after the last checkpoint")
+        _fail(130, "interrupted; the same command goes on after the last checkpoint")
+        # files are closed by now; a computation still under way would crash the interpreter's own tear-down
+        os._exit(130)
     return 0
 
 
@@ -96,7 +99,7 @@ class _Print(logging.Handler):
 
 
 def _fail(status: int, message: object) -> int:
-    print(f"snnlth: error: {message}", file=sys.stderr)
+    print(f"snnlth: error: {message}", file=sys.stderr, flush=True)
     return status
 
 
