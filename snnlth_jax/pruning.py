@@ -175,15 +175,8 @@ def shuffle(key: jax.Array, masks: Masks) -> Masks:
     (1, 4)
     """
     everything = masks_lib.tree_map(jnp.ones_like, masks)
-    return _shuffle(random(key, everything), everything, masks)
-
-
-@jax.jit
-def _shuffle(scores, everything, masks):
-    def one(mask, score, alive):
-        return without_lowest([score], [alive], jnp.sum(~mask, dtype=jnp.uint32))[0]
-
-    return masks_lib.tree_map(one, masks, scores, everything)
+    removals = masks_lib.tree_map(lambda m: jnp.sum(~m, dtype=jnp.uint32), masks)
+    return _remove_each(random(key, everything), everything, removals)
 
 
 # --- how many go from where

@@ -13,8 +13,7 @@ import optax
 from rich.console import Console
 
 from snnlth_jax import configs, data, masks, pruning, tickets
-from snnlth_jax.records import result_table
-from snnlth_jax.search.session import Phase, Session, finished_result, open_session
+from snnlth_jax.search.session import Phase, Session, run
 from snnlth_jax.training import TrainState
 
 PyTree = Any
@@ -59,37 +58,21 @@ def rewind(
             lambda path, x: jnp.full_like(x, 1.0 if path[-1].key == "var" else 0.0), point.batch_stats
         ),
     }[bn_on_rewind]()
-    copied = RewindPoint.of(TrainState(point.step, point.params, batch_stats, new_masks, None))
-    params = masks.apply(copied.params, new_masks)
-    return TrainState(copied.step, params, copied.batch_stats, new_masks, tx.init(params))
+    # copied, since training consumes the arrays of its state
+    step, params, batch_stats = jax.tree.map(jnp.copy, (point.step, point.params, batch_stats))
+    params = masks.apply(params, new_masks)
+    return TrainState(step, params, batch_stats, new_masks, tx.init(params))
 
 
 def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
     """Run a search, or go on with it where the last process stopped.
 
-    Args:
-      config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
-      dataset: what it names, loaded.
-      console: where progress is shown; standard output by default.
-
-    Returns:
-      What result.json holds.
-
-    Raises:
-      InputError: the directory holds another run, or the data do not fit the configuration.
-      NonFiniteLoss: training diverged; the last checkpoint is from before.
+    Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    console = console or Console()
-    if (result := finished_result(config, dataset)) is not None:
-        console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
-    else:
-        with open_session(config, dataset, _phases(config), console) as session:
-            result = _search(session)
-    console.print(result_table(result))
-    return result
+    return run(_search, config, dataset, _phases(config), console)
 
 
-def _search(session: Session) -> dict[str, Any]:
+def _search(session: Session) -> None:
     config = session.config
     state = session.init_state()
     arrays = session.restore({"state": state, "rewind": RewindPoint.of(state)})
@@ -106,7 +89,6 @@ def _search(session: Session) -> dict[str, Any]:
         if phase.kind == "ticket":
             ticket = session.save_ticket(phase, state.masks, point.params, point.batch_stats)
         session.finish_phase(state, config.num_timesteps, ticket)
-    return session.result()
 
 
 def _phases(config: configs.Resolved) -> list[Phase]:

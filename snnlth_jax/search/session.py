@@ -7,8 +7,7 @@ same command goes on where it stopped.
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +16,12 @@ import orbax.checkpoint as ocp
 from rich.console import Console
 
 from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
-from snnlth_jax.records import Recorder, environment, phase_name
+from snnlth_jax.records import Recorder, environment, phase_name, result_table
 from snnlth_jax.training import TrainState
 
 PyTree = Any
 
-__all__ = ["Phase", "Session", "finished_result", "open_session"]
+__all__ = ["Phase", "Session", "run"]
 
 
 class Phase(NamedTuple):
@@ -44,7 +43,7 @@ class Phase(NamedTuple):
 
 @dataclasses.dataclass
 class Session:
-    """A run that is under way; made by `open_session`."""
+    """A run that is under way; made by `run`."""
 
     config: Any
     dataset: data.Dataset
@@ -273,34 +272,46 @@ class Session:
         return jnp.zeros((1, *self.dataset.image_shape), jnp.float32)
 
 
-@contextmanager
-def open_session(
-    config: Any, dataset: data.Dataset, phases: Sequence[Phase], console: Console
-) -> Iterator[Session]:
-    """Claim the run directory and open what a search needs.
+def run(
+    search: Callable[[Session], None],
+    config: configs.Resolved,
+    dataset: data.Dataset,
+    phases: Sequence[Phase],
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Run a search in its directory, or go on with it; a finished one is only shown.
+
+    Args:
+      search: trains the remaining phases of the session that it is given.
+      config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
+      dataset: what it names, loaded.
+      phases: all there are.
+      console: where progress is shown; standard output by default.
+
+    Returns:
+      What result.json holds.
 
     Raises:
-      InputError: the directory holds another run, or the data do not fit the configuration.
+      InputError: the directory holds something else, or checkpoints of which none can be read.
+      NonFiniteLoss: training diverged; the last checkpoint is from before.
     """
-    paths, identity = _claim(config, dataset)
-    total_epochs = sum(config.epochs - phase.first_epoch for phase in phases)
-    with ExitStack() as stack:
-        recorder = stack.enter_context(Recorder(paths.metrics, total_epochs, console))
-        manager = stack.enter_context(checkpoints.manager(paths))
-        yield Session(config, dataset, phases, identity, paths, recorder, manager)
-
-
-def finished_result(config: Any, dataset: data.Dataset) -> dict[str, Any] | None:
-    """The result of a run that has nothing left to do; None where there is something. Raises as above."""
-    paths, _ = _claim(config, dataset)
-    result = checkpoints.read_json(paths.result)
-    return result if result is not None and result.get("finished") else None
-
-
-def _claim(config: configs.Resolved, dataset: data.Dataset) -> tuple[checkpoints.Paths, dict[str, Any]]:
+    console = console or Console()
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
     checkpoints.claim(paths, identity)
-    return paths, identity
+    result = checkpoints.read_json(paths.result)
+    if result is not None and result.get("finished"):
+        console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
+    else:
+        total_epochs = sum(config.epochs - phase.first_epoch for phase in phases)
+        with (
+            Recorder(paths.metrics, total_epochs, console) as recorder,
+            checkpoints.manager(paths) as manager,
+        ):
+            session = Session(config, dataset, phases, identity, paths, recorder, manager)
+            search(session)
+            result = session.result()
+    console.print(result_table(result))
+    return result
 
 
 def _means(name: str, metrics: training.Metrics) -> dict[str, float]:
