@@ -10,7 +10,7 @@ from snnlth_jax.search import imp
 
 
 def main() -> None:
-    config = configs.resolve(configs.ImpConfig(workdir="runs/demo", random_control="last"))
+    config = configs.resolve(configs.ImpConfig(workdir="runs/demo", controls=("random",)))
     result = imp.search(config, configs.load_dataset(config))
     dense, ticket, control = result["rounds"][0], result["rounds"][-1], result["controls"][-1]
     print(

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -16,7 +17,18 @@ from snnlth_jax.errors import InputError
 PyTree = Any
 log = logging.getLogger(__name__)
 
-__all__ = ["Paths", "claim", "manager", "paths", "read_json", "restore", "save", "write_json"]
+__all__ = [
+    "Paths",
+    "claim",
+    "manager",
+    "paths",
+    "read_bits",
+    "read_json",
+    "restore",
+    "save",
+    "write_bits",
+    "write_json",
+]
 
 
 class Paths(NamedTuple):
@@ -27,9 +39,13 @@ class Paths(NamedTuple):
     result: epath.Path
     checkpoints: epath.Path
     tickets: epath.Path
+    masks: epath.Path
 
     def ticket(self, round_number: int) -> epath.Path:
         return self.tickets / f"round_{round_number:02d}.safetensors"
+
+    def mask(self, epoch: int) -> epath.Path:
+        return self.masks / f"epoch_{epoch:03d}.bits"
 
 
 def paths(workdir: epath.PathLike) -> Paths:
@@ -43,6 +59,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         result=root / "result.json",
         checkpoints=root / "checkpoints",
         tickets=root / "tickets",
+        masks=root / "masks",
     )
 
 
@@ -131,3 +148,17 @@ def write_json(path: epath.Path, value: Any) -> None:
     partial = path.parent / f".{path.name}.partial"
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(path)
+
+
+def write_bits(path: epath.Path, bits: np.ndarray) -> None:
+    """A vector of uint8 as a file, there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.partial"
+    partial.write_bytes(bits.tobytes())
+    partial.replace(path)
+
+
+def read_bits(path: epath.Path, size: int) -> np.ndarray | None:
+    """What `write_bits` wrote; None where there is no such file, or one of another size."""
+    content = path.read_bytes() if path.exists() else b""
+    return np.frombuffer(content, np.uint8) if len(content) == size else None

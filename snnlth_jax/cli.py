@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -41,11 +41,21 @@ class _Ticket:
     """A file tickets/round_NN.safetensors of a run"""
 
 
-def _imp(config: configs.ImpConfig) -> None:
-    from snnlth_jax.search import imp
+def _search(config: configs.TrainConfig) -> None:
+    from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
 
-    resolved = configs.resolve(config)
-    imp.search(resolved, configs.load_dataset(resolved))
+    modules: dict[type, Any] = {
+        configs.ImpConfig: imp,
+        configs.EbConfig: early_bird,
+        configs.OneShotConfig: one_shot,
+        configs.TransferConfig: transfer,
+        configs.ProbeConfig: early_time,
+    }
+    resolved, search = configs.resolve(config), modules[type(config)].search
+    if resolved.seeds:
+        replicates.run(search, resolved)
+    else:
+        search(resolved, configs.load_dataset(resolved))
 
 
 def _data(command: _Data) -> None:
@@ -65,7 +75,11 @@ def _ticket(command: _Ticket) -> None:
 
 
 _COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
-    "imp": (configs.ImpConfig, _imp),
+    "imp": (configs.ImpConfig, _search),
+    "eb": (configs.EbConfig, _search),
+    "one-shot": (configs.OneShotConfig, _search),
+    "transfer": (configs.TransferConfig, _search),
+    "probe-timesteps": (configs.ProbeConfig, _search),
     "data": (_Data, _data),
     "ticket": (_Ticket, _ticket),
 }
@@ -91,6 +105,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+_LISTS = tyro.constructors.ConstructorRegistry()
+
+
+@_LISTS.primitive_rule
+def _list(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Lists are written with commas: `--seeds 0,1,2`."""
+    if info.type_origin is not tuple:
+        return None
+    (of, _) = get_args(info.type)
+    name = "INT" if of is int else "NAME"
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{name},{name},…",
+        instance_from_str=lambda texts: tuple(of(part) for part in texts[0].split(",") if part.strip()),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
+
+
 class _Print(logging.Handler):
     """What the library logs goes where the progress goes; standard error is for the one line."""
 
@@ -109,7 +142,10 @@ def _parse(arguments: list[str]) -> Any:
     try:
         with contextlib.redirect_stderr(box):
             return tyro.extras.subcommand_cli_from_dict(
-                {name: parser for name, (parser, _) in _COMMANDS.items()}, prog="snnlth", args=arguments
+                {name: parser for name, (parser, _) in _COMMANDS.items()},
+                prog="snnlth",
+                args=arguments,
+                registry=_LISTS,
             )
     except SystemExit as stop:
         if not stop.code:  # --help

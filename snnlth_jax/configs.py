@@ -1,6 +1,7 @@
 """What a run is made of: frozen dataclasses, one per command. Every default is the paper's, with its source.
 
 Where a default depends on the dataset the field is None until `resolve`, which also refuses what cannot be.
+Options that several commands share are dataclasses of their own, which the commands inherit.
 """
 
 import dataclasses
@@ -8,18 +9,26 @@ import hashlib
 import json
 from typing import Any, ClassVar
 
+from etils import epath
+
 from snnlth_jax import data, models
 from snnlth_jax.errors import InputError
 from snnlth_jax.pruning import SCOPES
 
 __all__ = [
+    "EbConfig",
     "ImpConfig",
+    "OneShotConfig",
+    "ProbeConfig",
     "Resolved",
     "TrainConfig",
+    "TransferConfig",
+    "default_rewind_epoch",
     "difference",
     "digest",
     "identity",
     "load_dataset",
+    "method_name",
     "resolve",
 ]
 
@@ -57,7 +66,7 @@ class TrainConfig:
 
     workdir: str | None = None
     """Directory of the run: checkpoints, tickets, metrics. The same command run again goes on there.
-    Default: runs/METHOD_DATASET_ARCH_seedN"""
+    Default: runs/METHOD_DATASET_ARCH_seedN, METHOD with what it varies, such as eb_0.9"""
     dataset: str = "digits"
     """digits (8x8 images, comes with scikit-learn), or the paper's cifar10, cifar100, svhn_cropped,
     fashion_mnist (see `snnlth data prepare`)"""
@@ -94,6 +103,8 @@ class TrainConfig:
     """Of the computation: float32, or bfloat16 with parameters and statistics in float32"""
     seed: int = 0
     """Decides initialisation, data order, augmentation and the choice of capped training examples"""
+    seeds: tuple[int, ...] = ()
+    """Instead of --seed: run once for each, in WORKDIR/seedN, and report mean and standard deviation"""
     train_examples: int | None = None
     """Cap on the training set, for small machines. Default: all of it"""
     test_examples: int | None = None
@@ -108,9 +119,48 @@ class TrainConfig:
     method: ClassVar[str] = "train"
 
 
+# --- what several commands share
+
+
 @dataclasses.dataclass(frozen=True)
-class ImpConfig(TrainConfig):
-    """Iterative magnitude pruning with late rewinding: train, prune, rewind, again (paper, IMP)."""
+class DivergenceOptions:
+    """How much the first t timesteps already say of all T."""
+
+    early_time_epochs: int | None = None
+    """N, epochs of training at the full T before measuring. Default: 2 (paper, ET); of probe-timesteps,
+    which measures after each: 10, or all where there are fewer"""
+    early_time_examples: int = 1000
+    """Augmented training images to measure on (authors' code); all where there are fewer"""
+    early_time_lambda: float = 0.6
+    """lambda: T' is the first t from 2 to T - 1 with a normalised divergence D_t below it (paper, ET)"""
+    early_time_direction: str = "forward"
+    """forward: D_t = KL(P_t || P_T) (paper, ET); reverse: KL(P_T || P_t) (authors' code)"""
+    early_time_reduction: str = "sum"
+    """P_t is the softmax of the sum of the first t logits (paper, ET), or of their mean (authors' code)"""
+    early_time_normalisation: str = "first"
+    """D_t are divided by D_2: first (paper, ET), or by the largest of D_2 ... D_(T-1): max (authors' code)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyTimeOptions(DivergenceOptions):
+    """A search with fewer timesteps."""
+
+    early_time: bool = False
+    """Search with T' < T timesteps, chosen after N epochs (paper, ET); then train the tickets at T"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ControlOptions:
+    """What a ticket is compared with."""
+
+    controls: tuple[str, ...] = ()
+    """Trained beside the tickets: random (shuffled masks of a ticket's layer-wise counts, its weights),
+    redrawn (its masks, newly drawn weights), dense (no masks, for as many epochs as search and ticket)"""
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundOptions:
+    """Rounds of train, prune, rewind."""
 
     rounds: int | None = None
     """Rounds of training, the dense one counted: sparsity 1 - (1 - p)^(rounds - 1) at the end. Default: 15
@@ -126,10 +176,81 @@ class ImpConfig(TrainConfig):
     bn_on_rewind: str = "rewind"
     """Running statistics of batch norm on rewinding: rewind them with the weights, keep them (as the authors'
     code does), or reset them to mean 0 and variance 1"""
-    random_control: str = "none"
-    """Train, after the search, random masks of a round's layer-wise counts the same way: none, last, all"""
+    final_rounds: tuple[int, ...] | None = None
+    """Rounds whose tickets are reported, compared with the controls and, where the search was not that,
+    trained as a spiking network at the full T. Paper, Table 1: 4,8,11,14. Default: the last"""
+
+
+# --- one per command
+
+
+@dataclasses.dataclass(frozen=True)
+class ImpConfig(ControlOptions, EarlyTimeOptions, RoundOptions, TrainConfig):
+    """Iterative magnitude pruning with late rewinding: train, prune, rewind, again (paper, IMP)."""
+
+    rewinding: str = "weights"
+    """Survivors go back to the weights of the rewind epoch (paper, IMP), or stay as trained and see the
+    schedule again: learning-rate, or a hundredth of the learning rate: fine-tune (Renda et al. 2020)"""
 
     method: ClassVar[str] = "imp"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferConfig(ControlOptions, RoundOptions, TrainConfig):
+    """Search by IMP in the ReLU twin of the network, then train its ticket as a spiking one (paper, TT)."""
+
+    method: ClassVar[str] = "transfer"
+
+
+@dataclasses.dataclass(frozen=True)
+class EbConfig(ControlOptions, EarlyTimeOptions, TrainConfig):
+    """Early-Bird: train the dense network until its magnitude mask stands still, train that (paper, EB)."""
+
+    sparsity: float = 0.9
+    """Fraction of the prunable weights that the ticket lacks. Paper, Table 1: 0.683, 0.899, 0.957, 0.981"""
+    queue: int = 5
+    """q, masks that must agree: the newest and those drawn before it (paper, EB)"""
+    tau: float = 0.02
+    """The search stops when the newest mask is closer than this to all others in the queue (paper, EB)"""
+    criterion: str = "hamming"
+    """Distance of two masks: hamming, the share of all weights in which they differ (paper, EB), or overlap,
+    the share of the kept weights that they do not share, which does not go blind at high sparsity"""
+    search_learning_rate_factor: float = 2.0
+    """On the learning rate, during the search (authors' code)"""
+    scope: str = "global"
+    """global, layer or erk, as for imp"""
+    rewind_epoch: int = 0
+    """The ticket has the weights after so many epochs of the search (or those where it stopped, if it
+    stopped before). Initial weights by default (paper, EB)"""
+
+    method: ClassVar[str] = "eb"
+
+
+@dataclasses.dataclass(frozen=True)
+class OneShotConfig(ControlOptions, TrainConfig):
+    """Prune at initialisation, in one shot, and train what is left (paper, Fig. 9 and baselines)."""
+
+    criterion: str = "snip"
+    """magnitude, random, snip (Lee et al. 2019), grasp (Wang et al. 2020) or synflow (Tanaka et al. 2020)"""
+    sparsity: float | None = None
+    """Fraction of the prunable weights that is removed. Default: 0.9, or that of --like"""
+    scope: str = "global"
+    """global, layer or erk, as for imp"""
+    score_examples: int | None = None
+    """Training images that snip and grasp judge the weights by. Default: 1000, or all if there are fewer"""
+    synflow_iterations: int = 100
+    """Steps in which synflow comes down to the density, exponentially (Tanaka et al. 2020)"""
+    like: str | None = None
+    """Ticket file: remove at random as many weights from each layer as it lacks"""
+
+    method: ClassVar[str] = "one-shot"
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig(DivergenceOptions, TrainConfig):
+    """Measure which T' Early-Time would choose, over epochs and over lambda (paper, Fig. 4 and 7b)."""
+
+    method: ClassVar[str] = "probe-timesteps"
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -139,13 +260,18 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "bfloat16"),
     "scope": SCOPES,
     "bn_on_rewind": ("rewind", "keep", "reset"),
-    "random_control": ("none", "last", "all"),
+    "rewinding": ("weights", "learning-rate", "fine-tune"),
+    "controls": ("random", "redrawn", "dense"),
+    "early_time_direction": ("forward", "reverse"),
+    "early_time_reduction": ("sum", "mean"),
+    "early_time_normalisation": ("first", "max"),
 }
+_CRITERIA = {"eb": ("hamming", "overlap"), "one-shot": ("magnitude", "random", "snip", "grasp", "synflow")}
 
 FLOAT32_MAX = 3.4e38
 
 # fields that may differ between a run and its continuation: they do not change what is computed
-_NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every")
+_NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every", "seeds")
 
 # a configuration whose every None is filled in
 Resolved = Any
@@ -158,36 +284,93 @@ def resolve(config: TrainConfig) -> Resolved:
       InputError: a value that is not allowed; one line with the flag, the value and what is allowed.
     """
     spec = data.spec(config.dataset)
+    names = [field.name for field in dataclasses.fields(config)]
     defaults = dict(_BY_DATASET[spec.name])
     if config.activation == "relu":
         defaults["num_timesteps"] = 1
-    arch = config.arch or defaults["arch"]
-    defaults["workdir"] = f"runs/{config.method}_{spec.name}_{arch}_seed{config.seed}"
-    names = [field.name for field in dataclasses.fields(config)]
+    epochs = defaults["epochs"] if config.epochs is None else config.epochs
+    defaults["early_time_epochs"] = min(10, epochs) if config.method == "probe-timesteps" else 2
+    if getattr(config, "like", None) is None:
+        defaults["sparsity"] = 0.9
+    if isinstance(config, RoundOptions):
+        rounds = defaults["rounds"] if config.rounds is None else config.rounds
+        defaults["final_rounds"] = (rounds - 1,) if rounds > 1 else ()
     unset = {name: defaults[name] for name in names if name in defaults and getattr(config, name) is None}
-    return _checked(dataclasses.replace(config, **unset), spec)
+    resolved = dataclasses.replace(config, **unset)
+    if resolved.workdir is None:
+        resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved)}")
+    return _checked(resolved, spec)
+
+
+def default_rewind_epoch(dataset: str) -> int:
+    """That of IMP on a dataset (paper, IMP)."""
+    return _BY_DATASET[dataset]["rewind_epoch"]
+
+
+def method_name(config: TrainConfig) -> str:
+    """The method of a configuration: "imp", "eb", with Early-Time or without, "one-shot snip" ...
+
+    >>> method_name(ImpConfig(early_time=True)), method_name(OneShotConfig(criterion="random"))
+    ('imp+et', 'one-shot random')
+    """
+    if isinstance(config, OneShotConfig):
+        return f"{config.method} {config.criterion}"
+    return config.method + ("+et" if getattr(config, "early_time", False) else "")
+
+
+def _run_name(config: Resolved) -> str:
+    parts = [method_name(config).replace(" ", "_"), getattr(config, "sparsity", None)]
+    parts += [config.dataset, config.arch, None if config.seeds else f"seed{config.seed}"]
+    return "_".join(str(part) for part in parts if part is not None)
 
 
 def _checked(config: Resolved, spec: data.Spec) -> Resolved:
-    names = [field.name for field in dataclasses.fields(config)]
-    for name in names:
+    choices = _CHOICES | {"criterion": _CRITERIA.get(config.method, ())}
+    for name in (field.name for field in dataclasses.fields(config)):
         value = getattr(config, name)
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise InputError(f"{_flag(name)} {value}: allowed: {', '.join(_CHOICES[name])}")
+        for one in value if isinstance(value, tuple) else (value,):
+            if name in choices and one not in choices[name]:
+                raise InputError(f"{_flag(name)} {one}: allowed: {', '.join(choices[name])}")
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise InputError(f"{_flag(name)} {_text(value)}: allowed: each once")
     for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "rounds"):
+        _require(config, name, lambda v: v >= 1, "1 or more")
+    for name in ("early_time_examples", "score_examples", "synflow_iterations"):
         _require(config, name, lambda v: v >= 1, "1 or more")
     _require(config, "num_timesteps", lambda v: 1 <= v <= 1000, "1 to 1000")
     _require(config, "learning_rate", lambda v: 0 < v <= FLOAT32_MAX, "a number above 0, finite in float32")
     _require(config, "width", lambda v: 0 < v <= 16, "a number above 0, at most 16")
     _require(config, "weight_decay", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more, finite in float32")
     _require(config, "seed", lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
+    _require(config, "seeds", lambda v: all(0 <= seed < 2**32 for seed in v), "0 to 2^32 - 1")
     _require(config, "workdir", lambda v: v.strip(), "the name of a directory")
     _require(config, "momentum", lambda v: 0 <= v < 1, "0 or more, below 1")
-    _require(config, "prune_fraction", lambda v: 0 < v < 1, "between 0 and 1, both excluded")
+    for name in ("prune_fraction", "sparsity"):
+        _require(config, name, lambda v: 0 < v < 1, "between 0 and 1, both excluded")
     last = config.epochs - 1
     _require(config, "rewind_epoch", lambda v: 0 <= v <= last, f"0 to {last}, before the last epoch")
+    last_round = (getattr(config, "rounds", None) or 1) - 1
+    pruned = f"1 to {last_round}, the rounds after the dense one"
+    _require(config, "final_rounds", lambda v: all(1 <= r <= last_round for r in v), pruned)
+    _require(config, "queue", lambda v: v >= 2, "2 or more")
+    _require(config, "tau", lambda v: 0 <= v <= 1, "0 to 1")
+    _require(config, "search_learning_rate_factor", lambda v: 0 < v <= 1e6, "a number above 0, at most 1e6")
+    _require(config, "early_time_lambda", lambda v: 0 < v <= 1, "above 0, at most 1")
+    _require(
+        config, "early_time_epochs", lambda v: 1 <= v <= config.epochs, f"1 to {config.epochs}, --epochs"
+    )
+    if config.method == "transfer" and config.activation == "relu":
+        raise InputError("--activation relu: allowed: lif, since the ticket goes from the ReLU twin to that")
     if config.activation == "relu":
         _require(config, "num_timesteps", lambda v: v == 1, "1 with --activation relu, which has no time")
+    if getattr(config, "early_time", config.method == "probe-timesteps"):
+        candidates = "3 or more for Early-Time, whose candidates are 2 to T - 1"
+        _require(config, "num_timesteps", lambda v: v >= 3, candidates)
+    if getattr(config, "like", None) is not None:
+        if config.criterion != "random":
+            raise InputError(f"--criterion {config.criterion}: allowed: random, with --like")
+        if config.sparsity is not None:
+            raise InputError(f"--sparsity {config.sparsity}: allowed: not with --like, which has its own")
 
     least, (height, width, _) = models.min_image_size(config.arch), spec.image_shape
     if min(height, width) < least:
@@ -214,14 +397,17 @@ def load_dataset(config: Resolved) -> data.Dataset:
         seed=config.seed,
     )
     examples = len(dataset.train.labels)
-    _require(config, "batch_size", lambda v: v <= examples, f"1 to {examples}, the training examples")
+    for name in ("batch_size", "score_examples"):
+        _require(config, name, lambda v: v <= examples, f"1 to {examples}, the training examples")
     return dataset
 
 
 def identity(config: Resolved, dataset: data.Dataset) -> dict[str, Any]:
     """What decides the results of a run, as JSON values: what config.json holds."""
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in _NOT_IDENTITY}
-    return {"method": config.method, **fields, "dataset_fingerprint": dataset.fingerprint}
+    if fields.get("like") is not None:  # what the file holds, not where it lies
+        fields["like"] = hashlib.sha256(epath.Path(fields["like"]).read_bytes()).hexdigest()[:12]
+    return {"method": method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -242,7 +428,11 @@ def difference(there: dict[str, Any], now: dict[str, Any]) -> str:
 def _require(config: Resolved, name: str, holds: Any, allowed: str) -> None:
     value = getattr(config, name, None)
     if value is not None and not holds(value):  # a command without the field has nothing to check
-        raise InputError(f"{_flag(name)} {value}: allowed: {allowed}")
+        raise InputError(f"{_flag(name)} {_text(value)}: allowed: {allowed}")
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _flag(name: str) -> str:

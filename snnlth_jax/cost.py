@@ -5,25 +5,28 @@ from typing import Any
 
 import jax
 import jax.extend.core
+import numpy as np
 
 __all__ = ["macs", "train_flops"]
 
 
-def macs(fn, *args, **kwargs) -> int:
+def macs(fn, *args, padding: bool = True) -> int:
     """Multiply-accumulates of the convolutions and matrix products in one call of `fn`.
 
     Counted in the traced program, loops as often as they run: every output element costs the size of its
-    window (the zeros of the padding included, as the literature counts), everything else is left out.
+    window, everything that is neither convolution nor matrix product is left out.
 
     Args:
       fn: any traceable function.
-      *args, **kwargs: what it is called with; arrays or `jax.ShapeDtypeStruct`.
+      *args: what it is called with; arrays or `jax.ShapeDtypeStruct`.
+      padding: count products with the zeros around an image too, as the literature does; XLA's own count
+        leaves them out.
 
     >>> import jax.numpy as jnp
     >>> macs(jnp.dot, jnp.ones((2, 3)), jnp.ones((3, 5)))
     30
     """
-    return _count(jax.make_jaxpr(lambda *a: fn(*a, **kwargs))(*args).jaxpr)
+    return _count(jax.make_jaxpr(fn)(*args).jaxpr, padding)
 
 
 def train_flops(forward_macs: int, images: int) -> int:
@@ -37,19 +40,38 @@ def train_flops(forward_macs: int, images: int) -> int:
     return 6 * forward_macs * images
 
 
-def _count(jaxpr: Any) -> int:
+def _count(jaxpr: Any, padding: bool) -> int:
     total = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "conv_general_dilated":
-            kernel, dims = eqn.invars[1].aval, eqn.params["dimension_numbers"]
-            window = kernel.size // kernel.shape[dims.rhs_spec[0]]
-            total += eqn.outvars[0].aval.size * window
+            total += _convolution(eqn, padding)
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
-        elif eqn.primitive.name == "cond":  # one branch runs, such as the one for this platform
-            total += max(_count(branch.jaxpr) for branch in eqn.params["branches"])
+        elif (
+            eqn.primitive.name == "cond"
+        ):  # one branch runs, such as the one for this platform: the plain one
+            total += min(_count(branch.jaxpr, padding) for branch in eqn.params["branches"])
         else:
             times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-            total += times * sum(_count(inner) for inner in jax.extend.core.jaxprs_in_params(eqn.params))
+            inner = jax.extend.core.jaxprs_in_params(eqn.params)
+            total += times * sum(_count(jaxpr, padding) for jaxpr in inner)
     return total
+
+
+def _convolution(eqn: Any, padding: bool) -> int:
+    """Output elements times window, or those of the pairs that lie within the image, axis by axis."""
+    dims, strides = eqn.params["dimension_numbers"], eqn.params["window_strides"]
+    (image, kernel), out = (v.aval.shape for v in eqn.invars), eqn.outvars[0].aval.shape
+    pairs = 1
+    for axis, (before, _) in enumerate(eqn.params["padding"]):
+        size, window, outputs = (
+            shape[spec[2 + axis]]
+            for shape, spec in ((image, dims.lhs_spec), (kernel, dims.rhs_spec), (out, dims.out_spec))
+        )
+        spread, gap = eqn.params["lhs_dilation"][axis], eqn.params["rhs_dilation"][axis]
+        at = strides[axis] * np.arange(outputs)[:, None] + gap * np.arange(window) - before
+        inside = (at >= 0) & (at <= spread * (size - 1)) & (at % spread == 0)
+        pairs *= inside.size if padding else int(inside.sum())
+    channels = kernel[dims.rhs_spec[1]]  # of one group
+    return out[dims.out_spec[0]] * out[dims.out_spec[1]] * channels * pairs

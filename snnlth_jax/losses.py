@@ -1,10 +1,12 @@
 """What a network of timesteps is trained on and judged by. Logits are `[T, B, classes]`, labels `[B]`."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["correct", "cross_entropy"]
+__all__ = ["correct", "cross_entropy", "timestep_divergence"]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -45,3 +47,34 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     [True]
     """
     return jnp.argmax(logits.sum(axis=0), axis=-1) == labels
+
+
+def timestep_divergence(
+    logits: jax.Array,
+    direction: Literal["forward", "reverse"] = "forward",
+    reduction: Literal["sum", "mean"] = "sum",
+) -> jax.Array:
+    r"""How far the prediction after t timesteps is from that after all T (the paper's Early-Time).
+
+    .. math:: D_t = \mathrm{KL}(P_t \,\|\, P_T), \quad P_t = \mathrm{softmax}\Big(\sum_{s \le t} z_s\Big)
+
+    All prefixes come from one forward pass, since the first t timesteps of T are those of t.
+
+    Args:
+      logits: `[T, B, classes]`.
+      direction: "forward" as above; "reverse" for :math:`\mathrm{KL}(P_T \| P_t)`, as in the authors' code.
+      reduction: "sum" as above; "mean" for the mean of the first t logits, as in the authors' code.
+
+    Returns:
+      `[T]`: D_1 ... D_T, mean over the examples, in nats; D_T is 0.
+
+    >>> import jax.numpy as jnp
+    >>> [round(float(d), 4) for d in timestep_divergence(jnp.array([[[0.0, 0.0]], [[0.0, 2.0]]]))]
+    [0.4338, 0.0]
+    """
+    accumulated = jnp.cumsum(logits, axis=0)
+    if reduction == "mean":
+        accumulated /= jnp.arange(1, len(logits) + 1)[:, None, None]
+    prefix = jax.nn.log_softmax(accumulated)
+    p, q = {"forward": (prefix, prefix[-1:]), "reverse": (prefix[-1:], prefix)}[direction]
+    return jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)

@@ -194,11 +194,13 @@ def _remove(scores: PyTree, masks: Masks, fraction: Decimal, of: str, scope: str
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}")
     if scope == "erk":
         return _remove_each(scores, masks, _erk(masks, fraction, of))
-    return _remove_grouped(scores, masks, decimal_digits(fraction), of, scope)
+    digits = decimal_digits(fraction)
+    digits += (0,) * (-len(digits) % 24)  # traced, of one length: another fraction compiles nothing
+    return _remove_grouped(scores, masks, np.array(digits, np.uint32), of, scope)
 
 
-@functools.partial(jax.jit, static_argnames=("digits", "of", "scope"))
-def _remove_grouped(scores: PyTree, masks: Masks, digits: tuple[int, ...], of: str, scope: str) -> Masks:
+@functools.partial(jax.jit, static_argnames=("of", "scope"))
+def _remove_grouped(scores: PyTree, masks: Masks, digits: jax.Array, of: str, scope: str) -> Masks:
     def group(scores, alive):
         kept = sum((jnp.sum(m, dtype=jnp.uint32) for m in alive), start=jnp.uint32(0))
         if of == "kept":

@@ -5,10 +5,12 @@ Exact arithmetic on counts, and bisection on the bit patterns of scores. Both wo
 
 import functools
 import itertools
+from collections.abc import Sequence
 from decimal import Decimal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["decimal_digits", "floor_of", "without_lowest"]
 
@@ -18,14 +20,14 @@ def decimal_digits(fraction: Decimal) -> tuple[int, ...]:
     return tuple(int(digit) for digit in f"{fraction:f}".partition(".")[2])
 
 
-def floor_of(digits: tuple[int, ...], n: jax.Array) -> jax.Array:
+def floor_of(digits: Sequence[int] | np.ndarray | jax.Array, n: jax.Array) -> jax.Array:
     """floor(0.d1 d2 d3... * n) without rounding, in 32 bits: Horner's rule on the digits, from the last.
 
     (d n + c) / 10 is taken apart so that nothing overflows where n fits.
     """
     tens, ones = n // 10, n % 10
     result = jnp.zeros_like(n)
-    for digit in reversed(digits):
+    for digit in digits[::-1]:
         result = tens * digit + (ones * digit + result) // 10
     return result
 

@@ -22,7 +22,7 @@ from flax import traverse_util
 from snnlth_jax import masks as masks_lib
 from snnlth_jax.errors import InputError
 
-__all__ = ["FORMAT", "Ticket", "describe", "load", "save"]
+__all__ = ["FORMAT", "Ticket", "check", "describe", "load", "save"]
 
 FORMAT = "snnlth-ticket-1"
 
@@ -117,6 +117,22 @@ def load(path: epath.PathLike) -> Ticket:
     params = tree("params")
     masks = _nested({name: mask(name) for name in _flat(params)})
     return Ticket(masks, params, tree("batch_stats"), provenance)
+
+
+def check(name: object, ticket: Ticket, params: Any) -> None:
+    """That a ticket is one of the network that has these parameters (or `jax.ShapeDtypeStruct` of them).
+
+    Raises:
+      InputError: naming the first weight that one of the two lacks or has in another shape.
+    """
+    there = {path: np.shape(x) for path, x in _flat(ticket.params).items()}
+    here = {path: x.shape for path, x in _flat(params).items()}
+    for path in here | there:
+        if here.get(path) != there.get(path):
+            raise InputError(
+                f"{name}: a ticket of another network: {path} is {there.get(path, 'not there')}, "
+                f"here {here.get(path, 'there is none')}"
+            )
 
 
 def describe(ticket: Ticket) -> str:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import chex
@@ -23,7 +24,7 @@ from rich.console import Console
 from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
 from snnlth_jax.errors import InputError
 from snnlth_jax.records import Recorder
-from snnlth_jax.search import imp
+from snnlth_jax.search import imp, rewinding
 
 SMALL = configs.ImpConfig(
     width=0.1,
@@ -54,7 +55,7 @@ def search(tmp_path, name="run", **changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One search that several tests look at."""
-    return search(tmp_path_factory.mktemp("imp"), random_control="all")
+    return search(tmp_path_factory.mktemp("imp"), controls=("random",), final_rounds=(1, 2, 3))
 
 
 def lines(run, event="epoch"):
@@ -104,7 +105,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
         program,
         state,
         jax.device_put(dataset.train),
-        key=jax.random.fold_in(train_key, 0),
+        key=jax.random.fold_in(jax.random.fold_in(train_key, zlib.crc32(b"round")), 0),
         learning_rate=rate,
         first_epoch=0,
         last_epoch=1,
@@ -115,8 +116,8 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
 def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
     result, run, _ = finished
     epochs = lines(run)
-    expected = [("ticket", 0, 1)] + [("ticket", 0, e) for e in (2, 3)]
-    expected += [("ticket", r, e) for r in (1, 2, 3) for e in (2, 3)]
+    expected = [("round", 0, 1)] + [("round", 0, e) for e in (2, 3)]
+    expected += [("round", r, e) for r in (1, 2, 3) for e in (2, 3)]
     expected += [("random", r, e) for r in (1, 2, 3) for e in (2, 3)]
     assert [(line["kind"], line["round"], line["epoch"]) for line in epochs] == expected
     base = 0.1  # a full cosine over the epochs that are left
@@ -126,7 +127,7 @@ def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
     np.testing.assert_allclose([line["learning_rate"] for line in epochs[3:5]], [base, base / 2])
     assert [line["round"] for line in lines(run, "round")] == [0, 1, 2, 3, 1, 2, 3]
     row = result["rounds"][2]
-    curve = [line for line in epochs if (line["kind"], line["round"]) == ("ticket", 2)]
+    curve = [line for line in epochs if (line["kind"], line["round"]) == ("round", 2)]
     assert row["final_test_accuracy"] == curve[-1]["test_accuracy"]
     assert row["best_test_accuracy"] == max(line["test_accuracy"] for line in curve)
     assert row["final_validation_accuracy"] == curve[-1]["validation_accuracy"]
@@ -137,7 +138,7 @@ def test_one_compilation_for_all_rounds(tmp_path, monkeypatch):
     traced = []
     step = training.train_step
     monkeypatch.setattr(training, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
-    result, _, _ = search(tmp_path, random_control="last")
+    result, _, _ = search(tmp_path, controls=("random",))
     # the step is traced for full batches and for the last, smaller one, once each
     assert len(traced) == 2
     assert result["train_compilations"] == 1
@@ -175,13 +176,13 @@ def test_rewind(bn_on_rewind):
     tx = optimizers.create()
     params = {"dense": {"kernel": jnp.array([[1.0, -2.0, 3.0]]), "bias": jnp.zeros(3)}}
     stats = {"norm": {"mean": jnp.array([5.0]), "var": jnp.array([7.0])}}
-    point = imp.RewindPoint(jnp.int32(9), params, stats)
+    point = rewinding.RewindPoint(jnp.int32(9), params, stats)
     later = jax.tree.map(lambda x: x + 1, stats)
     state = training.TrainState(
         jnp.int32(20), jax.tree.map(jnp.zeros_like, params), later, masks.make(params), tx.init(params)
     )
     new = {"dense": {"kernel": jnp.array([[True, False, True]]), "bias": None}}
-    got = imp.rewind(state, point, new, tx, bn_on_rewind)
+    got = rewinding.rewind(state, point, new, tx, bn_on_rewind)
     assert got.params["dense"]["kernel"].tolist() == [[1.0, 0.0, 3.0]]
     assert int(got.step) == 9
     expected = {"rewind": stats, "keep": later, "reset": {"norm": {"mean": jnp.zeros(1), "var": jnp.ones(1)}}}
@@ -230,7 +231,9 @@ def test_seeds_matter_and_repeat(tmp_path):
 def test_a_finished_search_does_nothing(finished):
     result, run, _ = finished
     before = {path: path.read_bytes() for path in map(type(run.result), [run.result, run.metrics])}
-    again, _, text = search(run.config.parent.parent, run.config.parent.name, random_control="all")
+    again, _, text = search(
+        run.config.parent.parent, run.config.parent.name, controls=("random",), final_rounds=(1, 2, 3)
+    )
     assert again == json.loads(json.dumps(result))
     assert "finished" in text
     assert {path: path.read_bytes() for path in before} == before
@@ -277,7 +280,7 @@ class Interrupted(Exception):
     pass
 
 
-SHORT = {"rounds": 3, "epochs": 4, "random_control": "last", "checkpoint_every": 2, "eval_every": 2}
+SHORT = {"rounds": 3, "epochs": 4, "controls": ("random",), "checkpoint_every": 2, "eval_every": 2}
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +333,7 @@ def test_damaged_results_and_checkpoints(tmp_path, short, caplog):
 
 
 COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
-COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--random-control", "last"]
+COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--controls", "random"]
 
 
 def start(workdir, cache):
@@ -349,8 +352,11 @@ def number_of_epochs(run):
     return run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0
 
 
+CLOCK = ("seconds", "device_seconds", "images_per_second")
+
+
 def timeless(line):
-    return {k: v for k, v in line.items() if k not in ("seconds", "images_per_second")}
+    return {k: v for k, v in line.items() if k not in CLOCK}
 
 
 def test_killed_searches_go_on_bit_for_bit(tmp_path):

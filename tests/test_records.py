@@ -18,7 +18,7 @@ def path(tmp_path):
 
 
 def recorder(path, **console):
-    return Recorder(path, total_epochs=10, console=Console(file=io.StringIO(), width=150, **console))
+    return Recorder(path, console=Console(file=io.StringIO(), width=150, **console))
 
 
 def text(recorder):

@@ -7,7 +7,8 @@ same command goes on where it stopped.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,30 +16,48 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
-from snnlth_jax.records import Recorder, environment, phase_name, result_table
+from snnlth_jax import checkpoints, configs, cost, data, ledger, masks, models, optimizers, tickets, training
+from snnlth_jax.records import Recorder, environment, phase_name, print_result
+from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.training import TrainState
 
 PyTree = Any
+Arrays = dict[str, PyTree]
 
-__all__ = ["Phase", "Session", "run"]
+__all__ = ["TWIN", "Arrays", "Network", "Phase", "Session", "Trainer", "run"]
 
 
 class Phase(NamedTuple):
     """One training of a search.
 
     Attributes:
-      kind: "ticket", or "random" for random masks of the ticket's layer-wise counts.
+      kind: "round" of IMP, "search" of Early-Bird, "probe" of Early-Time, "scores" of a criterion, "ticket"
+        for the final training of one, or a control: "random", "redrawn", "dense".
       round: of the search, 0 is dense.
       first_epoch: epochs that the weights have behind them when it starts.
+      last_epoch: and when it ends; None for as many as the search and the training of its ticket had.
     """
 
     kind: str
     round: int
     first_epoch: int
+    last_epoch: int | None
 
     def __str__(self) -> str:
         return phase_name(self.kind, self.round)
+
+
+class Network(NamedTuple):
+    """What is compiled once, whatever the phase: the activation and the number of timesteps."""
+
+    activation: str
+    num_timesteps: int
+
+    def __str__(self) -> str:
+        return f"{self.activation} T={self.num_timesteps}"
+
+
+TWIN = Network("relu", 1)  # the same layers without time
 
 
 @dataclasses.dataclass
@@ -55,13 +74,6 @@ class Session:
 
     def __post_init__(self):
         config, dataset = self.config, self.dataset
-        self.model = models.create(
-            config.arch,
-            dataset.num_classes,
-            width=config.width,
-            activation=config.activation,
-            dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
-        )
         self.tx = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -74,17 +86,84 @@ class Session:
         self.splits = {"test": jax.device_put(dataset.test)}
         if dataset.validation is not None:
             self.splits["validation"] = jax.device_put(dataset.validation)
-        self.init_key, self.train_key, self.mask_key = jax.random.split(jax.random.key(config.seed), 3)
+        self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
+            jax.random.key(config.seed), 4
+        )
         self.progress: dict[str, Any] = {"phase": -1, "epoch": 0, "epochs_done": 0, "rows": [], "row": {}}
-        self._programs: dict[int, training.Program] = {}
+        self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
+        self._programs: dict[Network, training.Program] = {}
+        self._macs: dict[Network, int] = {}
+        self._initial: dict[int, TrainState] = {}
+
+    # --- networks
+
+    def network(self) -> Network:
+        """The one that tickets are for: at the full T."""
+        return Network(self.config.activation, self.config.num_timesteps)
+
+    def search_network(self) -> Network:
+        """The one that is searched: with fewer timesteps, once Early-Time has chosen how many."""
+        chosen = self.progress["early_time"]
+        return self.network()._replace(**({"num_timesteps": chosen["num_timesteps"]} if chosen else {}))
+
+    def model(self, network: Network) -> Any:
+        """Its Flax module; the parameters do not depend on activation and timesteps."""
+        return models.create(
+            self.config.arch,
+            self.dataset.num_classes,
+            width=self.config.width,
+            activation=network.activation,
+            dtype=None if self.config.dtype == "float32" else jnp.dtype(self.config.dtype),
+        )
+
+    def program(self, state: TrainState, network: Network) -> training.Program:
+        """Its compiled training; one for all phases."""
+        if network not in self._programs:
+            self.recorder.say(f"compiling training and evaluation: {network} ...")
+            program = training.compile_program(
+                self.model(network),
+                self.tx,
+                state,
+                self.train_split,
+                self.splits["test"],
+                augmentation=self.augmentation,
+                batch_size=self.config.batch_size,
+                num_timesteps=network.num_timesteps,
+            )
+            self.recorder.say(f"compiled in {program.compile_seconds:.1f} s")
+            self._programs[network] = program
+            self.progress["compile_seconds"][str(network)] = program.compile_seconds
+        return self._programs[network]
+
+    def image_flops(self, network: Network) -> int:
+        """Of training on one image, see `cost.train_flops`."""
+        if network not in self._macs:
+            model, sample = self.model(network), self.sample()
+            variables = jax.eval_shape(
+                lambda x: model.init(self.init_key, x, num_timesteps=network.num_timesteps), sample
+            )
+            self._macs[network] = cost.macs(
+                lambda variables, x: model.apply(variables, x, num_timesteps=network.num_timesteps),
+                variables,
+                sample,
+            )
+        return cost.train_flops(self._macs[network], 1)
 
     # --- state
 
-    def init_state(self) -> TrainState:
-        """The network as initialised by the seed."""
-        return training.init_state(self.init_key, self.model, self.tx, self._sample())
+    def sample(self) -> jax.Array:
+        """An image of zeros, `[1, H, W, C]`, for its shape."""
+        return jnp.zeros((1, *self.dataset.image_shape), jnp.float32)
 
-    def restore(self, arrays: PyTree) -> PyTree:
+    def init_state(self, redrawn: int = 0) -> TrainState:
+        """The network as initialised by the seed, or with weights drawn once more."""
+        if redrawn not in self._initial:
+            key = jax.random.fold_in(self.init_key, redrawn) if redrawn else self.init_key
+            state = training.init_state(key, self.model(self.network()), self.tx, self.sample())
+            self._initial = {redrawn: jax.device_get(state)}
+        return jax.tree.map(jnp.array, self._initial[redrawn])  # copied, since training consumes them
+
+    def restore(self, arrays: Arrays) -> Arrays:
         """The arrays and the progress of the newest checkpoint; `arrays` as they are where there is none."""
         restored = checkpoints.restore(self.manager, arrays)
         if restored is not None:
@@ -96,10 +175,10 @@ class Session:
         self.recorder.write("start", resumed=restored is not None, **environment())
         return arrays
 
-    def checkpoint(self, arrays: PyTree) -> None:
+    def checkpoint(self, arrays: Arrays) -> None:
         """Save arrays and progress, if this epoch is to have a checkpoint."""
-        epoch = self.progress["epoch"]
-        if epoch % self.config.checkpoint_every == 0 or epoch == self.config.epochs:
+        epoch, phase = self.progress["epoch"], self.phases[self.progress["phase"]]
+        if epoch % self.config.checkpoint_every == 0 or epoch == self.last_epoch(phase):
             self.progress["metrics_bytes"] = self.recorder.size()
             checkpoints.save(self.manager, self.progress["epochs_done"], arrays, self.progress)
 
@@ -113,23 +192,42 @@ class Session:
                 self.progress |= {"phase": index, "epoch": self.phases[index].first_epoch, "row": {}}
             yield self.phases[index], new
 
-    def train(self, state: TrainState, num_timesteps: int) -> Iterator[tuple[int, TrainState]]:
+    def last_epoch(self, phase: Phase) -> int:
+        """Epochs that the weights have behind them when the phase ends."""
+        if phase.last_epoch is not None:
+            return phase.last_epoch
+        rows = self.progress["rows"]
+        of_ticket = [r for r in rows if r["round"] == phase.round and r["kind"] in ("ticket", "round")]
+        whole = [*ledger.of_search(rows, phase.round), *of_ticket[-1:]]
+        return phase.first_epoch + sum(row["epochs"] for row in whole)
+
+    def train(
+        self,
+        state: TrainState,
+        network: Network,
+        learning_rate: Callable[[int], float] | None = None,
+    ) -> Iterator[tuple[int, TrainState]]:
         """Train the current phase to its end: `(epoch, state)` after each epoch, evaluated and recorded.
 
-        The state handed over is consumed by the next epoch.
+        The state handed over is consumed by the next epoch. The learning rate is that of the epoch that
+        starts after so many of the phase; by default the schedule of the configuration, in full.
         """
         phase, row, config = self.phases[self.progress["phase"]], self.progress["row"], self.config
-        program = self.program(state, num_timesteps)
-        rate = optimizers.learning_rates(
-            config.schedule, config.learning_rate, config.epochs - phase.first_epoch
-        )
+        last, first = self.last_epoch(phase), phase.first_epoch
+        if self.progress["epoch"] == last:
+            return
+        rate = learning_rate or self.schedule(last - first)
+        program = self.program(state, network)
         before = self.progress["epochs_done"] - self.progress["epoch"]
         examples = len(self.train_split.labels)
+        later = self.phases[self.progress["phase"] + 1 :]
+        self.recorder.expect(before + last + sum(self.last_epoch(p) - p.first_epoch for p in later))
+        key = jax.random.fold_in(self.train_key, zlib.crc32(phase.kind.encode()))
 
         def show(epoch, steps, metrics, seconds):
             seen = max(int(metrics.examples), 1)
             self.recorder.show(
-                f"{phase}/{config.rounds - 1} epoch {epoch}/{config.epochs}",
+                f"{phase} epoch {epoch}/{last}",
                 before + epoch - 1 + seen / examples,
                 float(metrics.loss) / seen,
                 int(metrics.correct) / seen,
@@ -141,21 +239,22 @@ class Session:
                 program,
                 state,
                 self.train_split,
-                key=jax.random.fold_in(self.train_key, self.progress["phase"]),
-                learning_rate=lambda done: rate(done - phase.first_epoch),
+                key=jax.random.fold_in(key, phase.round),
+                learning_rate=lambda done: rate(done - first),
                 first_epoch=self.progress["epoch"],
-                last_epoch=config.epochs,
+                last_epoch=last,
                 on_progress=show,
             ):
                 started = time.perf_counter()
                 fields = _means("train", epoch.metrics)
-                if epoch.number % config.eval_every == 0 or epoch.number == config.epochs:
+                if epoch.number % config.eval_every == 0 or epoch.number == last:
                     for name, split in self.splits.items():
                         fields |= _means(name, program.evaluate(epoch.state, split))
                         accuracy, best = fields[f"{name}_accuracy"], row.get(f"best_{name}_accuracy", 0.0)
                         row[f"final_{name}_accuracy"] = accuracy
                         row[f"best_{name}_accuracy"] = max(accuracy, best)
                 seconds = epoch.seconds + time.perf_counter() - started
+                row["device_seconds"] = row.get("device_seconds", 0.0) + epoch.seconds
                 row["seconds"] = row.get("seconds", 0.0) + seconds
                 rate_of_images = examples / epoch.seconds
                 self.recorder.write(
@@ -169,124 +268,123 @@ class Session:
                     seconds=seconds,
                 )
                 self.progress |= {"epoch": epoch.number, "epochs_done": before + epoch.number}
-                self.recorder.line(f"{phase} epoch {epoch.number}/{config.epochs}", fields, rate_of_images)
+                self.recorder.line(f"{phase} epoch {epoch.number}/{last}", fields, rate_of_images)
                 yield epoch.number, epoch.state
         except training.NonFiniteLoss as error:
             raise training.NonFiniteLoss(f"{phase}, {error}") from None
 
-    def finish_phase(self, state: TrainState, num_timesteps: int, ticket: str | None = None) -> None:
-        """Write the phase's row into metrics.jsonl and result.json."""
+    def schedule(self, epochs: int, factor: float = 1.0) -> Callable[[int], float]:
+        """The learning rate over the epochs of a phase, as configured."""
+        return optimizers.learning_rates(self.config.schedule, factor * self.config.learning_rate, epochs)
+
+    def finish_phase(self, state: TrainState, network: Network, ticket: str | None = None, **fields) -> None:
+        """Write the phase's row into metrics.jsonl and result.json; `fields` come on top of what it has."""
         phase = self.phases[self.progress["phase"]]
         kept, total = masks.count(state.masks)
-        epochs = self.config.epochs - phase.first_epoch
+        epochs = self.progress["epoch"] - phase.first_epoch
+        images = epochs * len(self.train_split.labels)
         row = {
             "kind": phase.kind,
             "round": phase.round,
             "kept": kept,
             "total": total,
             "sparsity": 1 - kept / total,
-            "num_timesteps": num_timesteps,
+            "collapsed_layers": [name for name, (left, _) in masks.by_layer(state.masks).items() if not left],
+            "network": str(network),
+            "num_timesteps": network.num_timesteps,
             "epochs": epochs,
+            "images": images,
+            "train_flops": images * self.image_flops(network),
+            "device_seconds": 0.0,
+            "seconds": 0.0,
             **self.progress["row"],
-            "train_flops": cost.train_flops(
-                self.forward_macs(state, num_timesteps), epochs * len(self.train_split.labels)
-            ),
             "ticket": ticket,
+            **fields,
         }
         self.recorder.write("round", **row)
+        accuracy = row.get("final_test_accuracy")
         self.recorder.say(
             f"{phase}: sparsity {100 * row['sparsity']:.2f} %, {kept:,} weights, "
-            f"test accuracy {row['final_test_accuracy']:.4f}, {row['seconds']:.0f} s"
+            + (f"test accuracy {accuracy:.4f}, " if accuracy is not None else "")
+            + f"{row['seconds']:.0f} s"
         )
+        if row["collapsed_layers"]:
+            self.recorder.say(
+                f"{phase}: layer collapse, nothing is left of {', '.join(row['collapsed_layers'])}"
+            )
         self.progress["rows"] = [*self.progress["rows"], row]
         if jax.process_index() == 0:
             checkpoints.write_json(self.paths.result, self.result())
 
     def result(self) -> dict[str, Any]:
         """What result.json holds."""
-        rows = self.progress["rows"]
+        rows, compile_seconds = self.progress["rows"], self.progress["compile_seconds"]
+        epoch_flops = len(self.train_split.labels) * self.image_flops(self.network())
         return {
-            "method": self.config.method,
+            "method": configs.method_name(self.config),
             "finished": len(rows) == len(self.phases),
             "config_hash": configs.digest(self.identity),
             "config": self.identity,
-            "rounds": [row for row in rows if row["kind"] == "ticket"],
-            "controls": [row for row in rows if row["kind"] != "ticket"],
-            "early_time": None,
-            "early_bird": None,
-            "train_compilations": len(self._programs),
-            "compile_seconds": sum(program.compile_seconds for program in self._programs.values()),
+            "preparations": [row for row in rows if row["kind"] in ("probe", "scores")],
+            "rounds": [row for row in rows if row["kind"] in ("round", "search")],
+            "tickets": ledger.tickets(rows, self.config, epoch_flops, compile_seconds),
+            "controls": [row for row in rows if row["kind"] not in (*ledger.SEARCH_KINDS, "ticket")],
+            "early_time": self.progress["early_time"],
+            "early_bird": self.progress["early_bird"],
+            "train_compilations": len(compile_seconds),
+            "compile_seconds": sum(compile_seconds.values()),
             **environment(),
         }
 
-    # --- programs
+    def ticket_name(self, round_number: int) -> str:
+        """Of its file, within the run."""
+        path = self.paths.ticket(round_number)
+        return f"{path.parent.name}/{path.name}"
 
-    def program(self, state: TrainState, num_timesteps: int) -> training.Program:
-        """The compiled training at T = `num_timesteps`; one for all phases."""
-        if num_timesteps not in self._programs:
-            self.recorder.say(f"compiling training and evaluation at T = {num_timesteps} ...")
-            program = training.compile_program(
-                self.model,
-                self.tx,
-                state,
-                self.train_split,
-                self.splits["test"],
-                augmentation=self.augmentation,
-                batch_size=self.config.batch_size,
-                num_timesteps=num_timesteps,
-            )
-            self.recorder.say(f"compiled in {program.compile_seconds:.1f} s")
-            self._programs[num_timesteps] = program
-        return self._programs[num_timesteps]
-
-    def forward_macs(self, state: TrainState, num_timesteps: int) -> int:
-        """Multiply-accumulates of one image over all timesteps."""
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        return cost.macs(
-            lambda variables, x: self.model.apply(variables, x, num_timesteps=num_timesteps),
-            variables,
-            self._sample(),
-        )
-
-    def save_ticket(self, phase: Phase, ticket_masks: PyTree, params: PyTree, batch_stats: PyTree) -> str:
+    def save_ticket(
+        self, round_number: int, ticket_masks: PyTree, params: PyTree, batch_stats: PyTree
+    ) -> str:
         """Write the ticket of a round; its name within the run."""
-        path = self.paths.ticket(phase.round)
+        path = self.paths.ticket(round_number)
         kept, total = masks.count(ticket_masks)
         provenance = {
             **self.identity,
             "config_hash": configs.digest(self.identity),
-            "round": phase.round,
+            "round": round_number,
             "kept": kept,
             "total": total,
             "sparsity": 1 - kept / total,
-            "num_timesteps": self.config.num_timesteps,
+            "searched_with": str(self.search_network()),
             "image_shape": list(self.dataset.image_shape),
             "num_classes": self.dataset.num_classes,
             "versions": environment()["versions"],
         }
         if jax.process_index() == 0:
             tickets.save(path, tickets.Ticket(ticket_masks, params, batch_stats, provenance))
-        return f"{path.parent.name}/{path.name}"
+        return self.ticket_name(round_number)
 
-    def _sample(self) -> jax.Array:
-        return jnp.zeros((1, *self.dataset.image_shape), jnp.float32)
+
+Trainer = Callable[[Session, Phase, bool, Arrays], Arrays]
 
 
 def run(
-    search: Callable[[Session], None],
     config: configs.Resolved,
     dataset: data.Dataset,
     phases: Sequence[Phase],
+    trainers: Mapping[str, Trainer],
     console: Console | None = None,
+    more_arrays: Callable[[TrainState], Arrays] = lambda state: {},
 ) -> dict[str, Any]:
     """Run a search in its directory, or go on with it; a finished one is only shown.
 
     Args:
-      search: trains the remaining phases of the session that it is given.
       config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
       dataset: what it names, loaded.
       phases: all there are.
+      trainers: by kind of phase `(session, phase, new, arrays) -> arrays`: runs what is left of a phase.
+        `new` says that it starts, and was not restored under way.
       console: where progress is shown; standard output by default.
+      more_arrays: what goes into the checkpoints beside the training state and the rewind point.
 
     Returns:
       What result.json holds.
@@ -302,15 +400,15 @@ def run(
     if result is not None and result.get("finished"):
         console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
     else:
-        total_epochs = sum(config.epochs - phase.first_epoch for phase in phases)
-        with (
-            Recorder(paths.metrics, total_epochs, console) as recorder,
-            checkpoints.manager(paths) as manager,
-        ):
+        with Recorder(paths.metrics, console) as recorder, checkpoints.manager(paths) as manager:
             session = Session(config, dataset, phases, identity, paths, recorder, manager)
-            search(session)
+            state = session.init_state()
+            arrays = {"state": state, "rewind": RewindPoint.of(state), **more_arrays(state)}
+            arrays = session.restore(arrays)
+            for phase, new in session.remaining():
+                arrays = trainers[phase.kind](session, phase, new, arrays)
             result = session.result()
-    console.print(result_table(result))
+    print_result(result, console)
     return result
 
 

@@ -1,0 +1,57 @@
+"""Going back: the weights that survivors of a pruning are set back to."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from snnlth_jax import masks
+from snnlth_jax.training import TrainState
+
+PyTree = Any
+
+__all__ = ["RewindPoint", "rewind"]
+
+
+class RewindPoint(NamedTuple):
+    """What the survivors go back to: a copy of parts of a `TrainState`."""
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+
+    @classmethod
+    def of(cls, state: TrainState) -> "RewindPoint":
+        """Copied, since training consumes the arrays of its state."""
+        return jax.tree.map(jnp.copy, cls(state.step, state.params, state.batch_stats))
+
+
+def rewind(
+    state: TrainState,
+    point: RewindPoint,
+    new_masks: PyTree,
+    tx: optax.GradientTransformation,
+    bn_on_rewind: str = "rewind",
+) -> TrainState:
+    r"""The state that starts a round: :math:`m \odot w_r`, and a fresh optimiser.
+
+    Args:
+      state: at the end of the round before.
+      point: the weights :math:`w_r` and running statistics at the rewind epoch; copied.
+      new_masks: the masks m of the new round.
+      tx: the optimiser.
+      bn_on_rewind: running statistics "rewind" with the weights, "keep" those of the round before (as the
+        authors' code does), or "reset" to mean 0 and variance 1.
+    """
+    batch_stats = {
+        "rewind": lambda: point.batch_stats,
+        "keep": lambda: state.batch_stats,
+        "reset": lambda: jax.tree_util.tree_map_with_path(
+            lambda path, x: jnp.full_like(x, 1.0 if path[-1].key == "var" else 0.0), point.batch_stats
+        ),
+    }[bn_on_rewind]()
+    # copied, since training consumes the arrays of its state
+    step, params, batch_stats = jax.tree.map(jnp.copy, (point.step, point.params, batch_stats))
+    params = masks.apply(params, new_masks)
+    return TrainState(step, params, batch_stats, new_masks, tx.init(params))
