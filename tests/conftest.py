@@ -1,6 +1,9 @@
 """Every test runs on several (forced CPU) devices, with strict promotion of ranks; warnings are errors."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -8,6 +11,12 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# what one test compiles the others need not
+if "SNNLTH_TEST_CACHE" not in os.environ:
+    os.environ["SNNLTH_TEST_CACHE"] = tempfile.mkdtemp(prefix="snnlth_jax_tests_")
+    atexit.register(shutil.rmtree, os.environ["SNNLTH_TEST_CACHE"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["SNNLTH_TEST_CACHE"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest

@@ -1,7 +1,6 @@
 """The search: the mathematics of tickets, and that going on after a stop changes nothing."""
 
 import dataclasses
-import io
 import itertools
 import json
 import math
@@ -19,47 +18,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
+import small
 
-from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, tickets, training
+from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, pruning, tickets, training
 from snnlth_jax.errors import InputError
 from snnlth_jax.records import Recorder
 from snnlth_jax.search import imp, rewinding
 
-SMALL = configs.ImpConfig(
-    width=0.1,
-    num_timesteps=2,
-    train_examples=96,
-    validation_examples=20,
-    batch_size=40,
-    epochs=3,
-    rounds=4,
-    rewind_epoch=1,
-    prune_fraction=0.3,
-)
+SMALL = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3)
 
 
 def search(tmp_path, name="run", **changes):
-    config = configs.resolve(dataclasses.replace(SMALL, workdir=str(tmp_path / name), **changes))
-    dataset = data.load(
-        config.dataset,
-        train_examples=config.train_examples,
-        validation_examples=config.validation_examples,
-        seed=config.seed,
-    )
-    console = Console(file=io.StringIO(), width=200)
-    result = imp.search(config, dataset, console)
-    return result, checkpoints.paths(config.workdir), console.file.getvalue()
+    return small.run(imp, SMALL, tmp_path / name, **changes)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """One search that several tests look at."""
     return search(tmp_path_factory.mktemp("imp"), controls=("random",), final_rounds=(1, 2, 3))
-
-
-def lines(run, event="epoch"):
-    return [line for line in map(json.loads, run.metrics.read_text().splitlines()) if line["event"] == event]
 
 
 def test_rounds_have_exact_counts_and_nested_masks(finished):
@@ -115,7 +91,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
 
 def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
     result, run, _ = finished
-    epochs = lines(run)
+    epochs = small.lines(run)
     expected = [("round", 0, 1)] + [("round", 0, e) for e in (2, 3)]
     expected += [("round", r, e) for r in (1, 2, 3) for e in (2, 3)]
     expected += [("random", r, e) for r in (1, 2, 3) for e in (2, 3)]
@@ -125,7 +101,7 @@ def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
         [line["learning_rate"] for line in epochs[:3]], [base, base * 0.75, base * 0.25]
     )
     np.testing.assert_allclose([line["learning_rate"] for line in epochs[3:5]], [base, base / 2])
-    assert [line["round"] for line in lines(run, "round")] == [0, 1, 2, 3, 1, 2, 3]
+    assert [line["round"] for line in small.lines(run, "round")] == [0, 1, 2, 3, 1, 2, 3]
     row = result["rounds"][2]
     curve = [line for line in epochs if (line["kind"], line["round"]) == ("round", 2)]
     assert row["final_test_accuracy"] == curve[-1]["test_accuracy"]
@@ -210,18 +186,28 @@ def test_options(tmp_path, changes):
         for kept, total in masks.by_layer(ticket.masks).values():
             assert kept == total - math.floor(3 * total / 10)
     if changes.get("rewind_epoch") == 0:
-        model = models.create("vgg5", 10, width=0.1)
-        init_key, _, _ = jax.random.split(jax.random.key(0), 3)
-        params = jax.jit(lambda k: model.init(k, jnp.zeros((1, 8, 8, 1)), num_timesteps=1))(init_key)[
-            "params"
-        ]
-        chex.assert_trees_all_equal(ticket.params, jax.device_get(params))
+        chex.assert_trees_all_equal(ticket.params, small.initial_params())
+
+
+@pytest.mark.parametrize("rewinding", ["learning-rate", "fine-tune"])
+def test_without_weight_rewinding_survivors_keep_what_they_learned(tmp_path, rewinding):
+    """A round then starts with the very weights that its masks were drawn from."""
+    _, run, _ = search(tmp_path, rounds=3, rewinding=rewinding)
+    everything = masks.make(tickets.load(run.ticket(0)).params)
+    previous = everything
+    for number in (1, 2):
+        ticket = tickets.load(run.ticket(number))
+        drawn = pruning.prune(pruning.magnitude(ticket.params), previous, 0.3)
+        chex.assert_trees_all_equal(jax.device_get(drawn), ticket.masks)
+        previous = drawn
+    rates = [x["learning_rate"] for x in small.lines(run) if x["round"] == 2]
+    np.testing.assert_allclose(rates, {"learning-rate": [0.1, 0.05], "fine-tune": [0.001] * 2}[rewinding])
 
 
 def test_seeds_matter_and_repeat(tmp_path):
     def curve(name, seed):
         _, run, _ = search(tmp_path, name, rounds=1, epochs=2, seed=seed)
-        return [(line["train_loss"], line["test_loss"]) for line in lines(run)]
+        return [(line["train_loss"], line["test_loss"]) for line in small.lines(run)]
 
     first = curve("a", 0)
     assert first == curve("b", 0)
@@ -264,22 +250,6 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path, name, content, me
     assert [(p.name, p.read_text()) for p in (tmp_path / "run").iterdir()] == [(name, content)]
 
 
-def same_outcome(a, b):
-    """The runs a and b ended alike, but for the clock."""
-    assert list(map(timeless, lines(a))) == list(map(timeless, lines(b)))
-    results = [json.loads(run.result.read_text()) for run in (a, b)]
-    for part in ("rounds", "controls"):
-        rows = [list(map(timeless, result[part])) for result in results]
-        assert rows[0] == rows[1]
-        for row in rows[0]:
-            if row["ticket"]:
-                assert a.ticket(row["round"]).read_bytes() == b.ticket(row["round"]).read_bytes()
-
-
-class Interrupted(Exception):
-    pass
-
-
 SHORT = {"rounds": 3, "epochs": 4, "controls": ("random",), "checkpoint_every": 2, "eval_every": 2}
 
 
@@ -299,16 +269,16 @@ def test_interrupted_before_any_write_it_goes_on(tmp_path, monkeypatch, short, w
 
     def interrupted(*args, **kwargs):
         if next(count) == times:
-            raise Interrupted
+            raise small.Interrupted
         return write(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(owner, where.split(".")[1], interrupted)
-        with pytest.raises(Interrupted):
+        with pytest.raises(small.Interrupted):
             search(tmp_path, **SHORT)
     _, run, text = search(tmp_path, **SHORT)
     assert "going on after" in text
-    same_outcome(run, short)
+    small.same_outcome(run, short)
 
 
 def test_damaged_results_and_checkpoints(tmp_path, short, caplog):
@@ -322,7 +292,7 @@ def test_damaged_results_and_checkpoints(tmp_path, short, caplog):
             file.write_bytes(file.read_bytes()[:7])
     search(tmp_path, **SHORT)
     assert f"checkpoint {newest.name} cannot be read" in caplog.text
-    same_outcome(run, short)
+    small.same_outcome(run, short)
 
     run.result.unlink()
     for directory in run.checkpoints.iterdir():
@@ -352,13 +322,6 @@ def number_of_epochs(run):
     return run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0
 
 
-CLOCK = ("seconds", "device_seconds", "images_per_second")
-
-
-def timeless(line):
-    return {k: v for k, v in line.items() if k not in CLOCK}
-
-
 def test_killed_searches_go_on_bit_for_bit(tmp_path):
     """kill -9 while compiling, within the rewind epoch, within later rounds, within the control."""
     undisturbed, disturbed = checkpoints.paths(tmp_path / "a"), checkpoints.paths(tmp_path / "b")
@@ -375,4 +338,4 @@ def test_killed_searches_go_on_bit_for_bit(tmp_path):
         assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
     assert start(tmp_path / "b", tmp_path / "cache").wait(timeout=300) == 0
 
-    same_outcome(disturbed, undisturbed)
+    small.same_outcome(disturbed, undisturbed)

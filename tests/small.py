@@ -1,0 +1,67 @@
+"""Searches small enough for a test, and what tests look at in their directories."""
+
+import dataclasses
+import io
+import json
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+
+from snnlth_jax import checkpoints, configs, models
+
+NETWORK = {
+    "width": 0.1,
+    "train_examples": 96,
+    "validation_examples": 20,
+    "batch_size": 40,
+    "epochs": 3,
+}
+CLOCK = ("seconds", "device_seconds", "images_per_second")
+
+
+def run(module, config, directory, **changes):
+    """Run the search of a module: its result, its paths, and what it printed."""
+    config = configs.resolve(dataclasses.replace(config, workdir=str(directory), **changes))
+    console = Console(file=io.StringIO(), width=200)
+    result = module.search(config, configs.load_dataset(config), console)
+    return result, checkpoints.paths(config.workdir), console.file.getvalue()
+
+
+def lines(paths, event="epoch"):
+    return [
+        line for line in map(json.loads, paths.metrics.read_text().splitlines()) if line["event"] == event
+    ]
+
+
+def timeless(line):
+    return {k: v for k, v in line.items() if k not in CLOCK}
+
+
+def same_outcome(a, b):
+    """The runs a and b ended alike, but for the clock."""
+    for event in ("epoch", "mask", "early_time"):
+        assert list(map(timeless, lines(a, event))) == list(map(timeless, lines(b, event)))
+    results = [json.loads(paths.result.read_text()) for paths in (a, b)]
+    assert results[0]["finished"]
+    for part in ("early_time", "early_bird"):
+        assert results[0][part] == results[1][part]
+    for part in ("preparations", "rounds", "controls"):
+        rows = [list(map(timeless, result[part])) for result in results]
+        assert rows[0] == rows[1]
+    tickets = sorted(path.name for path in a.tickets.iterdir())
+    assert tickets == sorted(path.name for path in b.tickets.iterdir())
+    for name in tickets:
+        assert (a.tickets / name).read_bytes() == (b.tickets / name).read_bytes()
+
+
+def initial_params(arch="vgg5", width=0.1, seed=0):
+    """The weights that a run with this seed begins with."""
+    model = models.create(arch, 10, width=width)
+    init_key = jax.random.split(jax.random.key(seed), 3)[0]
+    init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)), num_timesteps=1))
+    return jax.device_get(init(init_key)["params"])
+
+
+class Interrupted(Exception):
+    """Stands for a process that is killed."""

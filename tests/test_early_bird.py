@@ -1,0 +1,210 @@
+"""Early-Bird: the rule against brute force, both distances, and what the search promises."""
+
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from snnlth_jax import checkpoints, configs, masks, pruning, tickets
+from snnlth_jax.records import Recorder
+from snnlth_jax.search import early_bird
+
+EB = configs.EbConfig(
+    **small.NETWORK | {"epochs": 6, "validation_examples": 0}, num_timesteps=2, sparsity=0.6, queue=3, tau=0.1
+)
+
+
+def random_masks(rng, density=0.4):
+    return {
+        "a": jnp.asarray(rng.uniform(size=(5, 7)) < density),
+        "bias": None,
+        "b": {"kernel": jnp.asarray(rng.uniform(size=(3, 3, 2, 2)) < density)},
+    }
+
+
+# --- the rule
+
+
+def test_packed_masks_come_back_and_distances_are_those_of_trees():
+    rng = np.random.default_rng(0)
+    newest, *others = [random_masks(rng, density) for density in (0.4, 0.4, 0.9, 0.0)]
+    packed = [early_bird.pack(m) for m in (newest, *others)]
+    chex.assert_trees_all_equal(early_bird.unpack(packed[0], newest), newest)
+    got = early_bird.distances(packed[0], packed[1:], total=71)
+    np.testing.assert_allclose(got["hamming"], [masks.distance(newest, m) for m in others], rtol=1e-12)
+    np.testing.assert_allclose(got["overlap"], [1 - masks.overlap(newest, m) for m in others], rtol=1e-12)
+
+
+@pytest.mark.parametrize("criterion", ["hamming", "overlap"])
+@pytest.mark.parametrize(("queue", "tau"), [(2, 0.1), (3, 0.12), (5, 0.2), (5, 0.0), (5, 1.0)])
+def test_it_fires_exactly_when_the_rule_says(criterion, queue, tau):
+    """Weights that settle, masks drawn from them, against the definition spelled out in NumPy."""
+    rng = np.random.default_rng(queue)
+    weights = [rng.normal(size=400)]
+    for epoch in range(30):
+        weights.append(weights[-1] + rng.normal(size=400) * 0.5 * 0.8**epoch)
+
+    drawn, fired = [], None
+    for epoch, w in enumerate(weights):
+        tree = {"w": jnp.asarray(w[None])}
+        mask = pruning.prune(pruning.magnitude(tree), masks.make(tree), 0.75)
+        drawn.append(early_bird.pack(mask))
+        to_earlier = early_bird.distances(drawn[-1], drawn[:-1], total=400)[criterion]
+        if fired is None and early_bird.fires(to_earlier, queue, tau):
+            fired = epoch
+
+    expected = None
+    kept = [set(np.argsort(np.abs(w))[300:]) for w in weights]
+    for epoch in range(queue - 1, len(weights)):
+        distances = []
+        for earlier in range(epoch - queue + 1, epoch):
+            shared = len(kept[epoch] & kept[earlier])
+            distances.append((200 - 2 * shared) / 400 if criterion == "hamming" else 1 - shared / 100)
+        if expected is None and max(distances) < tau:
+            expected = epoch
+    assert fired == expected
+    assert (fired is None) == (tau == 0.0)
+
+
+def test_hamming_goes_blind_at_high_sparsity_and_overlap_does_not():
+    """98.13 %: masks that share 46.6 % of what they keep differ in less than tau = 0.02 of all weights."""
+    total, kept = 100_000, 1_870
+    a, b = np.zeros(total, bool), np.zeros(total, bool)
+    shared = int(np.ceil(0.466 * kept))
+    a[:kept], b[kept - shared : 2 * kept - shared] = True, True
+    got = early_bird.distances(np.packbits(a), [np.packbits(b)], total)
+    assert got["hamming"][0] < 0.02
+    assert early_bird.fires(got["hamming"], queue=2, tau=0.02)
+    assert got["overlap"][0] == pytest.approx(0.534, abs=1e-3)
+    assert not early_bird.fires(got["overlap"], queue=2, tau=0.02)
+    # one shared weight in a hundred less, and even the paper's rule would not have fired
+    b = np.roll(b, kept // 100)
+    assert early_bird.distances(np.packbits(a), [np.packbits(b)], total)["hamming"][0] > 0.02
+
+
+# --- the search
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    return small.run(early_bird, EB, tmp_path_factory.mktemp("eb") / "run", controls=("random",))
+
+
+def brute_force(run, queue, tau, criterion="hamming", total=834):
+    """The matrix of distances from the masks on disk, and the epoch at which the rule holds first."""
+    kept = [
+        set(np.flatnonzero(np.unpackbits(np.frombuffer(path.read_bytes(), np.uint8))))
+        for path in sorted(run.masks.iterdir(), key=lambda path: path.name)
+    ]
+    matrix, fired = [], None
+    for epoch, newest in enumerate(kept):
+        shared = [len(newest & earlier) for earlier in kept[:epoch]]
+        ham = [(len(newest) + len(e) - 2 * s) / total for e, s in zip(kept[:epoch], shared, strict=True)]
+        ours = ham if criterion == "hamming" else [1 - s / len(newest) for s in shared]
+        matrix.append((ham, [1 - s / len(newest) for s in shared]))
+        if fired is None and epoch >= queue - 1 and max(ours[-(queue - 1) :]) < tau:
+            fired = epoch
+    return matrix, fired
+
+
+def test_the_search_stops_when_the_rule_says_and_keeps_all_distances(searched):
+    result, run, text = searched
+    matrix, fired = brute_force(run, EB.queue, EB.tau)
+    drawn = small.lines(run, "mask")
+    assert [line["epoch"] for line in drawn] == list(range(len(matrix)))
+    for line, (hamming, overlap) in zip(drawn, matrix, strict=True):
+        np.testing.assert_allclose(line["hamming"], hamming, rtol=1e-12)
+        np.testing.assert_allclose(line["overlap"], overlap, rtol=1e-12)
+    assert fired is not None
+    assert fired == len(matrix) - 1 < EB.epochs
+    assert result["early_bird"]["fired"]
+    assert result["early_bird"]["epoch"] == fired == result["rounds"][0]["epochs"]
+    assert [line["fired"] for line in drawn] == [False] * fired + [True]
+    assert f"fired after {fired} epochs" in text
+
+
+def test_the_ticket_is_the_last_mask_on_the_initial_weights(searched):
+    result, run, _ = searched
+    ticket = tickets.load(run.ticket(1))
+    assert masks.count(ticket.masks) == (834 - 6 * 834 // 10, 834)
+    newest = run.mask(result["early_bird"]["epoch"]).read_bytes()
+    assert early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)).tobytes() == newest
+    chex.assert_trees_all_equal(ticket.params, small.initial_params())
+    (row,) = result["tickets"]
+    assert row["epochs"] == EB.epochs
+    assert row["search"]["epochs"] == result["early_bird"]["epoch"]
+    assert row["kept"] == result["controls"][0]["kept"] == masks.count(ticket.masks)[0]
+
+
+def test_the_search_has_its_own_learning_rate(searched):
+    _, run, _ = searched
+    rates = {
+        kind: [x["learning_rate"] for x in small.lines(run) if x["kind"] == kind]
+        for kind in ("search", "ticket")
+    }
+    epochs = np.arange(EB.epochs)
+    cosine = 0.05 * (1 + np.cos(np.pi * epochs / EB.epochs))
+    np.testing.assert_allclose(rates["ticket"], cosine)
+    np.testing.assert_allclose(rates["search"], 2 * cosine[: len(rates["search"])])
+
+
+def test_it_never_fires_with_a_tau_of_0_and_says_so(tmp_path):
+    result, run, text = small.run(early_bird, EB, tmp_path, tau=0.0, rewind_epoch=1, epochs=3)
+    assert not result["early_bird"]["fired"]
+    assert "never fired in 3 epochs" in text
+    assert len(list(run.masks.iterdir())) == 4  # before each epoch, and after the last
+    ticket = tickets.load(run.ticket(1))
+    newest = early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)).tobytes()
+    assert newest == run.mask(3).read_bytes()
+    # late rewinding: not the initial weights, those after one epoch
+    assert [row["epochs"] for row in result["tickets"]] == [2]
+    same = jax.tree.map(np.array_equal, ticket.params, small.initial_params())
+    assert not same["layer01"]["conv"]["kernel"]
+
+
+def test_overlap_decides_if_asked_to(tmp_path):
+    result, run, _ = small.run(early_bird, EB, tmp_path, criterion="overlap", tau=0.3)
+    _, fired = brute_force(run, EB.queue, 0.3, "overlap")
+    assert result["early_bird"]["fired"] == (fired is not None)
+    if fired is not None:
+        assert result["early_bird"]["epoch"] == fired
+    assert result["early_bird"]["criterion"] == "overlap"
+
+
+def test_with_early_time_the_dense_network_runs_with_fewer_timesteps(tmp_path):
+    result, _, _ = small.run(
+        early_bird, EB, tmp_path, num_timesteps=4, early_time=True, early_time_lambda=1.0, epochs=4
+    )
+    assert result["method"] == "eb+et"
+    assert result["early_time"]["num_timesteps"] == 3
+    assert [row["num_timesteps"] for row in result["rounds"]] == [3]
+    assert [row["num_timesteps"] for row in result["tickets"]] == [4]
+    assert result["train_compilations"] == 2
+
+
+@pytest.mark.parametrize(
+    ("where", "times"), [("save", 2), ("save", 4), ("write_bits", 3), ("Recorder.write", 6)]
+)
+def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
+    """Between weights, mask, record and checkpoint, the queue comes back with the rest."""
+    _, undisturbed, _ = searched
+    owner = Recorder if where == "Recorder.write" else checkpoints
+    name = where.rpartition(".")[2]
+    write, count = getattr(owner, name), itertools.count(1)
+
+    def interrupted(*args, **kwargs):
+        if next(count) == times:
+            raise small.Interrupted
+        return write(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        with pytest.raises(small.Interrupted):
+            small.run(early_bird, EB, tmp_path, controls=("random",))
+    _, run, text = small.run(early_bird, EB, tmp_path, controls=("random",))
+    assert "going on after" in text
+    small.same_outcome(run, undisturbed)

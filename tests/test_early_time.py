@@ -1,0 +1,212 @@
+"""Early-Time: the divergences against plain NumPy, and what a search with fewer timesteps promises."""
+
+import itertools
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from snnlth_jax import checkpoints, configs, cost, losses, models, tickets, training
+from snnlth_jax.search import early_time, imp
+from snnlth_jax.search.session import Phase
+from snnlth_jax.search.session import run as run_session
+
+IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=4, rounds=3, rewind_epoch=1, prune_fraction=0.3)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+def test_divergence_is_plain_kl(direction, reduction, scale, x64):
+    logits = scale * np.random.default_rng(0).normal(size=(5, 7, 10))
+    expected = []
+    for t in range(1, 6):
+        reduce = {"sum": np.sum, "mean": np.mean}[reduction]
+        p, q = softmax(reduce(logits[:t], axis=0)), softmax(reduce(logits, axis=0))
+        if direction == "reverse":
+            p, q = q, p
+        expected.append(np.mean(np.sum(p * np.log(p / q), axis=-1)))
+    got = losses.timestep_divergence(jnp.asarray(logits), direction, reduction)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-15)
+    assert got[-1] == 0
+
+
+def test_all_prefixes_come_from_one_forward_pass():
+    """P_t of a network that runs t timesteps is P_t of one that runs T."""
+    model, key = models.create("vgg5", 10, width=0.2), jax.random.key(0)
+    images = jax.random.normal(key, (6, 8, 8, 1))
+    variables = model.init(key, images, num_timesteps=1)
+
+    def accumulated(num_timesteps):
+        logits, _ = model.apply(
+            variables, images, num_timesteps=num_timesteps, train=True, mutable=["batch_stats"]
+        )
+        return jnp.cumsum(logits, axis=0)
+
+    whole = accumulated(5)
+    for t in (1, 3):
+        np.testing.assert_allclose(accumulated(t), whole[:t], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("divergences", "threshold", "normalisation", "expected"),
+    [
+        ([9.0, 1.0, 0.59, 0.3, 0.0], 0.6, "first", 3),
+        ([9.0, 1.0, 0.6, 0.3, 0.0], 0.6, "first", 4),  # not below lambda
+        ([9.0, 1.0, 0.9, 0.8, 0.0], 0.6, "first", 5),  # none: all timesteps
+        ([9.0, 1.0, 0.9, 0.8, 0.0], 1.0, "first", 3),  # t = 2 is 1 and never below lambda
+        ([9.0, 0.5, 1.0, 0.3, 0.0], 0.6, "max", 2),  # over the largest t = 2 can be
+        ([9.0, 0.0, 0.0, 0.0, 0.0], 0.6, "first", 2),  # nothing left to say after 2 timesteps
+        ([9.0, 0.0, 0.1, 0.0, 0.0], 0.6, "first", 2),
+        ([9.0, 1.0, 0.0], 0.6, "first", 3),  # T = 3: the one candidate is D_2 itself
+    ],
+)
+def test_select_timesteps(divergences, threshold, normalisation, expected):
+    by_t = dict(enumerate(divergences, start=1))
+    assert early_time.select_timesteps(by_t, threshold, normalisation) == expected
+
+
+def test_a_larger_lambda_never_asks_for_more_timesteps():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        by_t = dict(enumerate([*rng.uniform(size=6), 0.0], start=1))
+        chosen = [early_time.select_timesteps(by_t, each) for each in early_time.LAMBDAS]
+        assert chosen == sorted(chosen, reverse=True)
+
+
+def test_measuring_changes_nothing(tmp_path):
+    config = configs.resolve(
+        configs.ProbeConfig(**small.NETWORK, num_timesteps=4, early_time_epochs=1, workdir=str(tmp_path))
+    )
+    seen = []
+
+    def train_and_measure(session, phase, new, arrays):
+        for _, state in session.train(arrays["state"], session.network()):
+            before = jax.device_get(state)
+            seen.append((early_time.measure(session, state), early_time.measure(session, state)))
+            chex.assert_trees_all_equal(jax.device_get(state), before)
+        return arrays
+
+    run_session(config, configs.load_dataset(config), [Phase("probe", 0, 0, 1)], {"probe": train_and_measure})
+    ((first, second),) = seen
+    assert first == second
+    assert list(first) == [1, 2, 3, 4]
+    assert first[4] == 0 < first[1]
+
+
+# --- in a search
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("imp_et") / "run"
+    return small.run(
+        imp, IMP, directory, early_time=True, early_time_lambda=1.0, final_rounds=(1, 2), controls=("dense",)
+    )
+
+
+def test_the_search_is_that_with_fewer_timesteps(searched, tmp_path):
+    """Bit for bit: the rounds of IMP with T' from the beginning."""
+    result, run, _ = searched
+    chosen = result["early_time"]["num_timesteps"]
+    assert chosen == 3
+    _, there, _ = small.run(imp, IMP, tmp_path, num_timesteps=chosen)
+    for number in range(3):
+        ours, theirs = tickets.load(run.ticket(number)), tickets.load(there.ticket(number))
+        chex.assert_trees_all_equal(
+            (ours.masks, ours.params, ours.batch_stats), (theirs.masks, theirs.params, theirs.batch_stats)
+        )
+    curves = [
+        [small.timeless(line) for line in small.lines(paths) if line["kind"] == "round"]
+        for paths in (run, there)
+    ]
+    assert curves[0] == curves[1]
+
+
+def test_tickets_are_trained_at_the_full_t_and_accuracies_kept_apart(searched):
+    result, run, text = searched
+    assert [row["num_timesteps"] for row in result["rounds"]] == [3, 3, 3]
+    assert [row["num_timesteps"] for row in result["tickets"]] == [4, 4]
+    for ticket in result["tickets"]:
+        same = result["rounds"][ticket["round"]]
+        assert ticket["kept"] == same["kept"]
+        assert ticket["search_test_accuracy"] == same["final_test_accuracy"]
+        curve = [x for x in small.lines(run) if (x["kind"], x["round"]) == ("ticket", ticket["round"])]
+        assert ticket["final_test_accuracy"] == curve[-1]["test_accuracy"]
+    assert result["train_compilations"] == 2
+    (line,) = small.lines(run, "early_time")
+    assert line["divergences"] == result["early_time"]["divergences"]
+    assert "T' = 3 of 4 timesteps" in text
+
+
+def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
+    result, _, _ = searched
+    model, x = models.create("vgg5", 10, width=0.1), jnp.zeros((1, 8, 8, 1))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
+
+    def flops(num_timesteps, epochs):
+        macs = cost.macs(lambda v, x: model.apply(v, x, num_timesteps=num_timesteps), variables, x)
+        return 6 * macs * 96 * epochs
+
+    first, second = result["tickets"]
+    assert first["search"]["train_flops"] == flops(4, 2) + flops(3, 3)
+    assert second["search"]["train_flops"] == flops(4, 2) + flops(3, 3 + 2)
+    assert second["search"]["epochs"] == 2 + 3 + 2
+    assert second["search"]["images"] == 96 * 7
+    assert second["search"]["forward_flops"] * 3 == second["search"]["train_flops"]
+    assert second["training"]["train_flops"] == flops(4, 2)
+    assert second["search_relative_to_imp"] == second["search"]["train_flops"] / flops(4, 3 + 2)
+    # and the dense control has as many epochs as search and ticket together
+    assert result["controls"][0]["epochs"] == 2 + 3 + 2 + 2
+
+
+def test_two_compilations(tmp_path, monkeypatch):
+    traced = []
+    step = training.train_step
+    monkeypatch.setattr(training, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+    small.run(imp, IMP, tmp_path, early_time=True, early_time_lambda=1.0, controls=("random", "redrawn"))
+    # traced for full batches and for the last, smaller one, at T and at T'
+    assert len(traced) == 4
+
+
+@pytest.mark.parametrize(("where", "times"), [("save", 2), ("save", 4), ("write_json", 1), ("write_json", 4)])
+def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
+    """Within the probe, between probe and search, within it, before the final training."""
+    _, undisturbed, _ = searched
+    write, count = getattr(checkpoints, where), itertools.count(1)
+    flags = {"early_time": True, "early_time_lambda": 1.0, "final_rounds": (1, 2), "controls": ("dense",)}
+
+    def interrupted(*args, **kwargs):
+        if next(count) == times + (where == "write_json"):  # the first writes config.json
+            raise small.Interrupted
+        return write(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, where, interrupted)
+        with pytest.raises(small.Interrupted):
+            small.run(imp, IMP, tmp_path, **flags)
+    _, run, text = small.run(imp, IMP, tmp_path, **flags)
+    assert "going on after" in text
+    small.same_outcome(run, undisturbed)
+
+
+def test_probe_timesteps_measures_over_epochs_and_lambda(tmp_path):
+    config = configs.ProbeConfig(**small.NETWORK, num_timesteps=5, early_time_epochs=2)
+    result, run, text = small.run(early_time, config, tmp_path)
+    measured = result["early_time"]["over_epochs"]
+    assert [each["epoch"] for each in measured] == [1, 2]
+    for each, line in zip(measured, small.lines(run, "early_time"), strict=True):
+        by_t = {int(t): d for t, d in line["divergences"].items()}
+        assert each["normalised"] == {str(t): by_t[t] / by_t[2] for t in (2, 3, 4)}
+        assert each["by_lambda"] == {str(x): early_time.select_timesteps(by_t, x) for x in early_time.LAMBDAS}
+    assert "T' by lambda" in text
+    assert json.loads(run.result.read_text())["tickets"] == []
