@@ -11,9 +11,7 @@ from typing import Any, ClassVar
 
 from etils import epath
 
-from snnlth_jax import data, models
-from snnlth_jax.errors import InputError
-from snnlth_jax.pruning import SCOPES
+from snnlth_jax import data, validation
 
 __all__ = [
     "EbConfig",
@@ -253,23 +251,6 @@ class ProbeConfig(DivergenceOptions, TrainConfig):
     method: ClassVar[str] = "probe-timesteps"
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "activation": ("lif", "relu"),
-    "schedule": ("cosine", "step"),
-    "optimizer": ("sgd", "adam"),
-    "dtype": ("float32", "bfloat16"),
-    "scope": SCOPES,
-    "bn_on_rewind": ("rewind", "keep", "reset"),
-    "rewinding": ("weights", "learning-rate", "fine-tune"),
-    "controls": ("random", "redrawn", "dense"),
-    "early_time_direction": ("forward", "reverse"),
-    "early_time_reduction": ("sum", "mean"),
-    "early_time_normalisation": ("first", "max"),
-}
-_CRITERIA = {"eb": ("hamming", "overlap"), "one-shot": ("magnitude", "random", "snip", "grasp", "synflow")}
-
-FLOAT32_MAX = 3.4e38
-
 # fields that may differ between a run and its continuation: they do not change what is computed
 _NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every", "seeds")
 
@@ -289,7 +270,7 @@ def resolve(config: TrainConfig) -> Resolved:
     if config.activation == "relu":
         defaults["num_timesteps"] = 1
     epochs = defaults["epochs"] if config.epochs is None else config.epochs
-    defaults["early_time_epochs"] = min(10, epochs) if config.method == "probe-timesteps" else 2
+    defaults["early_time_epochs"] = min(10 if config.method == "probe-timesteps" else 2, epochs)
     if getattr(config, "like", None) is None:
         defaults["sparsity"] = 0.9
     if isinstance(config, RoundOptions):
@@ -299,7 +280,8 @@ def resolve(config: TrainConfig) -> Resolved:
     resolved = dataclasses.replace(config, **unset)
     if resolved.workdir is None:
         resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved)}")
-    return _checked(resolved, spec)
+    validation.check(resolved, spec)
+    return resolved
 
 
 def default_rewind_epoch(dataset: str) -> int:
@@ -324,64 +306,6 @@ def _run_name(config: Resolved) -> str:
     return "_".join(str(part) for part in parts if part is not None)
 
 
-def _checked(config: Resolved, spec: data.Spec) -> Resolved:
-    choices = _CHOICES | {"criterion": _CRITERIA.get(config.method, ())}
-    for name in (field.name for field in dataclasses.fields(config)):
-        value = getattr(config, name)
-        for one in value if isinstance(value, tuple) else (value,):
-            if name in choices and one not in choices[name]:
-                raise InputError(f"{_flag(name)} {one}: allowed: {', '.join(choices[name])}")
-        if isinstance(value, tuple) and len(set(value)) < len(value):
-            raise InputError(f"{_flag(name)} {_text(value)}: allowed: each once")
-    for name in ("epochs", "batch_size", "eval_every", "checkpoint_every", "rounds"):
-        _require(config, name, lambda v: v >= 1, "1 or more")
-    for name in ("early_time_examples", "score_examples", "synflow_iterations"):
-        _require(config, name, lambda v: v >= 1, "1 or more")
-    _require(config, "num_timesteps", lambda v: 1 <= v <= 1000, "1 to 1000")
-    _require(config, "learning_rate", lambda v: 0 < v <= FLOAT32_MAX, "a number above 0, finite in float32")
-    _require(config, "width", lambda v: 0 < v <= 16, "a number above 0, at most 16")
-    _require(config, "weight_decay", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more, finite in float32")
-    _require(config, "seed", lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
-    _require(config, "seeds", lambda v: all(0 <= seed < 2**32 for seed in v), "0 to 2^32 - 1")
-    _require(config, "workdir", lambda v: v.strip(), "the name of a directory")
-    _require(config, "momentum", lambda v: 0 <= v < 1, "0 or more, below 1")
-    for name in ("prune_fraction", "sparsity"):
-        _require(config, name, lambda v: 0 < v < 1, "between 0 and 1, both excluded")
-    last = config.epochs - 1
-    _require(config, "rewind_epoch", lambda v: 0 <= v <= last, f"0 to {last}, before the last epoch")
-    last_round = (getattr(config, "rounds", None) or 1) - 1
-    pruned = f"1 to {last_round}, the rounds after the dense one"
-    _require(config, "final_rounds", lambda v: all(1 <= r <= last_round for r in v), pruned)
-    _require(config, "queue", lambda v: v >= 2, "2 or more")
-    _require(config, "tau", lambda v: 0 <= v <= 1, "0 to 1")
-    _require(config, "search_learning_rate_factor", lambda v: 0 < v <= 1e6, "a number above 0, at most 1e6")
-    _require(config, "early_time_lambda", lambda v: 0 < v <= 1, "above 0, at most 1")
-    _require(
-        config, "early_time_epochs", lambda v: 1 <= v <= config.epochs, f"1 to {config.epochs}, --epochs"
-    )
-    if config.method == "transfer" and config.activation == "relu":
-        raise InputError("--activation relu: allowed: lif, since the ticket goes from the ReLU twin to that")
-    if config.activation == "relu":
-        _require(config, "num_timesteps", lambda v: v == 1, "1 with --activation relu, which has no time")
-    if getattr(config, "early_time", config.method == "probe-timesteps"):
-        candidates = "3 or more for Early-Time, whose candidates are 2 to T - 1"
-        _require(config, "num_timesteps", lambda v: v >= 3, candidates)
-    if getattr(config, "like", None) is not None:
-        if config.criterion != "random":
-            raise InputError(f"--criterion {config.criterion}: allowed: random, with --like")
-        if config.sparsity is not None:
-            raise InputError(f"--sparsity {config.sparsity}: allowed: not with --like, which has its own")
-
-    least, (height, width, _) = models.min_image_size(config.arch), spec.image_shape
-    if min(height, width) < least:
-        raise InputError(
-            f"--arch {config.arch}: the {height}x{width} images of {spec.name} are too small for its pools, "
-            f"which need {least}x{least}; allowed: "
-            + ", ".join(name for name in models.names() if models.min_image_size(name) <= min(height, width))
-        )
-    return config
-
-
 def load_dataset(config: Resolved) -> data.Dataset:
     """The data of a configuration.
 
@@ -398,7 +322,7 @@ def load_dataset(config: Resolved) -> data.Dataset:
     )
     examples = len(dataset.train.labels)
     for name in ("batch_size", "score_examples"):
-        _require(config, name, lambda v: v <= examples, f"1 to {examples}, the training examples")
+        validation.require(config, name, lambda v: v <= examples, f"1 to {examples}, the training examples")
     return dataset
 
 
@@ -422,18 +346,4 @@ def difference(there: dict[str, Any], now: dict[str, Any]) -> str:
     '--epochs 15 there, 20 now'
     """
     changed = [k for k in {**there, **now} if there.get(k) != now.get(k)]
-    return "; ".join(f"{_flag(k)} {there.get(k)} there, {now.get(k)} now" for k in changed)
-
-
-def _require(config: Resolved, name: str, holds: Any, allowed: str) -> None:
-    value = getattr(config, name, None)
-    if value is not None and not holds(value):  # a command without the field has nothing to check
-        raise InputError(f"{_flag(name)} {_text(value)}: allowed: {allowed}")
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "; ".join(f"{validation.flag(k)} {there.get(k)} there, {now.get(k)} now" for k in changed)

@@ -93,6 +93,15 @@ def test_the_readmes_flags_exist():
     assert named == fields
 
 
+def test_every_flag_is_in_a_document():
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "method.md").read_text()
+    named = {flag.removeprefix("no-") for flag in re.findall(r"--([a-z-]+)", text)}
+    commands = [getattr(configs, name) for name in configs.__all__ if name.endswith("Config")]
+    assert len(commands) == 6
+    for command in commands:
+        assert {field.name.replace("_", "-") for field in dataclasses.fields(command)} <= named
+
+
 def test_documents_link_to_files_that_exist():
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):

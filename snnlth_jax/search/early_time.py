@@ -5,7 +5,6 @@ T; D_t is the divergence between its predictions after t timesteps and after all
 whose D_t has fallen below a fraction lambda of D_2: the search runs at T', and its tickets are trained at T.
 """
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -34,7 +33,7 @@ def normalise(divergences: Mapping[int, float], normalisation: str = "first") ->
     candidates = {t: d for t, d in divergences.items() if 2 <= t < max(divergences)}
     values = list(candidates.values()) or [0.0]
     scale = {"first": values[0], "max": max(values)}[normalisation]
-    return {t: d / scale if scale else 0.0 if d == 0 else math.inf for t, d in candidates.items()}
+    return {t: d / scale if scale else float(d > 0) for t, d in candidates.items()}
 
 
 def select_timesteps(
@@ -67,11 +66,11 @@ def measure(session: Session, state: TrainState) -> dict[int, float]:
     )
     examples = min(config.early_time_examples, len(session.train_split.labels))
     chosen = jax.random.permutation(order_key, len(session.train_split.labels))[:examples]
-    images = augment(augment_key, session.train_split.images[chosen], session.augmentation)
+    images = augment(augment_key, session.train_split.images[chosen], session.networks.augmentation)
     divergences = _divergences(
         {"params": state.params, "batch_stats": state.batch_stats},
         images,
-        model=session.model(network),
+        model=session.networks.model(network),
         num_timesteps=network.num_timesteps,
         direction=config.early_time_direction,
         reduction=config.early_time_reduction,

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, pruning
 from snnlth_jax.search import early_time, final
+from snnlth_jax.search.networks import Network
 from snnlth_jax.search.rewinding import RewindPoint, rewind
-from snnlth_jax.search.session import Arrays, Network, Phase, Session, run
+from snnlth_jax.search.session import Arrays, Phase, Session, run
 
 __all__ = ["phases", "round_at", "search"]
 

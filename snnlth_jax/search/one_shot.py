@@ -18,8 +18,9 @@ from snnlth_jax import configs, cost, data, losses, masks, models, pruning, tick
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import final
+from snnlth_jax.search.networks import TWIN
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.search.session import TWIN, Arrays, Phase, Session, run
+from snnlth_jax.search.session import Arrays, Phase, Session, run
 
 PyTree = Any
 
@@ -104,7 +105,7 @@ def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:
         return _prune(config, pruning.magnitude(params), everything), free
 
     if config.criterion == "synflow":
-        total, images = flow(session.model(TWIN), state.batch_stats, session.sample()), 0
+        total, images = flow(session.networks.model(TWIN), state.batch_stats, session.networks.sample), 0
         criterion, times = partial(pruning.synflow, total), config.synflow_iterations
     else:
         images, times = _examples(session), 1
@@ -144,7 +145,7 @@ def _examples(session: Session) -> int:
 def _loss(session: Session, batch_stats: PyTree, examples: int) -> Callable[[PyTree], jax.Array]:
     """The training loss on so many random training images, not augmented, a batch at a time."""
     network = session.network()
-    model, size = session.model(network), min(session.config.batch_size, examples)
+    model, size = session.networks.model(network), min(session.config.batch_size, examples)
     split = session.train_split
     order = jax.random.permutation(session.score_key, len(split.labels))[:examples]
     full = examples // size * size
@@ -152,7 +153,7 @@ def _loss(session: Session, batch_stats: PyTree, examples: int) -> Callable[[PyT
     def of_batch(params: PyTree, chosen: jax.Array) -> jax.Array:
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            normalise(split.images[chosen], session.augmentation),
+            normalise(split.images[chosen], session.networks.augmentation),
             num_timesteps=network.num_timesteps,
             train=True,
             mutable=["batch_stats"],

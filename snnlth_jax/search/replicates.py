@@ -9,7 +9,7 @@ from rich.console import Console
 
 from snnlth_jax import checkpoints, configs
 from snnlth_jax.errors import InputError
-from snnlth_jax.records import mean_table
+from snnlth_jax.tables import mean_table
 
 __all__ = ["run", "summary"]
 

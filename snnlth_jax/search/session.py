@@ -16,15 +16,16 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, cost, data, ledger, masks, models, optimizers, tickets, training
-from snnlth_jax.records import Recorder, environment, phase_name, print_result
+from snnlth_jax import checkpoints, configs, data, ledger, masks, optimizers, tables, tickets, training
+from snnlth_jax.records import Recorder, environment, phase_name
+from snnlth_jax.search.networks import Network, Networks
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.training import TrainState
 
 PyTree = Any
 Arrays = dict[str, PyTree]
 
-__all__ = ["TWIN", "Arrays", "Network", "Phase", "Session", "Trainer", "run"]
+__all__ = ["Arrays", "Phase", "Session", "Trainer", "run"]
 
 
 class Phase(NamedTuple):
@@ -47,19 +48,6 @@ class Phase(NamedTuple):
         return phase_name(self.kind, self.round)
 
 
-class Network(NamedTuple):
-    """What is compiled once, whatever the phase: the activation and the number of timesteps."""
-
-    activation: str
-    num_timesteps: int
-
-    def __str__(self) -> str:
-        return f"{self.activation} T={self.num_timesteps}"
-
-
-TWIN = Network("relu", 1)  # the same layers without time
-
-
 @dataclasses.dataclass
 class Session:
     """A run that is under way; made by `run`."""
@@ -77,11 +65,7 @@ class Session:
         self.tx = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        self.augmentation = dataset.augmentation
-        if not config.augment:
-            self.augmentation = dataclasses.replace(
-                dataset.augmentation, crop_padding=0, flip=False, cutout=0
-            )
+        self.networks = Networks(config, dataset, self.tx)
         self.train_split = jax.device_put(dataset.train)
         self.splits = {"test": jax.device_put(dataset.test)}
         if dataset.validation is not None:
@@ -91,8 +75,6 @@ class Session:
         )
         self.progress: dict[str, Any] = {"phase": -1, "epoch": 0, "epochs_done": 0, "rows": [], "row": {}}
         self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
-        self._programs: dict[Network, training.Program] = {}
-        self._macs: dict[Network, int] = {}
         self._initial: dict[int, TrainState] = {}
 
     # --- networks
@@ -106,61 +88,24 @@ class Session:
         chosen = self.progress["early_time"]
         return self.network()._replace(**({"num_timesteps": chosen["num_timesteps"]} if chosen else {}))
 
-    def model(self, network: Network) -> Any:
-        """Its Flax module; the parameters do not depend on activation and timesteps."""
-        return models.create(
-            self.config.arch,
-            self.dataset.num_classes,
-            width=self.config.width,
-            activation=network.activation,
-            dtype=None if self.config.dtype == "float32" else jnp.dtype(self.config.dtype),
-        )
-
     def program(self, state: TrainState, network: Network) -> training.Program:
         """Its compiled training; one for all phases."""
-        if network not in self._programs:
+        known = self.networks.compiled(network)
+        if not known:
             self.recorder.say(f"compiling training and evaluation: {network} ...")
-            program = training.compile_program(
-                self.model(network),
-                self.tx,
-                state,
-                self.train_split,
-                self.splits["test"],
-                augmentation=self.augmentation,
-                batch_size=self.config.batch_size,
-                num_timesteps=network.num_timesteps,
-            )
+        program = self.networks.program(network, state, self.train_split, self.splits["test"])
+        if not known:
             self.recorder.say(f"compiled in {program.compile_seconds:.1f} s")
-            self._programs[network] = program
             self.progress["compile_seconds"][str(network)] = program.compile_seconds
-        return self._programs[network]
-
-    def image_flops(self, network: Network) -> int:
-        """Of training on one image, see `cost.train_flops`."""
-        if network not in self._macs:
-            model, sample = self.model(network), self.sample()
-            variables = jax.eval_shape(
-                lambda x: model.init(self.init_key, x, num_timesteps=network.num_timesteps), sample
-            )
-            self._macs[network] = cost.macs(
-                lambda variables, x: model.apply(variables, x, num_timesteps=network.num_timesteps),
-                variables,
-                sample,
-            )
-        return cost.train_flops(self._macs[network], 1)
+        return program
 
     # --- state
-
-    def sample(self) -> jax.Array:
-        """An image of zeros, `[1, H, W, C]`, for its shape."""
-        return jnp.zeros((1, *self.dataset.image_shape), jnp.float32)
 
     def init_state(self, redrawn: int = 0) -> TrainState:
         """The network as initialised by the seed, or with weights drawn once more."""
         if redrawn not in self._initial:
             key = jax.random.fold_in(self.init_key, redrawn) if redrawn else self.init_key
-            state = training.init_state(key, self.model(self.network()), self.tx, self.sample())
-            self._initial = {redrawn: jax.device_get(state)}
+            self._initial = {redrawn: jax.device_get(self.networks.init_state(key))}
         return jax.tree.map(jnp.array, self._initial[redrawn])  # copied, since training consumes them
 
     def restore(self, arrays: Arrays) -> Arrays:
@@ -294,7 +239,7 @@ class Session:
             "num_timesteps": network.num_timesteps,
             "epochs": epochs,
             "images": images,
-            "train_flops": images * self.image_flops(network),
+            "train_flops": images * self.networks.image_flops(network),
             "device_seconds": 0.0,
             "seconds": 0.0,
             **self.progress["row"],
@@ -319,7 +264,7 @@ class Session:
     def result(self) -> dict[str, Any]:
         """What result.json holds."""
         rows, compile_seconds = self.progress["rows"], self.progress["compile_seconds"]
-        epoch_flops = len(self.train_split.labels) * self.image_flops(self.network())
+        epoch_flops = len(self.train_split.labels) * self.networks.image_flops(self.network())
         return {
             "method": configs.method_name(self.config),
             "finished": len(rows) == len(self.phases),
@@ -408,7 +353,7 @@ def run(
             for phase, new in session.remaining():
                 arrays = trainers[phase.kind](session, phase, new, arrays)
             result = session.result()
-    print_result(result, console)
+    tables.print_result(result, console)
     return result
 
 
