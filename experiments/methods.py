@@ -120,7 +120,7 @@ def _plus_minus(spread: dict[str, Any], form: str) -> str:
 
 def main() -> int:
     options = tyro.cli(Methods)
-    console = Console()
+    console = Console(width=max(Console().width, 100))
     results = {}
     for name, (module, config) in cells(options).items():
         results[name] = replicates.run(module.search, configs.resolve(config), console)
