@@ -10,13 +10,14 @@ Each cell is an ordinary search in a directory of its own below --workdir: stopp
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from snnlth_jax import configs
+from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
 
 # by dataset: flags that all methods share, rounds of IMP that reach the two sparsities, seeds
@@ -45,8 +46,8 @@ SCALES: dict[str, dict[str, Any]] = {
 class Methods:
     """Train all cells that are not there yet, and print the table."""
 
-    dataset: str = "digits"
-    """digits or cifar10"""
+    dataset: Literal["digits", "cifar10"] = "digits"
+    """Real 8x8 digits, three seeds, or a small network on CIFAR-10, one seed"""
     data_dir: str | None = None
     """Where TensorFlow Datasets keeps its data"""
     workdir: str = "runs/methods"
@@ -115,7 +116,7 @@ def _first(results: dict[str, Any], method: str) -> str:
 
 
 def _plus_minus(spread: dict[str, Any], form: str) -> str:
-    return f"{spread['mean']:{form}}" + (f" ± {spread['std']:{form}}" if spread["std"] else "")
+    return f"{spread['mean']:{form}}" + (f" ± {spread['std']:{form}}" if spread["std"] is not None else "")
 
 
 def main() -> int:
@@ -123,7 +124,11 @@ def main() -> int:
     console = Console(width=max(Console().width, 100))
     results = {}
     for name, (module, config) in cells(options).items():
-        results[name] = replicates.run(module.search, configs.resolve(config), console)
+        try:
+            results[name] = replicates.run(module.search, configs.resolve(config), console)
+        except InputError as error:
+            print(f"methods: error: {error}", file=sys.stderr)
+            return 2
     for name, result in results.items():
         chosen = [each["num_timesteps"] for each in result["early_time"] if each]
         fired = [each["epoch"] if each["fired"] else "never" for each in result["early_bird"] if each]

@@ -277,16 +277,23 @@ def resolve(config: TrainConfig) -> Resolved:
         rounds = defaults["rounds"] if config.rounds is None else config.rounds
         defaults["final_rounds"] = (rounds - 1,) if rounds > 1 else ()
     unset = {name: defaults[name] for name in names if name in defaults and getattr(config, name) is None}
-    resolved = dataclasses.replace(config, **unset)
+    resolved: Any = dataclasses.replace(config, **unset)
+    if isinstance(config, RoundOptions):
+        resolved = dataclasses.replace(resolved, final_rounds=tuple(sorted(resolved.final_rounds)))
     if resolved.workdir is None:
         resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved)}")
     validation.check(resolved, spec)
     return resolved
 
 
-def default_rewind_epoch(dataset: str) -> int:
-    """That of IMP on a dataset (paper, IMP)."""
-    return _BY_DATASET[dataset]["rewind_epoch"]
+def default_rewind_epoch(dataset: str, epochs: int) -> int:
+    """That of IMP on a dataset (paper, IMP), in proportion to the epochs.
+
+    >>> default_rewind_epoch("cifar10", 300), default_rewind_epoch("cifar10", 30)
+    (20, 2)
+    """
+    defaults = _BY_DATASET[dataset]
+    return min(max(1, round(defaults["rewind_epoch"] * epochs / defaults["epochs"])), epochs - 1)
 
 
 def method_name(config: TrainConfig) -> str:

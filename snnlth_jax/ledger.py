@@ -27,20 +27,23 @@ def cost(rows: Sequence[Row]) -> dict[str, Any]:
     """Sums over trainings.
 
     Returns:
-      `epochs`; `images`, each counted as often as it was trained on; `train_flops` with `forward_flops` and
-      `backward_flops`; `device_seconds` of the training steps; `seconds` with the evaluations.
+      `epochs`; `images`, each counted as often as it was seen; `train_flops`, the sum of `forward_flops` and
+      `backward_flops`; `device_seconds` of training steps and of scoring; `seconds` with evaluations,
+      pruning, drawing and comparing masks, measuring divergences.
     """
-    counts = {key: sum(row[key] for row in rows) for key in ("epochs", "images", "train_flops")}
-    forward = counts["train_flops"] // 3  # backward is twice forward
+    counted = ("epochs", "images", "train_flops", "forward_flops")
+    counts = {key: sum(row[key] for row in rows) for key in counted}
+    counts["backward_flops"] = counts["train_flops"] - counts["forward_flops"]
     times = {key: math.fsum(row[key] for row in rows) for key in ("device_seconds", "seconds")}
-    return {**counts, "forward_flops": forward, "backward_flops": 2 * forward, **times}
+    return counts | times
 
 
 def imp_epochs(config: configs.Resolved, round_number: int, sparsity: float) -> int:
     """Epochs that IMP trains until it has the masks of a ticket: E + (k - 1)(E - r).
 
     The round k and the rewind epoch r are the search's own where it goes by rounds. For other searches k is
-    the round of a search with the paper's p whose sparsity is nearest, and r the default of the dataset.
+    the round of a search with the paper's p whose sparsity is nearest, and r the default of the dataset, in
+    proportion where there are fewer epochs.
 
     >>> imp_epochs(configs.resolve(configs.ImpConfig(dataset="cifar10")), 14, 0.982)  # the paper's 52 hours
     3940
@@ -49,7 +52,7 @@ def imp_epochs(config: configs.Resolved, round_number: int, sparsity: float) -> 
         k, rewind_epoch = round_number, config.rewind_epoch
     else:
         k = max(1, round(math.log(1 - sparsity) / math.log(1 - configs.ImpConfig.prune_fraction)))
-        rewind_epoch = min(configs.default_rewind_epoch(config.dataset), config.epochs - 1)
+        rewind_epoch = configs.default_rewind_epoch(config.dataset, config.epochs)
     return config.epochs + (k - 1) * (config.epochs - rewind_epoch)
 
 
@@ -71,7 +74,7 @@ def tickets(
       For each ticket its row, and `search_test_accuracy`, that of the search with fewer timesteps (or of the
       ReLU twin) at the same masks, None where it has none; `search` and `training`, see `cost`, with
       `compile_seconds` (that of a program both use counts for the search); `search_relative_to_imp`: FLOPs of
-      the search over those of IMP at the full T, see `imp_epochs`.
+      the search over those of `imp_epochs` of IMP at the full T.
     """
     final = [row for row in rows if row["kind"] == "ticket"]
     if config.method == "imp" and not config.early_time:  # its rounds are trained at the full T
@@ -88,14 +91,15 @@ def tickets(
         search["compile_seconds"] = scoring + math.fsum(compile_seconds.get(n, 0.0) for n in searched)
         own = 0.0 if row["network"] in searched else compile_seconds.get(row["network"], 0.0)
         training["compile_seconds"] = own
-        reference = imp_epochs(config, row["round"], row["sparsity"]) * epoch_flops
+        imp = imp_epochs(config, row["round"], row["sparsity"])
         result.append(
             {
                 **row,
                 "search_test_accuracy": same[0]["final_test_accuracy"] if same else None,
                 "search": search,
                 "training": training,
-                "search_relative_to_imp": search["train_flops"] / reference,
+                "imp_epochs": imp,
+                "search_relative_to_imp": search["train_flops"] / (imp * epoch_flops),
             }
         )
     return result

@@ -77,4 +77,5 @@ def timestep_divergence(
         accumulated /= jnp.arange(1, len(logits) + 1)[:, None, None]
     prefix = jax.nn.log_softmax(accumulated)
     p, q = {"forward": (prefix, prefix[-1:]), "reverse": (prefix[-1:], prefix)}[direction]
-    return jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
+    divergences = jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
+    return jnp.maximum(divergences, 0)  # which rounding may take them below

@@ -42,7 +42,8 @@ def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], f
     r"""The learning rate of epoch e, counted from 0; constant within an epoch.
 
     "cosine": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(\pi e / E))` (paper);
-    "step": a tenth after half of the epochs, a hundredth after three quarters.
+    "step": a tenth after half of the epochs, a hundredth after three quarters;
+    "fine-tune": that hundredth throughout (Renda et al. 2020).
 
     >>> rate = learning_rates("cosine", 0.3, 300)
     >>> rate(0), rate(150)
@@ -50,4 +51,6 @@ def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], f
     """
     if schedule == "cosine":
         return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * epoch / epochs)))
+    if schedule == "fine-tune":
+        return lambda epoch: base * 0.01
     return lambda epoch: base * 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))

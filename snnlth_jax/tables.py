@@ -15,13 +15,13 @@ def print_result(result: dict[str, Any], console: Console) -> None:
     title = f"{result['method']} on {result['config']['dataset']}, {result['config']['arch']}"
     trainings = _trainings(result)
     dense = {
-        row["num_timesteps"]: row["final_test_accuracy"]
+        row["network"]: row["final_test_accuracy"]
         for row in reversed(trainings)
         if row["kept"] == row["total"] and row["kind"] != "search"
     }
     table = _table(title, "", "T", "sparsity", "kept", "accuracy", "from dense", "seconds")
     for row in trainings:
-        accuracy, reference = row.get("final_test_accuracy"), dense.get(row["num_timesteps"])
+        accuracy, reference = row.get("final_test_accuracy"), dense.get(row["network"])
         difference = None if accuracy is None or reference is None else accuracy - reference
         table.add_row(
             phase_name(row["kind"], row["round"]),
@@ -81,7 +81,7 @@ def mean_table(summary: dict[str, Any]) -> Table:
 def _plus_minus(spread: dict[str, Any] | None, form: str, scale: float = 1.0) -> str:
     if spread is None:
         return ""
-    std = f" ± {scale * spread['std']:{form}}" if spread["std"] else ""
+    std = f" ± {scale * spread['std']:{form}}" if spread["std"] is not None else ""
     return f"{scale * spread['mean']:{form}}{std}"
 
 

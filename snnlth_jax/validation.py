@@ -65,7 +65,16 @@ def check(config: Any, spec: data.Spec) -> None:
     last_round = (getattr(config, "rounds", None) or 1) - 1
     pruned = f"1 to {last_round}, the rounds after the dense one"
     require(config, "final_rounds", lambda v: all(1 <= r <= last_round for r in v), pruned)
-    require(config, "queue", lambda v: v >= 2, "2 or more")
+    if last_round == 0 and config.method in ("imp", "transfer"):
+        trained = config.method == "transfer" or config.early_time or config.controls
+        require(
+            config, "rounds", lambda v: not trained, "2 or more, for a ticket to train or to compare with"
+        )
+    require(config, "final_rounds", lambda v: v or not last_round, f"one or more of {pruned}")
+    most = config.epochs + 1
+    require(
+        config, "queue", lambda v: 2 <= v <= most, f"2 to {most}, the masks drawn in {config.epochs} epochs"
+    )
     require(config, "tau", lambda v: 0 <= v <= 1, "0 to 1")
     require(config, "search_learning_rate_factor", lambda v: 0 < v <= 1e6, "a number above 0, at most 1e6")
     require(config, "early_time_lambda", lambda v: 0 < v <= 1, "above 0, at most 1")

@@ -13,8 +13,16 @@ from snnlth_jax import checkpoints, configs, masks, pruning, tickets
 from snnlth_jax.records import Recorder
 from snnlth_jax.search import early_bird
 
+# a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
-    **small.NETWORK | {"epochs": 6, "validation_examples": 0}, num_timesteps=2, sparsity=0.6, queue=3, tau=0.1
+    **small.NETWORK | {"epochs": 8, "validation_examples": 0, "width": 0.2},
+    num_timesteps=2,
+    sparsity=0.6,
+    scope="layer",
+    queue=3,
+    tau=0.065,
+    learning_rate=0.1,
+    search_learning_rate_factor=4.0,
 )
 
 
@@ -94,12 +102,13 @@ def searched(tmp_path_factory):
     return small.run(early_bird, EB, tmp_path_factory.mktemp("eb") / "run", controls=("random",))
 
 
-def brute_force(run, queue, tau, criterion="hamming", total=834):
+def brute_force(run, queue, tau, criterion="hamming"):
     """The matrix of distances from the masks on disk, and the epoch at which the rule holds first."""
     kept = [
         set(np.flatnonzero(np.unpackbits(np.frombuffer(path.read_bytes(), np.uint8))))
         for path in sorted(run.masks.iterdir(), key=lambda path: path.name)
     ]
+    total = masks.count(tickets.load(run.ticket(1)).masks)[1]
     matrix, fired = [], None
     for epoch, newest in enumerate(kept):
         shared = [len(newest & earlier) for earlier in kept[:epoch]]
@@ -120,7 +129,7 @@ def test_the_search_stops_when_the_rule_says_and_keeps_all_distances(searched):
         np.testing.assert_allclose(line["hamming"], hamming, rtol=1e-12)
         np.testing.assert_allclose(line["overlap"], overlap, rtol=1e-12)
     assert fired is not None
-    assert fired == len(matrix) - 1 < EB.epochs
+    assert EB.queue < fired == len(matrix) - 1 < EB.epochs  # the queue moved on, and earlier masks were read
     assert result["early_bird"]["fired"]
     assert result["early_bird"]["epoch"] == fired == result["rounds"][0]["epochs"]
     assert [line["fired"] for line in drawn] == [False] * fired + [True]
@@ -130,10 +139,11 @@ def test_the_search_stops_when_the_rule_says_and_keeps_all_distances(searched):
 def test_the_ticket_is_the_last_mask_on_the_initial_weights(searched):
     result, run, _ = searched
     ticket = tickets.load(run.ticket(1))
-    assert masks.count(ticket.masks) == (834 - 6 * 834 // 10, 834)
+    for kept, total in masks.by_layer(ticket.masks).values():
+        assert kept == total - 6 * total // 10
     newest = run.mask(result["early_bird"]["epoch"]).read_bytes()
     assert early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)).tobytes() == newest
-    chex.assert_trees_all_equal(ticket.params, small.initial_params())
+    chex.assert_trees_all_equal(ticket.params, small.initial_params(width=0.2))
     (row,) = result["tickets"]
     assert row["epochs"] == EB.epochs
     assert row["search"]["epochs"] == result["early_bird"]["epoch"]
@@ -149,7 +159,7 @@ def test_the_search_has_its_own_learning_rate(searched):
     epochs = np.arange(EB.epochs)
     cosine = 0.05 * (1 + np.cos(np.pi * epochs / EB.epochs))
     np.testing.assert_allclose(rates["ticket"], cosine)
-    np.testing.assert_allclose(rates["search"], 2 * cosine[: len(rates["search"])])
+    np.testing.assert_allclose(rates["search"], 4 * cosine[: len(rates["search"])])
 
 
 def test_it_never_fires_with_a_tau_of_0_and_says_so(tmp_path):
@@ -162,16 +172,15 @@ def test_it_never_fires_with_a_tau_of_0_and_says_so(tmp_path):
     assert newest == run.mask(3).read_bytes()
     # late rewinding: not the initial weights, those after one epoch
     assert [row["epochs"] for row in result["tickets"]] == [2]
-    same = jax.tree.map(np.array_equal, ticket.params, small.initial_params())
+    same = jax.tree.map(np.array_equal, ticket.params, small.initial_params(width=0.2))
     assert not same["layer01"]["conv"]["kernel"]
 
 
 def test_overlap_decides_if_asked_to(tmp_path):
-    result, run, _ = small.run(early_bird, EB, tmp_path, criterion="overlap", tau=0.3)
-    _, fired = brute_force(run, EB.queue, 0.3, "overlap")
-    assert result["early_bird"]["fired"] == (fired is not None)
-    if fired is not None:
-        assert result["early_bird"]["epoch"] == fired
+    result, run, _ = small.run(early_bird, EB, tmp_path, criterion="overlap", tau=0.105)
+    _, fired = brute_force(run, EB.queue, 0.105, "overlap")
+    assert fired != brute_force(run, EB.queue, 0.105)[1]
+    assert result["early_bird"]["epoch"] == fired < EB.epochs
     assert result["early_bird"]["criterion"] == "overlap"
 
 
@@ -187,7 +196,7 @@ def test_with_early_time_the_dense_network_runs_with_fewer_timesteps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("where", "times"), [("save", 2), ("save", 4), ("write_bits", 3), ("Recorder.write", 6)]
+    ("where", "times"), [("save", 2), ("save", 5), ("write_bits", 5), ("Recorder.write", 11)]
 )
 def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
     """Between weights, mask, record and checkpoint, the queue comes back with the rest."""
@@ -208,3 +217,20 @@ def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
     _, run, text = small.run(early_bird, EB, tmp_path, controls=("random",))
     assert "going on after" in text
     small.same_outcome(run, undisturbed)
+
+
+def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, tmp_path, monkeypatch):
+    """Fired at an odd epoch, with evaluations and checkpoints every fourth; and killed right after it."""
+    result, _, _ = searched
+    fired = result["early_bird"]["epoch"]
+    flags = {"eval_every": 100, "checkpoint_every": 100}
+
+    def killed(*args, **kwargs):
+        raise small.Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "write_json", lambda path, value: path.name == "config.json" or killed())
+        with pytest.raises(small.Interrupted):
+            small.run(early_bird, EB, tmp_path, **flags)
+    checkpoints_before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert checkpoints_before == [str(fired)]

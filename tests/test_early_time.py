@@ -158,11 +158,15 @@ def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
         return 6 * macs * 96 * epochs
 
     first, second = result["tickets"]
-    assert first["search"]["train_flops"] == flops(4, 2) + flops(3, 3)
-    assert second["search"]["train_flops"] == flops(4, 2) + flops(3, 3 + 2)
+    probe = flops(4, 2) + flops(4, 1) / 3  # two epochs, and forward once for the divergences
+    assert first["search"]["train_flops"] == probe + flops(3, 3)
+    assert second["search"]["train_flops"] == probe + flops(3, 3 + 2)
     assert second["search"]["epochs"] == 2 + 3 + 2
-    assert second["search"]["images"] == 96 * 7
-    assert second["search"]["forward_flops"] * 3 == second["search"]["train_flops"]
+    assert second["search"]["images"] == 96 * 8
+    assert second["search"]["forward_flops"] == (probe + flops(4, 1) * 2 / 3 + flops(3, 3 + 2)) / 3
+    assert second["search"]["backward_flops"] == 2 / 3 * (flops(4, 2) + flops(3, 3 + 2))
+    by_timestep = result["flops_per_image"]
+    assert flops(4, 1) == 3 * 96 * (by_timestep["once"] + 4 * by_timestep["per_timestep"])
     assert second["training"]["train_flops"] == flops(4, 2)
     assert second["search_relative_to_imp"] == second["search"]["train_flops"] / flops(4, 3 + 2)
     # and the dense control has as many epochs as search and ticket together

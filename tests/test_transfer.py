@@ -31,12 +31,13 @@ def test_the_search_is_imp_on_the_relu_twin(searched, tmp_path):
 
 
 def test_its_tickets_are_trained_as_spiking_networks(searched):
-    result, _, _ = searched
+    result, run, _ = searched
     assert [row["network"] for row in result["rounds"]] == ["relu T=1"] * 3
     assert [(row["network"], row["round"]) for row in result["tickets"]] == [("lif T=3", 1), ("lif T=3", 2)]
     assert [row["kept"] for row in result["tickets"]] == [row["kept"] for row in result["rounds"][1:]]
     assert [row["network"] for row in result["controls"]] == ["lif T=3"] * 2
     assert result["train_compilations"] == 2
+    assert tickets.load(run.ticket(2)).provenance["searched_with"] == "relu T=1"
 
 
 def test_the_search_costs_about_a_t_th(searched):

@@ -122,20 +122,23 @@ def _train_until_it_fires(session: Session, phase: Phase, new: bool, arrays: Arr
     history: dict[int, np.ndarray | None] = {}
     if new:
         state = session.init_state()
-        queue = _draw(session, state, _empty(config, state), history)
-        arrays = {"state": state, "rewind": RewindPoint.of(state), "queue": queue}
-    state, point, queue = arrays["state"], arrays["rewind"], arrays["queue"]
-    if not session.progress["early_bird"]["fired"]:
-        rate = session.schedule(config.epochs, config.search_learning_rate_factor)
-        for epoch, trained in session.train(state, network, rate):
-            state = trained
-            if epoch <= config.rewind_epoch:
-                point = RewindPoint.of(state)
-            queue = _draw(session, state, queue, history)
-            arrays = {"state": state, "rewind": point, "queue": queue}
-            session.checkpoint(arrays)
-            if session.progress["early_bird"]["fired"]:
-                break
+        arrays = {"state": state, "rewind": RewindPoint.of(state), "queue": _empty(config, state)}
+
+    def fires_after(epoch: int, state: TrainState) -> bool:
+        with session.timed():
+            arrays["queue"] = _draw(session, epoch, state, arrays["queue"], history)
+        return session.progress["early_bird"]["fired"]
+
+    if new:
+        fires_after(0, state)
+    state, point = arrays["state"], arrays["rewind"]
+    rate = session.schedule(config.epochs, config.search_learning_rate_factor)
+    for epoch, trained in session.train(state, network, rate, fires_after):
+        state = trained
+        if epoch <= config.rewind_epoch:
+            point = RewindPoint.of(state)
+        arrays |= {"state": state, "rewind": point}
+        session.checkpoint(arrays)
     found = session.progress["early_bird"]
     largest = (
         f"largest {config.criterion} distance {found[f'largest_{config.criterion}']:.4f}, tau {config.tau}"
@@ -145,19 +148,20 @@ def _train_until_it_fires(session: Session, phase: Phase, new: bool, arrays: Arr
         if found["fired"]
         else f"Early-Bird: never fired in {found['epoch']} epochs ({largest}); the last mask is used"
     )
-    ticket = session.save_ticket(
-        1, unpack(np.asarray(queue[-1]), state.masks), point.params, point.batch_stats
-    )
+    drawn = unpack(np.asarray(arrays["queue"][-1]), state.masks)
+    ticket = session.save_ticket(1, network, drawn, point)
     session.finish_phase(state, network, ticket)
     return arrays
 
 
-def _draw(session: Session, state: TrainState, queue: jax.Array, history: dict) -> jax.Array:
+def _draw(
+    session: Session, epoch: int, state: TrainState, queue: jax.Array, history: dict[int, np.ndarray | None]
+) -> jax.Array:
     """Draw the mask of this epoch, measure it against all earlier ones, and put it into the queue.
 
     The queue decides and is checkpointed; those before it, for the matrix of distances, are files.
     """
-    config, epoch, paths = session.config, session.progress["epoch"], session.paths
+    config, paths = session.config, session.paths
     drawn = pruning.prune(pruning.magnitude(state.params), state.masks, config.sparsity, config.scope)
     newest, (_, total) = pack(drawn), masks.count(drawn)
     in_queue = list(np.asarray(queue)[-min(epoch, config.queue - 1) :]) if epoch else []

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from snnlth_jax import configs, data, losses
+from snnlth_jax import configs, cost, data, losses
 from snnlth_jax.data.augment import augment
 from snnlth_jax.search.session import Arrays, Phase, Session, run
 from snnlth_jax.training import TrainState
@@ -103,14 +103,24 @@ def probe(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
         state = trained
         arrays = arrays | {"state": state}
         session.checkpoint(arrays)
-    divergences = measure(session, state)
+    with session.timed():
+        divergences = measure(session, state)
     outcome = session.progress["early_time"] = _outcome(config, divergences)
     session.recorder.write("early_time", epoch=config.early_time_epochs, **outcome)
     curve = ", ".join(f"D_{t} {d:.3f}" for t, d in outcome["normalised"].items())
     chosen, full = outcome["num_timesteps"], network.num_timesteps
     found = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
     session.recorder.say(f"Early-Time: {curve}; lambda {config.early_time_lambda}: {found} timesteps")
-    session.finish_phase(state, network)
+    images = config.early_time_epochs * len(session.train_split.labels)
+    measured = min(config.early_time_examples, len(session.train_split.labels))
+    forward = session.networks.forward_flops(network)
+    session.finish_phase(
+        state,
+        network,
+        images=images + measured,
+        forward_flops=(images + measured) * forward,
+        train_flops=cost.train_flops(images * forward) + measured * forward,
+    )
     return arrays | {"state": state}
 
 

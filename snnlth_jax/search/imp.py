@@ -10,6 +10,7 @@ With Early-Time all rounds run with T' timesteps, and tickets are then trained a
 
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from snnlth_jax import configs, data, pruning
@@ -19,8 +20,6 @@ from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Arrays, Phase, Session, run
 
 __all__ = ["phases", "round_at", "search"]
-
-FINE_TUNE_FACTOR = 0.01  # the learning rate that a schedule of two steps of a tenth ends with
 
 
 def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
@@ -60,21 +59,16 @@ def round_at(
     elif new:
         if rewinding != "weights":
             point = RewindPoint.of(state)
-        pruned = pruning.prune(
-            pruning.magnitude(state.params), state.masks, config.prune_fraction, config.scope
-        )
-        state = rewind(state, point, pruned, session.tx, config.bn_on_rewind)
-    rate = (lambda epoch: FINE_TUNE_FACTOR * config.learning_rate) if _tunes(phase, rewinding) else None
-    for epoch, trained in session.train(state, network, rate):
+        with session.timed():
+            magnitude = pruning.magnitude(state.params)
+            pruned = pruning.prune(magnitude, state.masks, config.prune_fraction, config.scope)
+            state = jax.block_until_ready(rewind(state, point, pruned, session.tx, config.bn_on_rewind))
+    for epoch, trained in session.train(state, network):
         state = trained
         if phase.round == 0 and epoch <= config.rewind_epoch and rewinding == "weights":
             point = RewindPoint.of(state)
         arrays = {"state": state, "rewind": point}
         session.checkpoint(arrays)
-    ticket = session.save_ticket(phase.round, state.masks, point.params, point.batch_stats)
+    ticket = session.save_ticket(phase.round, network, state.masks, point)
     session.finish_phase(state, network, ticket)
     return {"state": state, "rewind": point}
-
-
-def _tunes(phase: Phase, rewinding: str) -> bool:
-    return rewinding == "fine-tune" and phase.round > 0

@@ -1,6 +1,7 @@
 """The networks of a run: one architecture, with time or without, each compiled once for all phases."""
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +42,7 @@ class Networks:
     ):
         self._config, self._dataset, self._tx = config, dataset, tx
         self._programs: dict[Network, training.Program] = {}
-        self._image_flops: dict[Network, int] = {}
+        self._forward_flops: dict[Network, int] = {}
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
     @property
@@ -88,17 +89,17 @@ class Networks:
             )
         return self._programs[network]
 
-    def image_flops(self, network: Network) -> int:
-        """FLOPs of training on one image, see `cost.train_flops`."""
-        if network not in self._image_flops:
+    def forward_flops(self, network: Network) -> int:
+        """FLOPs of one image through the network: two per multiply-accumulate."""
+        if network not in self._forward_flops:
             model, timesteps = self.model(network), network.num_timesteps
-            variables = jax.eval_shape(
-                lambda x: model.init(jax.random.key(0), x, num_timesteps=timesteps), self.sample
-            )
-            macs = cost.macs(
-                lambda variables, x: model.apply(variables, x, num_timesteps=timesteps),
-                variables,
-                self.sample,
-            )
-            self._image_flops[network] = cost.train_flops(macs, 1)
-        return self._image_flops[network]
+            init = partial(model.init, num_timesteps=timesteps)
+            variables = jax.eval_shape(init, jax.random.key(0), self.sample)
+            macs = cost.macs(partial(model.apply, num_timesteps=timesteps), variables, self.sample)
+            self._forward_flops[network] = 2 * macs
+        return self._forward_flops[network]
+
+    def by_timestep(self) -> dict[str, int]:
+        """FLOPs of one image, forward: "once", what all timesteps share, and "per_timestep"."""
+        one, two = (self.forward_flops(Network("lif", t)) for t in (1, 2))
+        return {"once": 2 * one - two, "per_timestep": two - one}

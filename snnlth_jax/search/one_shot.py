@@ -16,11 +16,11 @@ from rich.console import Console
 
 from snnlth_jax import configs, cost, data, losses, masks, models, pruning, tickets
 from snnlth_jax.data.augment import normalise
-from snnlth_jax.errors import InputError
 from snnlth_jax.search import final
 from snnlth_jax.search.networks import TWIN
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.search.session import Arrays, Phase, Session, run
+from snnlth_jax.training import NonFiniteLoss
 
 PyTree = Any
 
@@ -85,9 +85,10 @@ def _density(sparsity: float) -> float:
 
 def _score(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
     state = arrays["state"]
-    kept, row = _masks(session, state)
-    point = RewindPoint.of(state)
-    ticket = session.save_ticket(1, kept, point.params, point.batch_stats)
+    with session.timed():
+        kept, row = _masks(session, state)
+        jax.block_until_ready(kept)
+    ticket = session.save_ticket(1, session.network(), kept, RewindPoint.of(state))
     session.finish_phase(state._replace(masks=kept), session.network(), ticket, **row)
     return arrays
 
@@ -95,14 +96,13 @@ def _score(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
 def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:
     """The masks, and what they cost: images, FLOPs and seconds."""
     config, everything, params = session.config, state.masks, state.params
-    free = {"images": 0, "train_flops": 0}
     if config.like is not None:
         like = masks.tree_map(jnp.asarray, tickets.load(config.like).masks)
-        return pruning.shuffle(session.mask_key, like), free
-    if config.criterion == "random":
-        return _prune(config, pruning.random(session.mask_key, params), everything), free
-    if config.criterion == "magnitude":
-        return _prune(config, pruning.magnitude(params), everything), free
+        return pruning.shuffle(session.mask_key, like), {}
+    if config.criterion in ("random", "magnitude"):
+        key = session.mask_key
+        free = pruning.magnitude(params) if config.criterion == "magnitude" else pruning.random(key, params)
+        return pruning.prune(free, everything, config.sparsity, config.scope), {}
 
     if config.criterion == "synflow":
         total, images = flow(session.networks.model(TWIN), state.batch_stats, session.networks.sample), 0
@@ -111,30 +111,32 @@ def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:
         images, times = _examples(session), 1
         of = {"snip": pruning.snip, "grasp": pruning.grasp}[config.criterion]
         criterion = partial(of, _loss(session, state.batch_stats, images))
-    flops = 2 * times * cost.macs(criterion, params)
     started = time.perf_counter()
     scores = jax.jit(criterion).lower(params).compile()
-    compiled = time.perf_counter()
+    compile_seconds = time.perf_counter() - started
+
+    def timed(params: PyTree) -> PyTree:
+        begun = time.perf_counter()
+        found = jax.block_until_ready(scores(params))
+        seconds.append(time.perf_counter() - begun)
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(found)):
+            raise NonFiniteLoss(f"scores of {config.criterion}")
+        return found
+
+    seconds: list[float] = []
     if config.criterion == "synflow":
-        kept = synflow_masks(scores, params, config.sparsity, times, config.scope)
+        kept = synflow_masks(timed, params, config.sparsity, times, config.scope)
+        forward = 2 * times * cost.macs(total, params)
     else:
-        kept = _prune(config, scores(params), everything)
-    jax.block_until_ready(kept)
-    seconds = time.perf_counter() - compiled
+        kept = pruning.prune(timed(params), everything, config.sparsity, config.scope)
+        forward = images * session.networks.forward_flops(session.network())
     return kept, {
-        "images": times * images,
-        "train_flops": flops,
-        "device_seconds": seconds,
-        "seconds": seconds,
-        "compile_seconds": compiled - started,
+        "images": images,
+        "forward_flops": forward,
+        "train_flops": 2 * times * cost.macs(criterion, params),
+        "device_seconds": sum(seconds),
+        "compile_seconds": compile_seconds,
     }
-
-
-def _prune(config: configs.Resolved, scores: PyTree, everything: PyTree) -> PyTree:
-    finite = all(bool(jnp.isfinite(s).all()) for s in jax.tree.leaves(scores))
-    if not finite:
-        raise InputError(f"--criterion {config.criterion}: its scores are not finite for this network")
-    return pruning.prune(scores, everything, config.sparsity, config.scope)
 
 
 def _examples(session: Session) -> int:
@@ -148,23 +150,24 @@ def _loss(session: Session, batch_stats: PyTree, examples: int) -> Callable[[PyT
     model, size = session.networks.model(network), min(session.config.batch_size, examples)
     split = session.train_split
     order = jax.random.permutation(session.score_key, len(split.labels))[:examples]
+    images, labels = split.images[order], split.labels[order]
     full = examples // size * size
 
     def of_batch(params: PyTree, chosen: jax.Array) -> jax.Array:
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            normalise(split.images[chosen], session.networks.augmentation),
+            normalise(images[chosen], session.networks.augmentation),
             num_timesteps=network.num_timesteps,
             train=True,
             mutable=["batch_stats"],
         )
-        return losses.cross_entropy(logits, split.labels[chosen]).sum()
+        return losses.cross_entropy(logits, labels[chosen]).sum()
 
     def loss(params: PyTree) -> jax.Array:
         # checkpointed: the activations of one batch at a time are kept
-        batches = order[:full].reshape(-1, size)
+        batches = jnp.arange(full).reshape(-1, size)
         sums = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
-        rest = of_batch(params, order[full:]) if full < examples else 0.0
+        rest = of_batch(params, jnp.arange(full, examples)) if full < examples else 0.0
         return (sums.sum() + rest) / examples
 
     return loss

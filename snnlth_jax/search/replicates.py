@@ -5,10 +5,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from rich.console import Console
 
 from snnlth_jax import checkpoints, configs
-from snnlth_jax.errors import InputError
 from snnlth_jax.tables import mean_table
 
 __all__ = ["run", "summary"]
@@ -28,17 +28,20 @@ def run(
       What result.json holds, see `summary`.
     """
     console = console or Console()
-    if checkpoints.paths(config.workdir).config.exists():
-        raise InputError(
-            f"--workdir {config.workdir}: holds the run of one seed; allowed with --seeds: another"
-        )
+    paths = checkpoints.paths(config.workdir)
+    identity = configs.identity(
+        config, configs.load_dataset(dataclasses.replace(config, seed=config.seeds[0]))
+    )
+    # the seeds may become more; the data depend on the seed where they are capped
+    checkpoints.claim(paths, identity | {"seed": "one of --seeds", "dataset_fingerprint": None})
     results = []
     for seed in config.seeds:
         one = dataclasses.replace(config, seed=seed, seeds=(), workdir=f"{config.workdir}/seed{seed}")
         console.print(f"seed {seed}: {one.workdir}", markup=False, highlight=False)
         results.append(search(one, configs.load_dataset(one), console))
     together = summary(results)
-    checkpoints.write_json(checkpoints.paths(config.workdir).result, together)
+    if jax.process_index() == 0:
+        checkpoints.write_json(paths.result, together)
     if together["tickets"]:
         console.print(mean_table(together))
     return together
@@ -51,16 +54,18 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
       results: what the runs gave, see `snnlth_jax.search.session.run`; alike but for the seed.
 
     Returns:
-      `method`, `seeds`, `config`, `early_time` and `early_bird` by seed; and for `rounds`, `tickets` and
-      `controls` a row for each of theirs: `kind`, `round`, `sparsity`, and `{mean, std, values}` of its
-      accuracies, epochs, seconds; of tickets `search_epochs`, `search_train_flops`, `search_device_seconds`,
-      `search_relative_to_imp` too. std is that of a sample (n - 1), and None for one seed.
+      `method`, `finished`, `seeds`, `config`, versions and devices; `early_time`, `early_bird` by seed; for
+      `rounds`, `tickets` and `controls` a row for each of theirs: `kind`, `round`, `sparsity`, and `{mean,
+      std, values}` of its accuracies, epochs and seconds; of tickets `search_epochs`, `search_train_flops`,
+      `search_device_seconds`, `search_relative_to_imp` too. std is that of a sample (n - 1), None for one.
     """
     first = results[0]
     return {
         "method": first["method"],
+        "finished": all(result["finished"] for result in results),
         "seeds": [result["config"]["seed"] for result in results],
         "config": {k: v for k, v in first["config"].items() if k != "seed"},
+        **{key: first[key] for key in ("versions", "devices")},
         "early_time": [result["early_time"] for result in results],
         "early_bird": [result["early_bird"] for result in results],
         **{

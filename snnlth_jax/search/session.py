@@ -5,6 +5,7 @@ The progress through them is a few JSON values that go into each checkpoint besi
 same command goes on where it stopped.
 """
 
+import contextlib
 import dataclasses
 import time
 import zlib
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, data, ledger, masks, optimizers, tables, tickets, training
+from snnlth_jax import checkpoints, configs, cost, data, ledger, masks, optimizers, tables, tickets, training
 from snnlth_jax.records import Recorder, environment, phase_name
 from snnlth_jax.search.networks import Network, Networks
 from snnlth_jax.search.rewinding import RewindPoint
@@ -73,7 +74,8 @@ class Session:
         self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
             jax.random.key(config.seed), 4
         )
-        self.progress: dict[str, Any] = {"phase": -1, "epoch": 0, "epochs_done": 0, "rows": [], "row": {}}
+        self.progress: dict[str, Any] = {"phase": -1, "epoch": 0, "epochs_done": 0, "over": False}
+        self.progress |= {"rows": [], "row": {}}
         self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
         self._initial: dict[int, TrainState] = {}
 
@@ -122,8 +124,7 @@ class Session:
 
     def checkpoint(self, arrays: Arrays) -> None:
         """Save arrays and progress, if this epoch is to have a checkpoint."""
-        epoch, phase = self.progress["epoch"], self.phases[self.progress["phase"]]
-        if epoch % self.config.checkpoint_every == 0 or epoch == self.last_epoch(phase):
+        if self.progress["epoch"] % self.config.checkpoint_every == 0 or self.progress["over"]:
             self.progress["metrics_bytes"] = self.recorder.size()
             checkpoints.save(self.manager, self.progress["epochs_done"], arrays, self.progress)
 
@@ -134,7 +135,8 @@ class Session:
         for index in range(max(self.progress["phase"], 0), len(self.phases)):
             new = index > self.progress["phase"]
             if new:
-                self.progress |= {"phase": index, "epoch": self.phases[index].first_epoch, "row": {}}
+                start = {"epoch": self.phases[index].first_epoch, "over": False, "row": {}}
+                self.progress |= {"phase": index, **start}
             yield self.phases[index], new
 
     def last_epoch(self, phase: Phase) -> int:
@@ -151,17 +153,19 @@ class Session:
         state: TrainState,
         network: Network,
         learning_rate: Callable[[int], float] | None = None,
+        ends: Callable[[int, TrainState], bool] = lambda epoch, state: False,
     ) -> Iterator[tuple[int, TrainState]]:
         """Train the current phase to its end: `(epoch, state)` after each epoch, evaluated and recorded.
 
         The state handed over is consumed by the next epoch. The learning rate is that of the epoch that
-        starts after so many of the phase; by default the schedule of the configuration, in full.
+        starts after so many of the phase; by default the schedule of the configuration, in full. After each
+        epoch `ends` is asked whether it was the last.
         """
         phase, row, config = self.phases[self.progress["phase"]], self.progress["row"], self.config
         last, first = self.last_epoch(phase), phase.first_epoch
-        if self.progress["epoch"] == last:
+        if self.progress["over"]:
             return
-        rate = learning_rate or self.schedule(last - first)
+        rate = learning_rate or self._schedule_of(phase)
         program = self.program(state, network)
         before = self.progress["epochs_done"] - self.progress["epoch"]
         examples = len(self.train_split.labels)
@@ -190,9 +194,10 @@ class Session:
                 last_epoch=last,
                 on_progress=show,
             ):
+                over = ends(epoch.number, epoch.state) or epoch.number == last
                 started = time.perf_counter()
                 fields = _means("train", epoch.metrics)
-                if epoch.number % config.eval_every == 0 or epoch.number == last:
+                if epoch.number % config.eval_every == 0 or over:
                     for name, split in self.splits.items():
                         fields |= _means(name, program.evaluate(epoch.state, split))
                         accuracy, best = fields[f"{name}_accuracy"], row.get(f"best_{name}_accuracy", 0.0)
@@ -212,15 +217,33 @@ class Session:
                     images_per_second=rate_of_images,
                     seconds=seconds,
                 )
-                self.progress |= {"epoch": epoch.number, "epochs_done": before + epoch.number}
+                self.progress |= {"epoch": epoch.number, "epochs_done": before + epoch.number, "over": over}
                 self.recorder.line(f"{phase} epoch {epoch.number}/{last}", fields, rate_of_images)
                 yield epoch.number, epoch.state
+                if over:
+                    return
         except training.NonFiniteLoss as error:
             raise training.NonFiniteLoss(f"{phase}, {error}") from None
 
     def schedule(self, epochs: int, factor: float = 1.0) -> Callable[[int], float]:
         """The learning rate over the epochs of a phase, as configured."""
-        return optimizers.learning_rates(self.config.schedule, factor * self.config.learning_rate, epochs)
+        config = self.config
+        return optimizers.learning_rates(config.schedule, factor * config.learning_rate, epochs)
+
+    def _schedule_of(self, phase: Phase) -> Callable[[int], float]:
+        """In full; or, where survivors are fine-tuned, that of all that start with a ticket's weights."""
+        epochs, config = self.last_epoch(phase) - phase.first_epoch, self.config
+        tuned = phase.kind in ("round", "ticket", "random") and phase.round > 0
+        if tuned and getattr(config, "rewinding", None) == "fine-tune":
+            return optimizers.learning_rates("fine-tune", config.learning_rate, epochs)
+        return self.schedule(epochs)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Counts the time of what a search does between its trainings."""
+        started, row = time.perf_counter(), self.progress["row"]
+        yield
+        row["seconds"] = row.get("seconds", 0.0) + time.perf_counter() - started
 
     def finish_phase(self, state: TrainState, network: Network, ticket: str | None = None, **fields) -> None:
         """Write the phase's row into metrics.jsonl and result.json; `fields` come on top of what it has."""
@@ -239,7 +262,8 @@ class Session:
             "num_timesteps": network.num_timesteps,
             "epochs": epochs,
             "images": images,
-            "train_flops": images * self.networks.image_flops(network),
+            "forward_flops": images * self.networks.forward_flops(network),
+            "train_flops": images * cost.train_flops(self.networks.forward_flops(network)),
             "device_seconds": 0.0,
             "seconds": 0.0,
             **self.progress["row"],
@@ -264,7 +288,7 @@ class Session:
     def result(self) -> dict[str, Any]:
         """What result.json holds."""
         rows, compile_seconds = self.progress["rows"], self.progress["compile_seconds"]
-        epoch_flops = len(self.train_split.labels) * self.networks.image_flops(self.network())
+        forward_flops = len(self.train_split.labels) * self.networks.forward_flops(self.network())
         return {
             "method": configs.method_name(self.config),
             "finished": len(rows) == len(self.phases),
@@ -272,8 +296,9 @@ class Session:
             "config": self.identity,
             "preparations": [row for row in rows if row["kind"] in ("probe", "scores")],
             "rounds": [row for row in rows if row["kind"] in ("round", "search")],
-            "tickets": ledger.tickets(rows, self.config, epoch_flops, compile_seconds),
+            "tickets": ledger.tickets(rows, self.config, cost.train_flops(forward_flops), compile_seconds),
             "controls": [row for row in rows if row["kind"] not in (*ledger.SEARCH_KINDS, "ticket")],
+            "flops_per_image": self.networks.by_timestep(),
             "early_time": self.progress["early_time"],
             "early_bird": self.progress["early_bird"],
             "train_compilations": len(compile_seconds),
@@ -287,9 +312,9 @@ class Session:
         return f"{path.parent.name}/{path.name}"
 
     def save_ticket(
-        self, round_number: int, ticket_masks: PyTree, params: PyTree, batch_stats: PyTree
+        self, round_number: int, searched_with: Network, ticket_masks: PyTree, point: RewindPoint
     ) -> str:
-        """Write the ticket of a round; its name within the run."""
+        """Write the ticket of a round: its masks and rewind point; its name within the run."""
         path = self.paths.ticket(round_number)
         kept, total = masks.count(ticket_masks)
         provenance = {
@@ -299,13 +324,13 @@ class Session:
             "kept": kept,
             "total": total,
             "sparsity": 1 - kept / total,
-            "searched_with": str(self.search_network()),
+            "searched_with": str(searched_with),
             "image_shape": list(self.dataset.image_shape),
             "num_classes": self.dataset.num_classes,
             "versions": environment()["versions"],
         }
         if jax.process_index() == 0:
-            tickets.save(path, tickets.Ticket(ticket_masks, params, batch_stats, provenance))
+            tickets.save(path, tickets.Ticket(ticket_masks, point.params, point.batch_stats, provenance))
         return self.ticket_name(round_number)
 
 
