@@ -1,6 +1,6 @@
 """Training: one step, an epoch as one compiled loop of them, and a generator over epochs.
 
-All functions are pure, all state is in `TrainState`, and whatever is random is keyed by (seed, round, epoch,
+All functions are pure, all state is in `TrainState`, and whatever is random is keyed by (seed, phase, epoch,
 step), so that going on after a stop is arithmetic. A step is written for one device; with `axis_name` it
 averages gradients and batch statistics over that mapped axis.
 """

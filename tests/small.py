@@ -14,7 +14,7 @@ NETWORK = {
     "width": 0.1,
     "train_examples": 96,
     "validation_examples": 20,
-    "batch_size": 40,
+    "batch_size": 48,
     "epochs": 3,
 }
 CLOCK = ("seconds", "device_seconds", "compile_seconds", "images_per_second")

@@ -161,6 +161,19 @@ def test_help_names_defaults_and_sources(capsys):
         assert flag in out
 
 
+def test_a_ticket_of_another_network_is_refused(capsys, empty_directory):
+    command = ["one-shot", "--criterion", "random", "--epochs", "1", *SMALL]
+    assert main([*command, "--sparsity", "0.5", "--workdir", "run"]) == 0
+    capsys.readouterr()
+    for other in (["--arch", "resnet7"], ["--width", "0.2"]):
+        like = ["--like", "run/tickets/round_01.safetensors", "--workdir", "other"]
+        assert main([*command, *like, *other]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert "round_01.safetensors: a ticket of another network: " in err
+    assert not (empty_directory / "other").exists()
+
+
 def test_the_script_is_the_command(empty_directory):
     """`python experiments/imp.py` from anywhere, in a process of its own."""
     script = os.path.join(os.path.dirname(__file__), "..", "experiments", "imp.py")

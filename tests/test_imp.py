@@ -25,7 +25,9 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.records import Recorder
 from snnlth_jax.search import imp, rewinding
 
-SMALL = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3)
+SMALL = configs.ImpConfig(
+    **small.NETWORK | {"batch_size": 40}, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3
+)
 
 
 def search(tmp_path, name="run", **changes):

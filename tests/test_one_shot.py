@@ -81,7 +81,7 @@ def test_snip_judges_by_the_loss_on_the_training_images(tmp_path):
 
 
 def test_snips_batches_add_up_to_all_examples(tmp_path):
-    """50 examples in batches of 40: scored by 40 and 10, and the ledger counts 50."""
+    """50 examples in batches of 48: scored by 48 and 2, and the ledger counts 50."""
     result, _, _ = small.run(one_shot, ONE_SHOT, tmp_path, criterion="snip", score_examples=50)
     (row,) = result["preparations"]
     assert (row["kind"], row["images"], row["epochs"]) == ("scores", 50, 0)

@@ -5,7 +5,7 @@
     redrawn   the ticket's masks, newly drawn weights: do the weights matter?
     dense     no masks, as many epochs as search and ticket together: is the search worth it?
 
-All start from the ticket's file, so that they are the same for all searches.
+They start from the ticket's file, and so are the same for all searches.
 """
 
 from collections.abc import Sequence
