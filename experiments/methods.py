@@ -20,9 +20,16 @@ from snnlth_jax import configs
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
 
-# by dataset: flags that all methods share, rounds of IMP that reach the two sparsities, seeds
+# by dataset: flags that all methods share, the factor on the learning rate at which the ReLU twin learns,
+# rounds of IMP that reach the two sparsities, seeds
 SCALES: dict[str, dict[str, Any]] = {
-    "digits": {"common": {}, "prune_fraction": 0.25, "final_rounds": (5, 11), "seeds": (0, 1, 2)},
+    "digits": {
+        "common": {},
+        "twin": 1.0,
+        "prune_fraction": 0.25,
+        "final_rounds": (5, 11),
+        "seeds": (0, 1, 2),
+    },
     "cifar10": {
         "common": {
             "arch": "vgg9",
@@ -35,6 +42,7 @@ SCALES: dict[str, dict[str, Any]] = {
             "learning_rate": 0.1,
             "eval_every": 8,
         },
+        "twin": 0.1,
         "prune_fraction": 0.5,
         "final_rounds": (2, 4),
         "seeds": (0,),
@@ -69,7 +77,10 @@ def cells(options: Methods) -> dict[str, tuple[Any, configs.TrainConfig]]:
     found: dict[str, tuple[Any, configs.TrainConfig]] = {
         "imp": (imp, configs.ImpConfig(**common, **rounds)),
         "imp+et": (imp, configs.ImpConfig(**common, **rounds, early_time=True)),
-        "transfer": (transfer, configs.TransferConfig(**common, **rounds)),
+        "transfer": (
+            transfer,
+            configs.TransferConfig(**common, **rounds, search_learning_rate_factor=scale["twin"]),
+        ),
     }
     for k in final:
         sparsity = round(1 - (1 - scale["prune_fraction"]) ** k, 4)

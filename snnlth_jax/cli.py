@@ -1,6 +1,7 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
-Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged; 130: interrupted.
+Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged; 75: stopped by SIGTERM or
+SIGINT with a checkpoint, to be run again (EX_TEMPFAIL); 130: interrupted before there was one, or for good.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import tyro
 
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
+from snnlth_jax.signals import Stopped
 from snnlth_jax.training import NonFiniteLoss
 
 __all__ = ["main"]
@@ -98,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(2, error)
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
+    except Stopped as signal:
+        return _fail(75, f"stopped by {signal}, with a checkpoint; the same command goes on")
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command goes on after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down

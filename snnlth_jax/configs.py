@@ -113,6 +113,8 @@ class TrainConfig:
     """Epochs between evaluations; the last epoch of a round has one in any case"""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the end of a round has one in any case"""
+    checkpoint_minutes: float = 10.0
+    """Time without a checkpoint after which there is one within the epoch"""
 
     method: ClassVar[str] = "train"
 
@@ -197,6 +199,9 @@ class ImpConfig(ControlOptions, EarlyTimeOptions, RoundOptions, TrainConfig):
 class TransferConfig(ControlOptions, RoundOptions, TrainConfig):
     """Search by IMP in the ReLU twin of the network, then train its ticket as a spiking one (paper, TT)."""
 
+    search_learning_rate_factor: float = 1.0
+    """On the learning rate, during the search in the twin, which may not bear that of the spiking network"""
+
     method: ClassVar[str] = "transfer"
 
 
@@ -252,7 +257,7 @@ class ProbeConfig(DivergenceOptions, TrainConfig):
 
 
 # fields that may differ between a run and its continuation: they do not change what is computed
-_NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every", "seeds")
+_NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every", "checkpoint_minutes", "seeds")
 
 # a configuration whose every None is filled in
 Resolved = Any

@@ -316,7 +316,10 @@ def fit(
     learning_rate: Callable[[int], float],
     first_epoch: int,
     last_epoch: int,
-    on_progress: Callable[[int, int, Metrics, float], None] = lambda epoch, steps, metrics, seconds: None,
+    on_progress: Callable[[int, int, TrainState, Metrics, float], None] = lambda *progress: None,
+    first_step: int = 0,
+    metrics: Metrics | None = None,
+    seconds: float = 0.0,
     seconds_per_call: float = 2.0,
 ) -> Iterator[Epoch]:
     """Train the epochs first_epoch + 1 ... last_epoch, handing over the state after each.
@@ -329,7 +332,11 @@ def fit(
       learning_rate: of the epoch that starts after so many.
       first_epoch: epochs that are done.
       last_epoch: epochs that are to be done.
-      on_progress: called within epochs with (epoch number, steps done, metrics so far, seconds so far).
+      on_progress: called within epochs with (epoch number, steps done, state, metrics, seconds) so far; state
+        and metrics are consumed afterwards, so copy or save what is to be kept.
+      first_step: steps of the first epoch that are done, when going on within it,
+      metrics: with what they gave,
+      seconds: and the time they took.
       seconds_per_call: about how long the device is left alone before progress is shown; does not change
         results.
 
@@ -339,10 +346,9 @@ def fit(
     Raises:
       NonFiniteLoss: naming epoch and step, both counted from 1.
     """
-    steps_per_call = 1
+    steps_per_call, steps, metrics = 1, first_step, metrics or zero_metrics()
     for epoch in range(first_epoch, last_epoch):
         rate, epoch_key = learning_rate(epoch), jax.random.fold_in(key, epoch)
-        metrics, steps, seconds = zero_metrics(), 0, 0.0
         while steps < program.steps_per_epoch:
             stop = min(steps + steps_per_call, program.steps_per_epoch)
             started = time.perf_counter()
@@ -355,5 +361,6 @@ def fit(
                 raise NonFiniteLoss(f"epoch {epoch + 1}, step {failed_step + 1} of {program.steps_per_epoch}")
             steps_per_call = max(1, int((stop - steps) * seconds_per_call / took))
             steps, seconds = stop, seconds + took
-            on_progress(epoch + 1, steps, metrics, seconds)
+            on_progress(epoch + 1, steps, state, metrics, seconds)
         yield Epoch(epoch + 1, state, jax.device_get(metrics), rate, seconds)
+        metrics, steps, seconds = zero_metrics(), 0, 0.0

@@ -57,6 +57,7 @@ def check(config: Any, spec: data.Spec) -> None:
     require(config, "seed", lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
     require(config, "seeds", lambda v: all(0 <= seed < 2**32 for seed in v), "0 to 2^32 - 1")
     require(config, "workdir", lambda v: v.strip(), "the name of a directory")
+    require(config, "checkpoint_minutes", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more")
     require(config, "momentum", lambda v: 0 <= v < 1, "0 or more, below 1")
     for name in ("prune_fraction", "sparsity"):
         require(config, name, lambda v: 0 < v < 1, "between 0 and 1, both excluded")

@@ -15,7 +15,7 @@ from snnlth_jax.search import early_bird
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
-    **small.NETWORK | {"epochs": 8, "validation_examples": 0, "width": 0.2},
+    **small.NETWORK | {"epochs": 8, "batch_size": 40, "validation_examples": 0, "width": 0.2},
     num_timesteps=2,
     sparsity=0.6,
     scope="layer",
@@ -233,4 +233,6 @@ def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, t
         with pytest.raises(small.Interrupted):
             small.run(early_bird, EB, tmp_path, **flags)
     checkpoints_before = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert checkpoints_before == [str(fired)]
+    assert checkpoints_before == ["1"]  # after one epoch, the last
+    assert small.lines(checkpoints.paths(tmp_path))[-1]["epoch"] == fired
+    assert "test_accuracy" in small.lines(checkpoints.paths(tmp_path))[-1]

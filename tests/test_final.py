@@ -22,10 +22,10 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         train = Session.train
 
-        def spy(self, state, network, *rest):
+        def spy(self, network, *rest):
             phase = self.phases[self.progress["phase"]]
-            starts[str(phase)] = jax.device_get(state)
-            return train(self, state, network, *rest)
+            starts[str(phase)] = jax.device_get(self.arrays["state"])
+            return train(self, network, *rest)
 
         patch.setattr(Session, "train", spy)
         controls = ("random", "redrawn", "dense")

@@ -4,12 +4,7 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -302,42 +297,3 @@ def test_damaged_results_and_checkpoints(tmp_path, short, caplog):
     with pytest.raises(InputError, match=r"none of the checkpoints \[.*\] can be read"):
         search(tmp_path, **SHORT)
     assert len(older) == 2
-
-
-COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
-COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--controls", "random"]
-
-
-def start(workdir, cache):
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "snnlth_jax.cli", *COMMAND, "--workdir", str(workdir)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-    )
-
-
-def number_of_epochs(run):
-    return run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0
-
-
-def test_killed_searches_go_on_bit_for_bit(tmp_path):
-    """kill -9 while compiling, within the rewind epoch, within later rounds, within the control."""
-    undisturbed, disturbed = checkpoints.paths(tmp_path / "a"), checkpoints.paths(tmp_path / "b")
-    assert start(tmp_path / "a", tmp_path / "cache").wait(timeout=300) == 0
-    for epochs in (0, 1, 6, 11):
-        process = start(tmp_path / "b", tmp_path / "cache")
-        deadline = time.monotonic() + 300
-        while number_of_epochs(disturbed) < epochs or not disturbed.config.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
-    assert start(tmp_path / "b", tmp_path / "cache").wait(timeout=300) == 0
-
-    small.same_outcome(disturbed, undisturbed)

@@ -14,13 +14,15 @@ ROUNDS = {"rounds": 3, "rewind_epoch": 1, "prune_fraction": 0.3, "final_rounds":
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    config = configs.TransferConfig(**small.NETWORK, **ROUNDS, num_timesteps=3, controls=("random",))
+    config = configs.TransferConfig(
+        **small.NETWORK, **ROUNDS, num_timesteps=3, controls=("random",), search_learning_rate_factor=0.5
+    )
     return small.run(transfer, config, tmp_path_factory.mktemp("transfer") / "run")
 
 
 def test_the_search_is_imp_on_the_relu_twin(searched, tmp_path):
     result, run, _ = searched
-    config = configs.ImpConfig(**small.NETWORK, **ROUNDS, activation="relu")
+    config = configs.ImpConfig(**small.NETWORK, **ROUNDS, activation="relu", learning_rate=0.05)
     twin, there, _ = small.run(imp, config, tmp_path)
     for number in range(3):
         ours, theirs = tickets.load(run.ticket(number)), tickets.load(there.ticket(number))

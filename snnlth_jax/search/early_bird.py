@@ -19,9 +19,9 @@ import numpy as np
 from rich.console import Console
 
 from snnlth_jax import checkpoints, configs, data, masks, pruning
-from snnlth_jax.search import early_time, final
+from snnlth_jax.search import early_time, final, outcome
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.search.session import Arrays, Phase, Session, run
+from snnlth_jax.search.session import Phase, Session, run
 from snnlth_jax.training import TrainState
 
 PyTree = Any
@@ -117,28 +117,22 @@ def _empty(config: configs.Resolved, state: TrainState) -> jax.Array:
     return jnp.zeros((config.queue, pack(state.masks).size), jnp.uint8)
 
 
-def _train_until_it_fires(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
-    config, network = session.config, session.search_network()
+def _train_until_it_fires(session: Session, phase: Phase, new: bool) -> None:
+    config, network, arrays = session.config, session.search_network(), session.arrays
     history: dict[int, np.ndarray | None] = {}
-    if new:
-        state = session.init_state()
-        arrays = {"state": state, "rewind": RewindPoint.of(state), "queue": _empty(config, state)}
 
-    def fires_after(epoch: int, state: TrainState) -> bool:
+    def fires_after(epoch: int) -> bool:
         with session.timed():
-            arrays["queue"] = _draw(session, epoch, state, arrays["queue"], history)
+            arrays["queue"] = _draw(session, epoch, arrays["state"], arrays["queue"], history)
         return session.progress["early_bird"]["fired"]
 
     if new:
-        fires_after(0, state)
-    state, point = arrays["state"], arrays["rewind"]
-    rate = session.schedule(config.epochs, config.search_learning_rate_factor)
-    for epoch, trained in session.train(state, network, rate, fires_after):
-        state = trained
+        state = session.init_state()
+        arrays |= {"state": state, "rewind": RewindPoint.of(state), "queue": _empty(config, state)}
+        fires_after(0)
+    for epoch in session.train(network, fires_after):
         if epoch <= config.rewind_epoch:
-            point = RewindPoint.of(state)
-        arrays |= {"state": state, "rewind": point}
-        session.checkpoint(arrays)
+            arrays["rewind"] = RewindPoint.of(arrays["state"])
     found = session.progress["early_bird"]
     largest = (
         f"largest {config.criterion} distance {found[f'largest_{config.criterion}']:.4f}, tau {config.tau}"
@@ -148,10 +142,9 @@ def _train_until_it_fires(session: Session, phase: Phase, new: bool, arrays: Arr
         if found["fired"]
         else f"Early-Bird: never fired in {found['epoch']} epochs ({largest}); the last mask is used"
     )
-    drawn = unpack(np.asarray(arrays["queue"][-1]), state.masks)
-    ticket = session.save_ticket(1, network, drawn, point)
-    session.finish_phase(state, network, ticket)
-    return arrays
+    drawn = unpack(np.asarray(arrays["queue"][-1]), arrays["state"].masks)
+    ticket = outcome.save_ticket(session, 1, network, drawn, arrays["rewind"])
+    outcome.finish_phase(session, network, ticket)
 
 
 def _draw(

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from snnlth_jax import configs, cost, data, losses
 from snnlth_jax.data.augment import augment
-from snnlth_jax.search.session import Arrays, Phase, Session, run
-from snnlth_jax.training import TrainState
+from snnlth_jax.search import outcome
+from snnlth_jax.search.session import Phase, Session, run
 
 __all__ = ["LAMBDAS", "measure", "normalise", "phases", "probe", "search", "select_timesteps"]
 
@@ -55,12 +55,12 @@ def select_timesteps(
     return max(divergences)
 
 
-def measure(session: Session, state: TrainState) -> dict[int, float]:
+def measure(session: Session) -> dict[int, float]:
     """D_t for t = 1 ... T on augmented training images, from one forward pass; nothing changes.
 
     Batch norm uses the statistics of these images, timestep by timestep, as in training.
     """
-    config, network = session.config, session.network()
+    config, network, state = session.config, session.network(), session.arrays["state"]
     order_key, augment_key = jax.random.split(
         jax.random.fold_in(session.score_key, session.progress["epoch"])
     )
@@ -94,34 +94,31 @@ def phases(config: configs.Resolved) -> list[Phase]:
     return [Phase("probe", 0, 0, config.early_time_epochs)] if config.early_time else []
 
 
-def probe(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
+def probe(session: Session, phase: Phase, new: bool) -> None:
     """Train at T for a few epochs, as the search will begin, and choose T'."""
     config, network = session.config, session.network()
-    state = session.init_state() if new else arrays["state"]
-    factor = getattr(config, "search_learning_rate_factor", 1.0)
-    for _, trained in session.train(state, network, session.schedule(config.epochs, factor)):
-        state = trained
-        arrays = arrays | {"state": state}
-        session.checkpoint(arrays)
+    if new:
+        session.arrays["state"] = session.init_state()
+    for _ in session.train(network):
+        pass
     with session.timed():
-        divergences = measure(session, state)
-    outcome = session.progress["early_time"] = _outcome(config, divergences)
-    session.recorder.write("early_time", epoch=config.early_time_epochs, **outcome)
-    curve = ", ".join(f"D_{t} {d:.3f}" for t, d in outcome["normalised"].items())
-    chosen, full = outcome["num_timesteps"], network.num_timesteps
-    found = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
-    session.recorder.say(f"Early-Time: {curve}; lambda {config.early_time_lambda}: {found} timesteps")
+        divergences = measure(session)
+    found = session.progress["early_time"] = _outcome(config, divergences)
+    session.recorder.write("early_time", epoch=config.early_time_epochs, **found)
+    curve = ", ".join(f"D_{t} {d:.3f}" for t, d in found["normalised"].items())
+    chosen, full = found["num_timesteps"], network.num_timesteps
+    told = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
+    session.recorder.say(f"Early-Time: {curve}; lambda {config.early_time_lambda}: {told} timesteps")
     images = config.early_time_epochs * len(session.train_split.labels)
     measured = min(config.early_time_examples, len(session.train_split.labels))
     forward = session.networks.forward_flops(network)
-    session.finish_phase(
-        state,
+    outcome.finish_phase(
+        session,
         network,
         images=images + measured,
         forward_flops=(images + measured) * forward,
         train_flops=cost.train_flops(images * forward) + measured * forward,
     )
-    return arrays | {"state": state}
 
 
 def _outcome(config: configs.Resolved, divergences: Mapping[int, float]) -> dict[str, Any]:
@@ -148,21 +145,17 @@ def search(config: configs.Resolved, dataset: data.Dataset, console: Console | N
     return run(config, dataset, [phase], {"probe": _measure_all}, console)
 
 
-def _measure_all(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
-    config, network, state = session.config, session.network(), arrays["state"]
-    for epoch, trained in session.train(state, network, session.schedule(config.epochs)):
-        state = trained
-        divergences = measure(session, state)
-        outcome = _outcome(config, divergences)
+def _measure_all(session: Session, phase: Phase, new: bool) -> None:
+    config, network = session.config, session.network()
+    for epoch in session.train(network):
+        divergences = measure(session)
+        found = _outcome(config, divergences)
         by_lambda = {
             str(each): select_timesteps(divergences, each, config.early_time_normalisation)
             for each in LAMBDAS
         }
-        session.recorder.write("early_time", epoch=epoch, **outcome, by_lambda=by_lambda)
+        session.recorder.write("early_time", epoch=epoch, **found, by_lambda=by_lambda)
         before = (session.progress["early_time"] or {}).get("over_epochs", [])
-        now = {"epoch": epoch, "normalised": outcome["normalised"], "by_lambda": by_lambda}
-        session.progress["early_time"] = outcome | {"over_epochs": [*before, now]}
-        arrays = arrays | {"state": state}
-        session.checkpoint(arrays)
-    session.finish_phase(state, network)
-    return arrays | {"state": state}
+        now = {"epoch": epoch, "normalised": found["normalised"], "by_lambda": by_lambda}
+        session.progress["early_time"] = found | {"over_epochs": [*before, now]}
+    outcome.finish_phase(session, network)

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax import configs, masks, pruning, tickets
+from snnlth_jax.search import outcome
 from snnlth_jax.search.rewinding import RewindPoint, rewind
-from snnlth_jax.search.session import Arrays, Phase, Session, Trainer
+from snnlth_jax.search.session import Phase, Session, Trainer
 from snnlth_jax.training import TrainState
 
 __all__ = ["TRAINERS", "phases", "train"]
@@ -41,15 +42,13 @@ def phases(
     return own + [phase for kind in config.controls for phase in control[kind]]
 
 
-def train(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
+def train(session: Session, phase: Phase, new: bool) -> None:
     """What is left of a final training or a control."""
-    state = _start(session, phase) if new else arrays["state"]
-    for _, trained in session.train(state, session.network()):
-        state = trained
-        arrays = arrays | {"state": state}
-        session.checkpoint(arrays)
-    session.finish_phase(state, session.network(), session.ticket_name(phase.round))
-    return arrays | {"state": state}
+    if new:
+        session.arrays["state"] = _start(session, phase)
+    for _ in session.train(session.network()):
+        pass
+    outcome.finish_phase(session, session.network(), outcome.ticket_name(session, phase.round))
 
 
 TRAINERS: dict[str, Trainer] = dict.fromkeys(("ticket", "random", "redrawn", "dense"), train)

@@ -14,10 +14,10 @@ import jax
 from rich.console import Console
 
 from snnlth_jax import configs, data, pruning
-from snnlth_jax.search import early_time, final
+from snnlth_jax.search import early_time, final, outcome
 from snnlth_jax.search.networks import Network
 from snnlth_jax.search.rewinding import RewindPoint, rewind
-from snnlth_jax.search.session import Arrays, Phase, Session, run
+from snnlth_jax.search.session import Phase, Session, run
 
 __all__ = ["phases", "round_at", "search"]
 
@@ -44,31 +44,27 @@ def phases(config: configs.Resolved) -> list[Phase]:
     return [Phase("round", r, config.rewind_epoch if r else 0, config.epochs) for r in range(config.rounds)]
 
 
-def _round(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
-    return round_at(session, phase, new, arrays, session.search_network(), session.config.rewinding)
+def _round(session: Session, phase: Phase, new: bool) -> None:
+    round_at(session, phase, new, session.search_network(), session.config.rewinding)
 
 
-def round_at(
-    session: Session, phase: Phase, new: bool, arrays: Arrays, network: Network, rewinding: str = "weights"
-) -> Arrays:
+def round_at(session: Session, phase: Phase, new: bool, network: Network, rewinding: str = "weights") -> None:
     """What is left of a round: prune and rewind where it is new, train, save its ticket."""
-    config, state, point = session.config, arrays["state"], arrays["rewind"]
+    config, arrays = session.config, session.arrays
     if new and phase.round == 0:
-        state = session.init_state()
-        point = RewindPoint.of(state)
+        arrays["state"] = session.init_state()
+        arrays["rewind"] = RewindPoint.of(arrays["state"])
     elif new:
-        if rewinding != "weights":
-            point = RewindPoint.of(state)
         with session.timed():
+            state = arrays["state"]
+            if rewinding != "weights":
+                arrays["rewind"] = RewindPoint.of(state)
             magnitude = pruning.magnitude(state.params)
             pruned = pruning.prune(magnitude, state.masks, config.prune_fraction, config.scope)
-            state = jax.block_until_ready(rewind(state, point, pruned, session.tx, config.bn_on_rewind))
-    for epoch, trained in session.train(state, network):
-        state = trained
+            state = rewind(state, arrays["rewind"], pruned, session.tx, config.bn_on_rewind)
+            arrays["state"] = jax.block_until_ready(state)
+    for epoch in session.train(network):
         if phase.round == 0 and epoch <= config.rewind_epoch and rewinding == "weights":
-            point = RewindPoint.of(state)
-        arrays = {"state": state, "rewind": point}
-        session.checkpoint(arrays)
-    ticket = session.save_ticket(phase.round, network, state.masks, point)
-    session.finish_phase(state, network, ticket)
-    return {"state": state, "rewind": point}
+            arrays["rewind"] = RewindPoint.of(arrays["state"])
+    ticket = outcome.save_ticket(session, phase.round, network, arrays["state"].masks, arrays["rewind"])
+    outcome.finish_phase(session, network, ticket)

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from snnlth_jax import configs, cost, data, losses, masks, models, pruning, tickets
 from snnlth_jax.data.augment import normalise
-from snnlth_jax.search import final
+from snnlth_jax.search import final, outcome
 from snnlth_jax.search.networks import TWIN
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.search.session import Arrays, Phase, Session, run
+from snnlth_jax.search.session import Phase, Session, run
 from snnlth_jax.training import NonFiniteLoss
 
 PyTree = Any
@@ -83,14 +83,14 @@ def _density(sparsity: float) -> float:
     return float(1 - Decimal(repr(float(sparsity))))
 
 
-def _score(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
-    state = arrays["state"]
+def _score(session: Session, phase: Phase, new: bool) -> None:
+    state = session.arrays["state"]
     with session.timed():
         kept, row = _masks(session, state)
         jax.block_until_ready(kept)
-    ticket = session.save_ticket(1, session.network(), kept, RewindPoint.of(state))
-    session.finish_phase(state._replace(masks=kept), session.network(), ticket, **row)
-    return arrays
+    session.arrays["state"] = state._replace(masks=kept)
+    ticket = outcome.save_ticket(session, 1, session.network(), kept, RewindPoint.of(state))
+    outcome.finish_phase(session, session.network(), ticket, **row)
 
 
 def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:

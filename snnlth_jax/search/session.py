@@ -17,16 +17,18 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, cost, data, ledger, masks, optimizers, tables, tickets, training
+from snnlth_jax import checkpoints, configs, data, ledger, optimizers, tables, training
 from snnlth_jax.records import Recorder, environment, phase_name
+from snnlth_jax.search import outcome
 from snnlth_jax.search.networks import Network, Networks
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.training import TrainState
+from snnlth_jax.signals import Stopped, watch
+from snnlth_jax.training import TrainState, zero_metrics
 
 PyTree = Any
 Arrays = dict[str, PyTree]
 
-__all__ = ["Arrays", "Phase", "Session", "Trainer", "run"]
+__all__ = ["Phase", "Session", "Trainer", "run"]
 
 
 class Phase(NamedTuple):
@@ -60,6 +62,7 @@ class Session:
     paths: checkpoints.Paths
     recorder: Recorder
     manager: ocp.CheckpointManager
+    asked_to_stop: Callable[[], Any]
 
     def __post_init__(self):
         config, dataset = self.config, self.dataset
@@ -74,10 +77,13 @@ class Session:
         self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
             jax.random.key(config.seed), 4
         )
-        self.progress: dict[str, Any] = {"phase": -1, "epoch": 0, "epochs_done": 0, "over": False}
-        self.progress |= {"rows": [], "row": {}}
+        self.progress: dict[str, Any] = {"phase": -1, "epochs_done": 0, "checkpoints": 0}
+        self.progress |= {"epoch": 0, "step": 0, "step_seconds": 0.0, "over": False, "rows": [], "row": {}}
         self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
         self._initial: dict[int, TrainState] = {}
+        state = self.init_state()
+        self.arrays: Arrays = {"state": state, "rewind": RewindPoint.of(state), "metrics": zero_metrics()}
+        self._last_checkpoint = time.monotonic()
 
     # --- networks
 
@@ -110,23 +116,28 @@ class Session:
             self._initial = {redrawn: jax.device_get(self.networks.init_state(key))}
         return jax.tree.map(jnp.array, self._initial[redrawn])  # copied, since training consumes them
 
-    def restore(self, arrays: Arrays) -> Arrays:
-        """The arrays and the progress of the newest checkpoint; `arrays` as they are where there is none."""
-        restored = checkpoints.restore(self.manager, arrays)
+    def restore(self) -> None:
+        """The arrays and the progress of the newest checkpoint, if there is one."""
+        restored = checkpoints.restore(self.manager, self.arrays)
         if restored is not None:
-            arrays, self.progress = restored
-            phase = self.phases[self.progress["phase"]]
-            self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}")
+            self.arrays, self.progress = restored
+            phase, step = self.phases[self.progress["phase"]], self.progress["step"]
+            within = f", step {step} of the next" if step else ""
+            self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}{within}")
         self.recorder.truncate(self.progress.get("metrics_bytes", 0))
         self.recorder.resume(self.progress["epochs_done"])
         self.recorder.write("start", resumed=restored is not None, **environment())
-        return arrays
 
-    def checkpoint(self, arrays: Arrays) -> None:
-        """Save arrays and progress, if this epoch is to have a checkpoint."""
-        if self.progress["epoch"] % self.config.checkpoint_every == 0 or self.progress["over"]:
-            self.progress["metrics_bytes"] = self.recorder.size()
-            checkpoints.save(self.manager, self.progress["epochs_done"], arrays, self.progress)
+    def _checkpoint(self, arrays: Arrays) -> None:
+        self.progress["metrics_bytes"] = self.recorder.size()
+        self.progress["checkpoints"] += 1
+        checkpoints.save(self.manager, self.progress["checkpoints"], arrays, self.progress)
+        self._last_checkpoint = time.monotonic()
+
+    def _stop_if_asked(self) -> None:
+        """Only where a checkpoint was just written."""
+        if signal := self.asked_to_stop():
+            raise Stopped(signal.name)
 
     # --- phases
 
@@ -135,7 +146,7 @@ class Session:
         for index in range(max(self.progress["phase"], 0), len(self.phases)):
             new = index > self.progress["phase"]
             if new:
-                start = {"epoch": self.phases[index].first_epoch, "over": False, "row": {}}
+                start = {"epoch": self.phases[index].first_epoch, "step": 0, "over": False, "row": {}}
                 self.progress |= {"phase": index, **start}
             yield self.phases[index], new
 
@@ -148,95 +159,119 @@ class Session:
         whole = [*ledger.of_search(rows, phase.round), *of_ticket[-1:]]
         return phase.first_epoch + sum(row["epochs"] for row in whole)
 
-    def train(
-        self,
-        state: TrainState,
-        network: Network,
-        learning_rate: Callable[[int], float] | None = None,
-        ends: Callable[[int, TrainState], bool] = lambda epoch, state: False,
-    ) -> Iterator[tuple[int, TrainState]]:
-        """Train the current phase to its end: `(epoch, state)` after each epoch, evaluated and recorded.
+    def train(self, network: Network, ends: Callable[[int], bool] = lambda epoch: False) -> Iterator[int]:
+        """Train `arrays["state"]` to the end of the current phase: gives each epoch once it is done.
 
-        The state handed over is consumed by the next epoch. The learning rate is that of the epoch that
-        starts after so many of the phase; by default the schedule of the configuration, in full. After each
-        epoch `ends` is asked whether it was the last.
+        Evaluated and recorded by then, and checkpointed when the next one is asked for, with whatever the
+        caller has put into the arrays; so is the state within long epochs, and when asked to stop.
+
+        Args:
+          network: which of the networks.
+          ends: asked after each epoch whether it was the last.
+
+        Raises:
+          NonFiniteLoss: naming phase, epoch and step.
+          Stopped: asked to by a signal; the checkpoint is written.
         """
-        phase, row, config = self.phases[self.progress["phase"]], self.progress["row"], self.config
+        phase, progress, config = self.phases[self.progress["phase"]], self.progress, self.config
         last, first = self.last_epoch(phase), phase.first_epoch
-        if self.progress["over"]:
+        if progress["over"]:
             return
-        rate = learning_rate or self._schedule_of(phase)
-        program = self.program(state, network)
-        before = self.progress["epochs_done"] - self.progress["epoch"]
-        examples = len(self.train_split.labels)
-        later = self.phases[self.progress["phase"] + 1 :]
+        rate = self._learning_rate(phase)
+        program = self.program(self.arrays["state"], network)
+        before = progress["epochs_done"] - progress["epoch"]
+        later = self.phases[progress["phase"] + 1 :]
         self.recorder.expect(before + last + sum(self.last_epoch(p) - p.first_epoch for p in later))
         key = jax.random.fold_in(self.train_key, zlib.crc32(phase.kind.encode()))
 
-        def show(epoch, steps, metrics, seconds):
+        def within(epoch, steps, state, metrics, seconds):
             seen = max(int(metrics.examples), 1)
             self.recorder.show(
                 f"{phase} epoch {epoch}/{last}",
-                before + epoch - 1 + seen / examples,
+                before + epoch - 1 + seen / len(self.train_split.labels),
                 float(metrics.loss) / seen,
                 int(metrics.correct) / seen,
                 seen / seconds,
             )
+            overdue = time.monotonic() - self._last_checkpoint > 60 * config.checkpoint_minutes
+            if (overdue and steps < program.steps_per_epoch) or self.asked_to_stop():
+                progress.update({"step": steps, "step_seconds": seconds})
+                self._checkpoint(self.arrays | {"state": state, "metrics": metrics})
+                self._stop_if_asked()
 
         try:
             for epoch in training.fit(
                 program,
-                state,
+                self.arrays["state"],
                 self.train_split,
                 key=jax.random.fold_in(key, phase.round),
                 learning_rate=lambda done: rate(done - first),
-                first_epoch=self.progress["epoch"],
+                first_epoch=progress["epoch"],
                 last_epoch=last,
-                on_progress=show,
+                on_progress=within,
+                first_step=progress["step"],
+                metrics=self.arrays["metrics"],
+                seconds=progress["step_seconds"] if progress["step"] else 0.0,
             ):
-                over = ends(epoch.number, epoch.state) or epoch.number == last
-                started = time.perf_counter()
-                fields = _means("train", epoch.metrics)
-                if epoch.number % config.eval_every == 0 or over:
-                    for name, split in self.splits.items():
-                        fields |= _means(name, program.evaluate(epoch.state, split))
-                        accuracy, best = fields[f"{name}_accuracy"], row.get(f"best_{name}_accuracy", 0.0)
-                        row[f"final_{name}_accuracy"] = accuracy
-                        row[f"best_{name}_accuracy"] = max(accuracy, best)
-                seconds = epoch.seconds + time.perf_counter() - started
-                row["device_seconds"] = row.get("device_seconds", 0.0) + epoch.seconds
-                row["seconds"] = row.get("seconds", 0.0) + seconds
-                rate_of_images = examples / epoch.seconds
-                self.recorder.write(
-                    "epoch",
-                    kind=phase.kind,
-                    round=phase.round,
-                    epoch=epoch.number,
-                    **fields,
-                    learning_rate=epoch.learning_rate,
-                    images_per_second=rate_of_images,
-                    seconds=seconds,
-                )
-                self.progress |= {"epoch": epoch.number, "epochs_done": before + epoch.number, "over": over}
-                self.recorder.line(f"{phase} epoch {epoch.number}/{last}", fields, rate_of_images)
-                yield epoch.number, epoch.state
+                self.arrays |= {"state": epoch.state, "metrics": zero_metrics()}
+                over = ends(epoch.number) or epoch.number == last
+                self._record(phase, epoch, program, over)
+                progress.update({"epoch": epoch.number, "step": 0, "over": over})
+                progress["epochs_done"] = before + epoch.number
+                yield epoch.number
+                if epoch.number % config.checkpoint_every == 0 or over or self.asked_to_stop():
+                    self._checkpoint(self.arrays)
+                    self._stop_if_asked()
                 if over:
                     return
         except training.NonFiniteLoss as error:
             raise training.NonFiniteLoss(f"{phase}, {error}") from None
 
-    def schedule(self, epochs: int, factor: float = 1.0) -> Callable[[int], float]:
-        """The learning rate over the epochs of a phase, as configured."""
-        config = self.config
-        return optimizers.learning_rates(config.schedule, factor * config.learning_rate, epochs)
+    def _record(self, phase: Phase, epoch: training.Epoch, program: training.Program, over: bool) -> None:
+        """Evaluate an epoch, add it to the phase's row, and write it down."""
+        started, row, number = time.perf_counter(), self.progress["row"], epoch.number
+        fields = _means("train", epoch.metrics)
+        if number % self.config.eval_every == 0 or over:
+            for name, split in self.splits.items():
+                fields |= _means(name, program.evaluate(epoch.state, split))
+                accuracy, best = fields[f"{name}_accuracy"], row.get(f"best_{name}_accuracy", 0.0)
+                row[f"final_{name}_accuracy"] = accuracy
+                row[f"best_{name}_accuracy"] = max(accuracy, best)
+        seconds = epoch.seconds + time.perf_counter() - started
+        row["device_seconds"] = row.get("device_seconds", 0.0) + epoch.seconds
+        row["seconds"] = row.get("seconds", 0.0) + seconds
+        rate_of_images = len(self.train_split.labels) / epoch.seconds
+        self.recorder.write(
+            "epoch",
+            kind=phase.kind,
+            round=phase.round,
+            epoch=number,
+            **fields,
+            learning_rate=epoch.learning_rate,
+            images_per_second=rate_of_images,
+            seconds=seconds,
+        )
+        self.recorder.line(f"{phase} epoch {number}/{self.last_epoch(phase)}", fields, rate_of_images)
 
-    def _schedule_of(self, phase: Phase) -> Callable[[int], float]:
-        """In full; or, where survivors are fine-tuned, that of all that start with a ticket's weights."""
-        epochs, config = self.last_epoch(phase) - phase.first_epoch, self.config
+    def _learning_rate(self, phase: Phase) -> Callable[[int], float]:
+        """Of the epoch that starts after so many of a phase.
+
+        The schedule of the configuration, in full; the probe is the beginning of a search. Where survivors
+        are fine-tuned, so is all that starts with a ticket's weights.
+        """
+        config, epochs, base = (
+            self.config,
+            self.last_epoch(phase) - phase.first_epoch,
+            self.config.learning_rate,
+        )
         tuned = phase.kind in ("round", "ticket", "random") and phase.round > 0
         if tuned and getattr(config, "rewinding", None) == "fine-tune":
-            return optimizers.learning_rates("fine-tune", config.learning_rate, epochs)
-        return self.schedule(epochs)
+            return optimizers.learning_rates("fine-tune", base, epochs)
+        if phase.kind in ledger.SEARCH_KINDS:
+            base *= getattr(config, "search_learning_rate_factor", 1.0)
+        return optimizers.learning_rates(
+            config.schedule, base, config.epochs if phase.kind == "probe" else epochs
+        )
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -245,96 +280,8 @@ class Session:
         yield
         row["seconds"] = row.get("seconds", 0.0) + time.perf_counter() - started
 
-    def finish_phase(self, state: TrainState, network: Network, ticket: str | None = None, **fields) -> None:
-        """Write the phase's row into metrics.jsonl and result.json; `fields` come on top of what it has."""
-        phase = self.phases[self.progress["phase"]]
-        kept, total = masks.count(state.masks)
-        epochs = self.progress["epoch"] - phase.first_epoch
-        images = epochs * len(self.train_split.labels)
-        row = {
-            "kind": phase.kind,
-            "round": phase.round,
-            "kept": kept,
-            "total": total,
-            "sparsity": 1 - kept / total,
-            "collapsed_layers": [name for name, (left, _) in masks.by_layer(state.masks).items() if not left],
-            "network": str(network),
-            "num_timesteps": network.num_timesteps,
-            "epochs": epochs,
-            "images": images,
-            "forward_flops": images * self.networks.forward_flops(network),
-            "train_flops": images * cost.train_flops(self.networks.forward_flops(network)),
-            "device_seconds": 0.0,
-            "seconds": 0.0,
-            **self.progress["row"],
-            "ticket": ticket,
-            **fields,
-        }
-        self.recorder.write("round", **row)
-        accuracy = row.get("final_test_accuracy")
-        self.recorder.say(
-            f"{phase}: sparsity {100 * row['sparsity']:.2f} %, {kept:,} weights, "
-            + (f"test accuracy {accuracy:.4f}, " if accuracy is not None else "")
-            + f"{row['seconds']:.0f} s"
-        )
-        if row["collapsed_layers"]:
-            self.recorder.say(
-                f"{phase}: layer collapse, nothing is left of {', '.join(row['collapsed_layers'])}"
-            )
-        self.progress["rows"] = [*self.progress["rows"], row]
-        if jax.process_index() == 0:
-            checkpoints.write_json(self.paths.result, self.result())
 
-    def result(self) -> dict[str, Any]:
-        """What result.json holds."""
-        rows, compile_seconds = self.progress["rows"], self.progress["compile_seconds"]
-        forward_flops = len(self.train_split.labels) * self.networks.forward_flops(self.network())
-        return {
-            "method": configs.method_name(self.config),
-            "finished": len(rows) == len(self.phases),
-            "config_hash": configs.digest(self.identity),
-            "config": self.identity,
-            "preparations": [row for row in rows if row["kind"] in ("probe", "scores")],
-            "rounds": [row for row in rows if row["kind"] in ("round", "search")],
-            "tickets": ledger.tickets(rows, self.config, cost.train_flops(forward_flops), compile_seconds),
-            "controls": [row for row in rows if row["kind"] not in (*ledger.SEARCH_KINDS, "ticket")],
-            "flops_per_image": self.networks.by_timestep(),
-            "early_time": self.progress["early_time"],
-            "early_bird": self.progress["early_bird"],
-            "train_compilations": len(compile_seconds),
-            "compile_seconds": sum(compile_seconds.values()),
-            **environment(),
-        }
-
-    def ticket_name(self, round_number: int) -> str:
-        """Of its file, within the run."""
-        path = self.paths.ticket(round_number)
-        return f"{path.parent.name}/{path.name}"
-
-    def save_ticket(
-        self, round_number: int, searched_with: Network, ticket_masks: PyTree, point: RewindPoint
-    ) -> str:
-        """Write the ticket of a round: its masks and rewind point; its name within the run."""
-        path = self.paths.ticket(round_number)
-        kept, total = masks.count(ticket_masks)
-        provenance = {
-            **self.identity,
-            "config_hash": configs.digest(self.identity),
-            "round": round_number,
-            "kept": kept,
-            "total": total,
-            "sparsity": 1 - kept / total,
-            "searched_with": str(searched_with),
-            "image_shape": list(self.dataset.image_shape),
-            "num_classes": self.dataset.num_classes,
-            "versions": environment()["versions"],
-        }
-        if jax.process_index() == 0:
-            tickets.save(path, tickets.Ticket(ticket_masks, point.params, point.batch_stats, provenance))
-        return self.ticket_name(round_number)
-
-
-Trainer = Callable[[Session, Phase, bool, Arrays], Arrays]
+Trainer = Callable[[Session, Phase, bool], None]
 
 
 def run(
@@ -351,8 +298,8 @@ def run(
       config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
       dataset: what it names, loaded.
       phases: all there are.
-      trainers: by kind of phase `(session, phase, new, arrays) -> arrays`: runs what is left of a phase.
-        `new` says that it starts, and was not restored under way.
+      trainers: by kind of phase `(session, phase, new)`: runs what is left of a phase. `new` says that it
+        starts, and was not restored under way.
       console: where progress is shown; standard output by default.
       more_arrays: what goes into the checkpoints beside the training state and the rewind point.
 
@@ -362,6 +309,7 @@ def run(
     Raises:
       InputError: the directory holds something else, or checkpoints of which none can be read.
       NonFiniteLoss: training diverged; the last checkpoint is from before.
+      Stopped: asked to by SIGTERM or SIGINT; the same call goes on.
     """
     console = console or Console()
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
@@ -370,14 +318,17 @@ def run(
     if result is not None and result.get("finished"):
         console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
     else:
-        with Recorder(paths.metrics, console) as recorder, checkpoints.manager(paths) as manager:
-            session = Session(config, dataset, phases, identity, paths, recorder, manager)
-            state = session.init_state()
-            arrays = {"state": state, "rewind": RewindPoint.of(state), **more_arrays(state)}
-            arrays = session.restore(arrays)
+        with (
+            watch() as asked_to_stop,
+            Recorder(paths.metrics, console) as recorder,
+            checkpoints.manager(paths) as manager,
+        ):
+            session = Session(config, dataset, phases, identity, paths, recorder, manager, asked_to_stop)
+            session.arrays |= more_arrays(session.arrays["state"])
+            session.restore()
             for phase, new in session.remaining():
-                arrays = trainers[phase.kind](session, phase, new, arrays)
-            result = session.result()
+                trainers[phase.kind](session, phase, new)
+            result = outcome.result(session)
     tables.print_result(result, console)
     return result
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from snnlth_jax import configs, data
 from snnlth_jax.search import final, imp
 from snnlth_jax.search.networks import TWIN
-from snnlth_jax.search.session import Arrays, Phase, Session, run
+from snnlth_jax.search.session import Phase, Session, run
 
 __all__ = ["search"]
 
@@ -25,5 +25,5 @@ def search(config: configs.Resolved, dataset: data.Dataset, console: Console | N
     return run(config, dataset, phases, {"round": _twins_round, **final.TRAINERS}, console)
 
 
-def _twins_round(session: Session, phase: Phase, new: bool, arrays: Arrays) -> Arrays:
-    return imp.round_at(session, phase, new, arrays, TWIN)
+def _twins_round(session: Session, phase: Phase, new: bool) -> None:
+    imp.round_at(session, phase, new, TWIN)

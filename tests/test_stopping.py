@@ -1,0 +1,123 @@
+"""Being asked to stop: a checkpoint, a status of its own, and nothing lost, not even within an epoch."""
+
+import functools
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import small
+
+from snnlth_jax import checkpoints, configs, training
+from snnlth_jax.search import early_bird, imp
+from snnlth_jax.signals import Stopped, watch
+
+IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
+EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
+
+
+def test_the_first_signal_is_noted_and_the_second_is_as_ever():
+    with watch() as asked:
+        assert asked() is None
+        signal.raise_signal(signal.SIGINT)
+        assert asked() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("module", "config"), [(imp, IMP), (early_bird, EB)], ids=["imp", "eb"])
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_checkpoints_within_an_epoch_lose_nothing(module, config, times, tmp_path, monkeypatch):
+    """One after each step, as for epochs of hours: cut off before one, the search goes on within an epoch."""
+    _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed")
+    monkeypatch.setattr(training, "fit", functools.partial(training.fit, seconds_per_call=0.0))
+    save, count = checkpoints.save, itertools.count(1)
+
+    def interrupted(*args):
+        if next(count) == times + 1:
+            raise small.Interrupted
+        save(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", interrupted)
+        with pytest.raises(small.Interrupted):
+            small.run(module, config, tmp_path / "run", checkpoint_minutes=0.0)
+    _, run, text = small.run(module, config, tmp_path / "run", checkpoint_minutes=0.0)
+    # two steps an epoch: every other checkpoint is within one
+    assert ("step 1 of the next" in text) == (times % 2 == 1)
+    small.same_outcome(run, undisturbed)
+
+
+def test_a_stopped_search_raises_and_goes_on(tmp_path):
+    """In Python, asked to stop in the middle of each step that it takes."""
+    _, undisturbed, _ = small.run(imp, IMP, tmp_path / "undisturbed")
+    stops = 0
+    for seconds in itertools.count(0):
+        # an alarm of the process itself, so that the signal comes while a step is computed
+        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.setitimer(signal.ITIMER_REAL, 2 + 0.37 * seconds)
+        try:
+            _, run, _ = small.run(imp, IMP, tmp_path / "run")
+            break
+        except Stopped:
+            stops += 1
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    assert stops >= 1
+    small.same_outcome(run, undisturbed)
+
+
+COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
+COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--controls", "random"]
+
+
+def start(workdir):
+    return subprocess.Popen(
+        [sys.executable, "-m", "snnlth_jax.cli", *COMMAND, "--workdir", str(workdir)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(workdir):
+    process = start(workdir)
+    process.communicate(timeout=300)
+    return process.returncode
+
+
+def number_of_epochs(run):
+    return run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0
+
+
+def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
+    """While compiling, within the rewind epoch, within later rounds, within the control; in three ways."""
+    undisturbed, disturbed = checkpoints.paths(tmp_path / "a"), checkpoints.paths(tmp_path / "b")
+    assert finish(tmp_path / "a") == 0
+    signals = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+    for epochs, number in zip((0, 1, 3, 6, 11), signals, strict=True):
+        process = start(tmp_path / "b")
+        deadline = time.monotonic() + 300
+        while number_of_epochs(disturbed) < epochs or not disturbed.config.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 75
+            assert err.splitlines()[-1] == (
+                f"snnlth: error: stopped by {number.name}, with a checkpoint; the same command goes on"
+            )
+        assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
+    assert finish(tmp_path / "b") == 0
+    small.same_outcome(disturbed, undisturbed)
+    assert os.path.exists(tmp_path / "b" / "tickets" / "round_02.safetensors")
