@@ -1,5 +1,6 @@
 """The directory of a run: paths, configuration, checkpoints. No other file spells a path of it."""
 
+import fcntl
 import json
 import logging
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 __all__ = [
     "Paths",
     "claim",
+    "hold",
     "manager",
     "paths",
     "read_bits",
@@ -87,6 +89,27 @@ def claim(run: Paths, identity: dict[str, Any]) -> None:
         write_json(run.config, identity)
     except OSError as error:
         raise InputError(f"--workdir {root}: {error}") from error
+
+
+@contextmanager
+def hold(run: Paths) -> Iterator[None]:
+    """Keep other processes out of the directory; ends with the process, however that ends.
+
+    On a local or network file system; a bucket has no locks.
+
+    Raises:
+      InputError: another process has it.
+    """
+    if "://" in str(run.config):
+        yield
+        return
+    with open(run.config.parent / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            root = run.config.parent
+            raise InputError(f"--workdir {root}: another process is at it; allowed: another one") from None
+        yield
 
 
 @contextmanager

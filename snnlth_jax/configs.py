@@ -113,6 +113,10 @@ class TrainConfig:
     """Epochs between evaluations; the last epoch of a round has one in any case"""
     checkpoint_every: int = 1
     """Epochs between checkpoints; the end of a round has one in any case"""
+    devices: int | None = None
+    """How many of the local devices to use; the batch is split evenly over them. Default: all"""
+    parallel: str = "shard_map"
+    """How: shard_map, or pmap, which gives the same numbers"""
     checkpoint_minutes: float = 10.0
     """Time without a checkpoint after which there is one within the epoch"""
 
@@ -257,7 +261,15 @@ class ProbeConfig(DivergenceOptions, TrainConfig):
 
 
 # fields that may differ between a run and its continuation: they do not change what is computed
-_NOT_IDENTITY = ("workdir", "data_dir", "checkpoint_every", "checkpoint_minutes", "seeds")
+_NOT_IDENTITY = (
+    "workdir",
+    "data_dir",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "seeds",
+    "devices",
+    "parallel",
+)
 
 # a configuration whose every None is filled in
 Resolved = Any

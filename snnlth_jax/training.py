@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax import losses, masks
+from snnlth_jax import losses, masks, sharding
 from snnlth_jax.data import Split
-from snnlth_jax.data.augment import Augmentation, augment, normalise
+from snnlth_jax.data.augment import Augmentation, draw, normalise, transform
 
 PyTree = Any
 
@@ -185,31 +185,48 @@ def compile_program(
     augmentation: Augmentation,
     batch_size: int,
     num_timesteps: int,
+    devices: sharding.Devices | None = None,
 ) -> Program:
     """Compile an epoch of training and an evaluation for arrays of these shapes.
 
     Images stay uint8 on the device; permutation, gathering, augmentation and the step all happen there.
+    With several devices, which must divide the batch size, each takes its part of every batch; all arrays
+    are whole on each, see `sharding.placed`.
     """
-    common = {"model": model, "num_timesteps": num_timesteps}
-    train = partial(_train_steps, tx=tx, augmentation=augmentation, batch_size=batch_size, **common)
-    evaluate = partial(_evaluate, augmentation=augmentation, batch_size=batch_size, **common)
+    common = {
+        "model": model,
+        "num_timesteps": num_timesteps,
+        "augmentation": augmentation,
+        "batch_size": batch_size,
+        "devices": devices,
+    }
+    evaluate = partial(_evaluate, **common)
     started = time.perf_counter()
-    compiled_train = (
-        jax.jit(train, donate_argnums=(0, 1))
-        .lower(state, zero_metrics(), train_split, jax.random.key(0), *_scalars(0.0, 0, 0))
-        .compile()
+    key, scalars = jax.random.key(0), _scalars(0.0, 0, 0)
+    compiled_train = sharding.compiled(
+        partial(_train_steps, tx=tx, **common),
+        sharding.placed((state, zero_metrics(), train_split, key, *scalars), devices),
+        devices,
+        donate=2,
     )
     # a validation split may have other shapes than the test set: one more compilation then
-    compiled_evaluate = {test_split.images.shape: jax.jit(evaluate).lower(state, test_split).compile()}
+    compiled_evaluate: dict[Any, Callable[..., Metrics]] = {}
 
     def evaluate_split(state: TrainState, split: Split) -> Metrics:
         shape = split.images.shape
         if shape not in compiled_evaluate:
-            compiled_evaluate[shape] = jax.jit(evaluate).lower(state, split).compile()
+            compiled_evaluate[shape] = sharding.compiled(evaluate, (state, split), devices)
         return compiled_evaluate[shape](state, split)
 
+    compiled_evaluate[test_split.images.shape] = sharding.compiled(
+        evaluate, sharding.placed((state, test_split), devices), devices
+    )
+
+    def train(*arguments):
+        return compiled_train(*sharding.placed(arguments, devices))
+
     return Program(
-        train=compiled_train,
+        train=train if devices else compiled_train,
         evaluate=evaluate_split,
         steps_per_epoch=-(-len(train_split.labels) // batch_size),
         compile_seconds=time.perf_counter() - started,
@@ -234,6 +251,7 @@ def _train_steps(
     augmentation,
     batch_size,
     num_timesteps,
+    devices,
 ):
     """A `while_loop` with traced bounds, where `scan` would be compiled anew for each number of steps.
 
@@ -248,15 +266,23 @@ def _train_steps(
     def step(index, size, carry):
         state, metrics, failed = carry
         chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
-        images = augment(jax.random.fold_in(augment_key, index), split.images[chosen], augmentation)
+        shape = (size, *split.images.shape[1:])
+        draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
+        # a last batch that the devices do not divide is computed by each of them
+        spread = devices is not None and size % devices.count == 0
+        if spread:
+            chosen, draws = _part((chosen, draws), devices)
         state, new = train_step(
             state,
-            Batch(images, split.labels[chosen]),
-            model=model,
+            Batch(transform(draws, split.images[chosen], augmentation), split.labels[chosen]),
+            model=model.clone(axis_name=sharding.AXIS) if spread else model,
             tx=tx,
             learning_rate=learning_rate,
             num_timesteps=num_timesteps,
+            axis_name=sharding.AXIS if spread else None,
         )
+        if spread:
+            new = jax.lax.psum(new, sharding.AXIS)
         failed = jnp.where(jnp.isfinite(new.loss), failed, index)
         return state, jax.tree.map(jnp.add, metrics, new), failed
 
@@ -279,10 +305,12 @@ def _train_steps(
     return state, metrics, jnp.where(finite | (failed >= 0), failed, stop - 1)
 
 
-def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps):
+def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps, devices):
     """Every example once: the last batch is filled up with copies of weight 0."""
     examples = len(split.labels)
     positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
+    if devices is not None:
+        positions = _part(positions.T, devices).T
 
     def step(metrics, at):
         chosen = jnp.minimum(at, examples - 1)
@@ -291,7 +319,18 @@ def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps):
         new = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
         return jax.tree.map(jnp.add, metrics, new), None
 
-    return jax.lax.scan(step, zero_metrics(), positions)[0]
+    metrics = jax.lax.scan(step, zero_metrics(), positions)[0]
+    return metrics if devices is None else jax.lax.psum(metrics, sharding.AXIS)
+
+
+def _part(batch: PyTree, devices: sharding.Devices) -> PyTree:
+    """This device's part of arrays whose first axis is the batch's."""
+
+    def part(x: jax.Array) -> jax.Array:
+        size = len(x) // devices.count
+        return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(sharding.AXIS) * size, size)
+
+    return jax.tree.map(part, batch)
 
 
 # --- epochs

@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from snnlth_jax import data, models
 from snnlth_jax.errors import InputError
 from snnlth_jax.pruning import SCOPES
+from snnlth_jax.sharding import HOW
 
 __all__ = ["check", "flag", "require"]
 
@@ -18,6 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "scope": SCOPES,
     "bn_on_rewind": ("rewind", "keep", "reset"),
     "rewinding": ("weights", "learning-rate", "fine-tune"),
+    "parallel": HOW,
     "controls": ("random", "redrawn", "dense"),
     "early_time_direction": ("forward", "reverse"),
     "early_time_reduction": ("sum", "mean"),
@@ -57,6 +61,11 @@ def check(config: Any, spec: data.Spec) -> None:
     require(config, "seed", lambda v: 0 <= v < 2**32, "0 to 2^32 - 1")
     require(config, "seeds", lambda v: all(0 <= seed < 2**32 for seed in v), "0 to 2^32 - 1")
     require(config, "workdir", lambda v: v.strip(), "the name of a directory")
+    available = jax.local_device_count()
+    require(config, "devices", lambda v: 1 <= v <= available, f"1 to {available}, those of this machine")
+    devices = config.devices or available
+    evenly = f"a multiple of {devices}, the devices (or fewer --devices)"
+    require(config, "batch_size", lambda v: v % devices == 0, evenly)
     require(config, "checkpoint_minutes", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more")
     require(config, "momentum", lambda v: 0 <= v < 1, "0 or more, below 1")
     for name in ("prune_fraction", "sparsity"):

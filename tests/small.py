@@ -16,6 +16,7 @@ NETWORK = {
     "validation_examples": 20,
     "batch_size": 48,
     "epochs": 3,
+    "devices": 1,
 }
 CLOCK = ("seconds", "device_seconds", "compile_seconds", "images_per_second")
 

@@ -10,6 +10,7 @@ import pytest
 from snnlth_jax.cli import main
 
 SMALL = ["--width", "0.1", "--train-examples", "64", "--batch-size", "32", "--num-timesteps", "2"]
+SMALL += ["--devices", "1"]
 
 
 def files(directory):
@@ -86,6 +87,10 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --final-rounds 3,3", "--final-rounds 3,3: allowed: each once"),
         ("imp --controls random,none", "--controls none: allowed: random, redrawn, dense"),
         ("imp --rewinding nothing", "--rewinding nothing: allowed: weights, learning-rate, fine-tune"),
+        ("imp --devices 0", "--devices 0: allowed: 1 to 8"),
+        ("imp --devices 9", "--devices 9: allowed: 1 to 8"),
+        ("imp --batch-size 60", "--batch-size 60: allowed: a multiple of 8, the devices"),
+        ("imp --parallel vmap", "--parallel vmap: allowed: shard_map, pmap"),
         ("imp --seeds 0,x", "--seeds"),
         ("imp --seeds 0,0", "--seeds 0,0: allowed: each once"),
         ("imp --seeds 0,-1", "--seeds 0,-1: allowed: 0 to 2^32 - 1"),

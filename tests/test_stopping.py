@@ -13,6 +13,7 @@ import pytest
 import small
 
 from snnlth_jax import checkpoints, configs, training
+from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_bird, imp
 from snnlth_jax.signals import Stopped, watch
 
@@ -73,8 +74,26 @@ def test_a_stopped_search_raises_and_goes_on(tmp_path):
     small.same_outcome(run, undisturbed)
 
 
+def test_two_processes_do_not_share_a_directory(tmp_path, monkeypatch):
+    def killed(*args):
+        raise small.Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", killed)
+        with pytest.raises(small.Interrupted):
+            small.run(imp, IMP, tmp_path / "run")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with (
+        checkpoints.hold(checkpoints.paths(tmp_path / "run")),
+        pytest.raises(InputError, match="another process is at it"),
+    ):
+        small.run(imp, IMP, tmp_path / "run")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert small.run(imp, IMP, tmp_path / "run")[0]["finished"]  # it was let go
+
+
 COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
-COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--controls", "random"]
+COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--controls", "random", "--devices", "1"]
 
 
 def start(workdir):

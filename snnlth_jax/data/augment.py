@@ -14,12 +14,13 @@ gather and one select: on a CPU half the time of slices out of a padded copy.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-__all__ = ["Augmentation", "augment", "normalise"]
+__all__ = ["Augmentation", "Draws", "augment", "draw", "normalise", "transform"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,33 @@ def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = 
     return ((images.astype(wide) / 255 - mean) / std).astype(dtype)
 
 
+class Draws(NamedTuple):
+    """What is drawn for the images of a batch: see the equations; None for what is not done."""
+
+    mirrored: jax.Array | None
+    """`[B, 1]`"""
+    offsets: jax.Array | None
+    """`[B, 2]`, rows and columns"""
+    centres: jax.Array | None
+    """`[B, 2]`"""
+
+
+def draw(key: jax.Array, shape: tuple[int, ...], augmentation: Augmentation) -> Draws:
+    """Draw for images of shape `[B, H, W, ...]`; one of several devices takes its part of the result."""
+    batch, height, width = shape[:3]
+    crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+    padding = augmentation.crop_padding
+    mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1))
+    offsets = jax.random.randint(crop_key, (2, batch, 1), -padding, padding + 1)[..., 0].T
+    extent = jnp.array([height, width]).reshape(2, 1, 1)
+    centres = jax.random.randint(cutout_key, (2, batch, 1), 0, extent)[..., 0].T
+    return Draws(
+        mirrored if augmentation.flip else None,
+        offsets if augmentation.crop_padding else None,
+        centres if augmentation.cutout else None,
+    )
+
+
 def augment(
     key: jax.Array, images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
@@ -102,23 +130,26 @@ def augment(
     >>> augment(jax.random.key(0), images, flip)[:, 0, 0, 0].tolist()
     [1.0, 1.0, 0.0, 1.0]
     """
+    return transform(draw(key, images.shape, augmentation), images, augmentation, dtype)
+
+
+def transform(
+    draws: Draws, images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """`augment` with what was drawn before."""
     batch, height, width, _ = images.shape
-    crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     # for each pixel of the result where it comes from, and whether there is anything to take
     rows = jnp.broadcast_to(jnp.arange(height), (batch, height))
     columns = jnp.broadcast_to(jnp.arange(width), (batch, width))
-    if augmentation.flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1))
-        columns = jnp.where(mirrored, width - 1 - columns, columns)
-    if padding := augmentation.crop_padding:
-        offsets = jax.random.randint(crop_key, (2, batch, 1), -padding, padding + 1)
-        rows, columns = rows + offsets[0], columns + offsets[1]
+    if draws.mirrored is not None:
+        columns = jnp.where(draws.mirrored, width - 1 - columns, columns)
+    if draws.offsets is not None:
+        rows, columns = rows + draws.offsets[:, :1], columns + draws.offsets[:, 1:]
     kept = _inside(rows, 0, height)[:, :, None] & _inside(columns, 0, width)[:, None, :]
-    if size := augmentation.cutout:
-        extent = jnp.array([height, width]).reshape(2, 1, 1)
-        top, left = jax.random.randint(cutout_key, (2, batch, 1), 0, extent) - size // 2
-        cut_rows = _inside(jnp.arange(height)[None, :], top, size)
-        cut_columns = _inside(jnp.arange(width)[None, :], left, size)
+    if draws.centres is not None:
+        corners = draws.centres - augmentation.cutout // 2
+        cut_rows = _inside(jnp.arange(height)[None, :], corners[:, :1], augmentation.cutout)
+        cut_columns = _inside(jnp.arange(width)[None, :], corners[:, 1:], augmentation.cutout)
         kept &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
     which = jnp.arange(batch)[:, None, None]
     pixels = images.at[which, rows[:, :, None], columns[:, None, :]].get(mode="clip")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax import configs, cost, data, models, training
+from snnlth_jax import configs, cost, data, models, sharding, training
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.training import TrainState
 
@@ -43,6 +43,7 @@ class Networks:
         self._config, self._dataset, self._tx = config, dataset, tx
         self._programs: dict[Network, training.Program] = {}
         self._forward_flops: dict[Network, int] = {}
+        self.devices = sharding.Devices.of(jax.devices()[: config.devices], config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
     @property
@@ -86,6 +87,7 @@ class Networks:
                 augmentation=self.augmentation,
                 batch_size=self._config.batch_size,
                 num_timesteps=network.num_timesteps,
+                devices=self.devices,
             )
         return self._programs[network]
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, data, ledger, optimizers, tables, training
+from snnlth_jax import checkpoints, configs, data, ledger, optimizers, sharding, tables, training
 from snnlth_jax.records import Recorder, environment, phase_name
 from snnlth_jax.search import outcome
 from snnlth_jax.search.networks import Network, Networks
@@ -70,16 +70,18 @@ class Session:
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.networks = Networks(config, dataset, self.tx)
-        self.train_split = jax.device_put(dataset.train)
-        self.splits = {"test": jax.device_put(dataset.test)}
+        devices = self.networks.devices
+        self.train_split = sharding.placed(dataset.train, devices)
+        self.splits = {"test": sharding.placed(dataset.test, devices)}
         if dataset.validation is not None:
-            self.splits["validation"] = jax.device_put(dataset.validation)
+            self.splits["validation"] = sharding.placed(dataset.validation, devices)
         self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
             jax.random.key(config.seed), 4
         )
         self.progress: dict[str, Any] = {"phase": -1, "epochs_done": 0, "checkpoints": 0}
         self.progress |= {"epoch": 0, "step": 0, "step_seconds": 0.0, "over": False, "rows": [], "row": {}}
         self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
+        self.progress["devices"] = devices.count if devices else 1
         self._initial: dict[int, TrainState] = {}
         state = self.init_state()
         self.arrays: Arrays = {"state": state, "rewind": RewindPoint.of(state), "metrics": zero_metrics()}
@@ -114,13 +116,18 @@ class Session:
         if redrawn not in self._initial:
             key = jax.random.fold_in(self.init_key, redrawn) if redrawn else self.init_key
             self._initial = {redrawn: jax.device_get(self.networks.init_state(key))}
-        return jax.tree.map(jnp.array, self._initial[redrawn])  # copied, since training consumes them
+        copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
+        return sharding.placed(copied, self.networks.devices)
 
     def restore(self) -> None:
         """The arrays and the progress of the newest checkpoint, if there is one."""
         restored = checkpoints.restore(self.manager, self.arrays)
         if restored is not None:
+            devices = self.progress["devices"]
             self.arrays, self.progress = restored
+            there, self.progress["devices"] = self.progress["devices"], devices
+            if there != devices:
+                self.recorder.say(f"on {devices} devices, not {there}: from here on equal up to rounding")
             phase, step = self.phases[self.progress["phase"]], self.progress["step"]
             within = f", step {step} of the next" if step else ""
             self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}{within}")
@@ -178,6 +185,7 @@ class Session:
         if progress["over"]:
             return
         rate = self._learning_rate(phase)
+        self.arrays["state"] = sharding.placed(self.arrays["state"], self.networks.devices)
         program = self.program(self.arrays["state"], network)
         before = progress["epochs_done"] - progress["epoch"]
         later = self.phases[progress["phase"] + 1 :]
@@ -319,6 +327,7 @@ def run(
         console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
     else:
         with (
+            checkpoints.hold(paths),
             watch() as asked_to_stop,
             Recorder(paths.metrics, console) as recorder,
             checkpoints.manager(paths) as manager,

@@ -1,0 +1,104 @@
+"""Several devices: the same numbers as one, and a run goes from some to others."""
+
+import functools
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from snnlth_jax import configs, data, masks, models, optimizers, sharding, training
+from snnlth_jax.data.augment import Augmentation
+from snnlth_jax.search import imp
+
+# 44 images in batches of 16: the last one has 12, which 8 devices do not divide and 2 do
+EXAMPLES, BATCH = 44, 16
+AUGMENTATION = Augmentation(mean=(0.5,), std=(0.25,), crop_padding=2, flip=True, cutout=3)
+
+
+@functools.cache
+def after_an_epoch(arch, count, how="shard_map"):
+    """State, training metrics and evaluation after an epoch on so many devices."""
+    tx = optimizers.create()
+    rng = np.random.default_rng(0)
+    split = data.Split(
+        jnp.asarray(rng.integers(0, 256, (EXAMPLES, 8, 8, 1)), jnp.uint8), jnp.arange(EXAMPLES) % 10
+    )
+    model = models.create(arch, 10, width=0.1)
+    state = training.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 8, 8, 1)))
+    state = state._replace(masks=masks.tree_map(lambda m: m.at[..., :1].set(False), state.masks))
+    devices = sharding.Devices.of(jax.devices()[:count], how)
+    state, split = sharding.placed((state, split), devices)
+    program = training.compile_program(
+        model,
+        tx,
+        state,
+        split,
+        split,
+        augmentation=AUGMENTATION,
+        batch_size=BATCH,
+        num_timesteps=2,
+        devices=devices,
+    )
+    (epoch,) = training.fit(
+        program,
+        state,
+        split,
+        key=jax.random.key(1),
+        learning_rate=lambda epoch: 0.05,
+        first_epoch=0,
+        last_epoch=1,
+    )
+    return jax.device_get((epoch.state, epoch.metrics, program.evaluate(epoch.state, split)))
+
+
+@pytest.mark.parametrize("arch", ["vgg5", "resnet7"])
+@pytest.mark.parametrize(("count", "how"), [(2, "shard_map"), (8, "shard_map"), (8, "pmap")])
+def test_devices_give_the_numbers_of_one(arch, count, how):
+    """Weights, momentum and running statistics after an epoch of augmented batches of all sizes."""
+    expected, metrics, evaluated = after_an_epoch(arch, 1)
+    got, metrics_there, evaluated_there = after_an_epoch(arch, count, how)
+    assert metrics_there.examples == metrics.examples == EXAMPLES
+    assert evaluated_there.examples == evaluated.examples == EXAMPLES
+    chex.assert_trees_all_equal(got.masks, expected.masks)
+    chex.assert_trees_all_close(
+        (got.params, got.batch_stats, got.opt_state),
+        (expected.params, expected.batch_stats, expected.opt_state),
+        rtol=1e-3,
+        atol=2e-5,
+    )
+    np.testing.assert_allclose(metrics_there.loss, metrics.loss, rtol=1e-4)
+    np.testing.assert_allclose(evaluated_there.loss, evaluated.loss, rtol=1e-4)
+    assert abs(int(evaluated_there.correct) - int(evaluated.correct)) <= 1
+
+
+def test_shard_map_and_pmap_are_the_same_to_the_bit():
+    first, second = (after_an_epoch("vgg5", 8, how)[0] for how in sharding.HOW)
+    chex.assert_trees_all_equal(first, second)
+
+
+def test_a_run_goes_from_two_devices_to_one_and_says_so(tmp_path, monkeypatch):
+    from snnlth_jax import checkpoints
+
+    config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1)
+    save, saved = checkpoints.save, []
+
+    def interrupted(*args):
+        if len(saved) == 2:
+            raise small.Interrupted
+        saved.append(save(*args))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save", interrupted)
+        with pytest.raises(small.Interrupted):
+            small.run(imp, config, tmp_path / "run", devices=2)
+    result, run, text = small.run(imp, config, tmp_path / "run", devices=1)
+    assert "on 1 devices, not 2: from here on equal up to rounding" in text
+    _, undisturbed, _ = small.run(imp, config, tmp_path / "one")
+    assert result["finished"]
+    losses = [[line["train_loss"] for line in small.lines(paths)] for paths in (run, undisturbed)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    assert json.loads(run.config.read_text()) == json.loads(undisturbed.config.read_text())
