@@ -3,7 +3,7 @@
     paper    Table 1 (IMP, EB, with Early-Time), Fig. 8 (transfer), Fig. 9 (SNIP, random)
     command  python experiments/methods.py                       # digits, three seeds
              python experiments/methods.py --dataset cifar10 --data-dir ../shared/tfds     # a small network
-    hours    0.6 and 0.8 on two CPU cores; the tables are in docs/results.md
+    hours    0.5 and about 0.8 on two CPU cores; the tables are in docs/results.md
 
 Each cell is an ordinary search in a directory of its own below --workdir: stopped, the same command goes on.
 """

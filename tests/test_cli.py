@@ -45,7 +45,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --epochs 3 --rewind-epoch 7", "--rewind-epoch 7: allowed: 0 to 2"),
         ("imp --rewind-epoch -1", "--rewind-epoch -1: allowed: 0"),
         ("imp --batch-size 2000", "--batch-size 2000: allowed: 1 to 1437"),
-        ("imp --train-examples 100 --batch-size 101", "--batch-size 101: allowed: 1 to 100"),
+        ("imp --train-examples 100 --batch-size 104", "--batch-size 104: allowed: 1 to 100"),
         ("imp --train-examples 0", "--train-examples 0: allowed: 1"),
         ("imp --train-examples 99999", "--train-examples 99999: allowed: 1 to 1437"),
         ("imp --test-examples 361", "--test-examples 361: allowed: 1 to 360"),
