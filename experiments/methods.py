@@ -3,7 +3,7 @@
     paper    Table 1 (IMP, EB, with Early-Time), Fig. 8 (transfer), Fig. 9 (SNIP, random)
     command  python experiments/methods.py                       # digits, three seeds
              python experiments/methods.py --dataset cifar10 --data-dir ../shared/tfds     # a small network
-    hours    0.5 and about 0.8 on two CPU cores; the tables are in docs/results.md
+    hours    0.5 on two CPU cores for digits; the tables are in docs/results.md
 
 Each cell is an ordinary search in a directory of its own below --workdir: stopped, the same command goes on.
 """
@@ -19,6 +19,7 @@ from rich.table import Table
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
+from snnlth_jax.tables import plus_minus
 
 # by dataset: flags that all methods share, the factor on the learning rate at which the ReLU twin learns,
 # rounds of IMP that reach the two sparsities, seeds
@@ -112,22 +113,18 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
         lines.add_row(
             name,
             f"{100 * row['sparsity']:.2f} %",
-            _plus_minus(row["final_test_accuracy"], ".4f"),
+            plus_minus(row["final_test_accuracy"], ".4f"),
             f"{flops / 1e9:,.0f}",
             f"{flops / reference['search_train_flops']['mean']:.3f}",
             f"{seconds:,.0f}",
             f"{seconds / reference['search_device_seconds']['mean']:.3f}",
-            _plus_minus(row["search_epochs"], ".0f"),
+            plus_minus(row["search_epochs"], ".0f"),
         )
     return lines
 
 
 def _first(results: dict[str, Any], method: str) -> str:
     return next(name for name in results if name.split("_")[0] == method)
-
-
-def _plus_minus(spread: dict[str, Any], form: str) -> str:
-    return f"{spread['mean']:{form}}" + (f" ± {spread['std']:{form}}" if spread["std"] is not None else "")
 
 
 def main() -> int:
@@ -147,7 +144,7 @@ def main() -> int:
             told = (f"T' = {chosen}" if chosen else "") + (f" fired after {fired} epochs" if fired else "")
             console.print(f"{name}: {told.strip()}", highlight=False)
     dense = next(row for row in results["imp"]["rounds"] if row["round"] == 0)
-    console.print(f"dense: {_plus_minus(dense['final_test_accuracy'], '.4f')}", highlight=False)
+    console.print(f"dense: {plus_minus(dense['final_test_accuracy'], '.4f')}", highlight=False)
     console.print(table(results))
     return 0
 

@@ -168,20 +168,22 @@ def read_json(path: epath.Path) -> dict[str, Any] | None:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Replace a JSON file in one go: a reader finds the old content or the new."""
-    partial = path.parent / f".{path.name}.partial"
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
+    _replace(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_bits(path: epath.Path, bits: np.ndarray) -> None:
     """A vector of uint8 as a file, there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial"
-    partial.write_bytes(bits.tobytes())
-    partial.replace(path)
+    _replace(path, bits.tobytes())
 
 
 def read_bits(path: epath.Path, size: int) -> np.ndarray | None:
     """What `write_bits` wrote; None where there is no such file, or one of another size."""
     content = path.read_bytes() if path.exists() else b""
     return np.frombuffer(content, np.uint8) if len(content) == size else None
+
+
+def _replace(path: epath.Path, content: bytes) -> None:
+    partial = path.parent / f".{path.name}.partial"
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from snnlth_jax.records import phase_name
 
-__all__ = ["mean_table", "print_result"]
+__all__ = ["mean_table", "plus_minus", "print_result"]
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
@@ -70,15 +70,20 @@ def mean_table(summary: dict[str, Any]) -> Table:
         table.add_row(
             phase_name(row["kind"], row["round"]),
             f"{100 * row['sparsity']:.2f} %",
-            _plus_minus(row["final_test_accuracy"], ".4f"),
-            _plus_minus(row.get("search_train_flops"), ".4g", 1e-12),
-            _plus_minus(row.get("search_relative_to_imp"), ".3f"),
-            _plus_minus(row.get("search_device_seconds"), ".0f"),
+            plus_minus(row["final_test_accuracy"], ".4f"),
+            plus_minus(row.get("search_train_flops"), ".4g", 1e-12),
+            plus_minus(row.get("search_relative_to_imp"), ".3f"),
+            plus_minus(row.get("search_device_seconds"), ".0f"),
         )
     return table
 
 
-def _plus_minus(spread: dict[str, Any] | None, form: str, scale: float = 1.0) -> str:
+def plus_minus(spread: dict[str, Any] | None, form: str, scale: float = 1.0) -> str:
+    """Mean ± standard deviation over seeds, each times `scale`; nothing where there is no value.
+
+    >>> plus_minus({"mean": 0.5, "std": 0.125}, ".2f"), plus_minus({"mean": 0.5, "std": None}, ".2f")
+    ('0.50 ± 0.12', '0.50')
+    """
     if spread is None:
         return ""
     std = f" ± {scale * spread['std']:{form}}" if spread["std"] is not None else ""

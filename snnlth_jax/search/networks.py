@@ -1,6 +1,7 @@
 """The networks of a run: one architecture, with time or without, each compiled once for all phases."""
 
 import dataclasses
+import functools
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,7 +43,6 @@ class Networks:
     ):
         self._config, self._dataset, self._tx = config, dataset, tx
         self._programs: dict[Network, training.Program] = {}
-        self._forward_flops: dict[Network, int] = {}
         self.devices = sharding.Devices.of(jax.devices()[: config.devices], config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
@@ -93,15 +93,17 @@ class Networks:
 
     def forward_flops(self, network: Network) -> int:
         """FLOPs of one image through the network: two per multiply-accumulate."""
-        if network not in self._forward_flops:
-            model, timesteps = self.model(network), network.num_timesteps
-            init = partial(model.init, num_timesteps=timesteps)
-            variables = jax.eval_shape(init, jax.random.key(0), self.sample)
-            macs = cost.macs(partial(model.apply, num_timesteps=timesteps), variables, self.sample)
-            self._forward_flops[network] = 2 * macs
-        return self._forward_flops[network]
+        return self.by_timestep["once"] + network.num_timesteps * self.by_timestep["per_timestep"]
 
+    @functools.cached_property
     def by_timestep(self) -> dict[str, int]:
         """FLOPs of one image, forward: "once", what all timesteps share, and "per_timestep"."""
-        one, two = (self.forward_flops(Network("lif", t)) for t in (1, 2))
+
+        def flops(num_timesteps: int) -> int:
+            model = self.model(Network("lif", num_timesteps))
+            init = partial(model.init, num_timesteps=num_timesteps)
+            variables = jax.eval_shape(init, jax.random.key(0), self.sample)
+            return 2 * cost.macs(partial(model.apply, num_timesteps=num_timesteps), variables, self.sample)
+
+        one, two = flops(1), flops(2)
         return {"once": 2 * one - two, "per_timestep": two - one}

@@ -100,7 +100,7 @@ def result(session: "Session") -> dict[str, Any]:
         "rounds": [row for row in rows if row["kind"] in ("round", "search")],
         "tickets": ledger.tickets(rows, session.config, cost.train_flops(forward_flops), compile_seconds),
         "controls": [row for row in rows if row["kind"] not in (*ledger.SEARCH_KINDS, "ticket")],
-        "flops_per_image": session.networks.by_timestep(),
+        "flops_per_image": session.networks.by_timestep,
         "early_time": session.progress["early_time"],
         "early_bird": session.progress["early_bird"],
         "train_compilations": len(compile_seconds),
