@@ -1,19 +1,22 @@
 """The directory of a run: paths, configuration, checkpoints. No other file spells a path of it."""
 
 import fcntl
+import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from snnlth_jax import configs
-from snnlth_jax.errors import InputError
+from snnlth_jax import configs, files, hosts
+from snnlth_jax.errors import InputError, StorageError
 
 PyTree = Any
 log = logging.getLogger(__name__)
@@ -30,6 +33,7 @@ __all__ = [
     "save",
     "write_bits",
     "write_json",
+    "writing",
 ]
 
 
@@ -65,20 +69,40 @@ def paths(workdir: epath.PathLike) -> Paths:
     )
 
 
-def claim(run: Paths, identity: dict[str, Any]) -> None:
+def claim(run: Paths, identity: dict[str, Any], override: bool = False) -> str:
     """Make the directory this run's, or find that it is.
+
+    Args:
+      run: its paths.
+      identity: see `configs.identity`.
+      override: also where the directory holds a run with another configuration.
+
+    Returns:
+      What differs from the configuration there, as one line: empty unless `override`.
 
     Raises:
       InputError: it cannot be written, or holds a run with another configuration (with the difference).
     """
     root = run.config.parent
+    hosts.on_first(lambda: _make(run, identity))
+    if not run.config.exists():
+        raise InputError(f"--workdir {root}: not seen by this host; allowed: one that all hosts share")
+    there = read_json(run.config)
+    if there is None:
+        raise InputError(f"--workdir {root}: its config.json is damaged; allowed: another directory")
+    changed = configs.difference(there, json.loads(json.dumps(identity)))
+    if changed and not override:
+        raise InputError(
+            f"--workdir {root}: holds a run with another configuration: {changed}; allowed: that one, "
+            "another directory, or --override to go on with this one"
+        )
+    return changed
+
+
+def _make(run: Paths, identity: dict[str, Any]) -> None:
+    root = run.config.parent
     try:
         if run.config.exists():
-            there = read_json(run.config)
-            if there is None:
-                raise InputError(f"--workdir {root}: its config.json is damaged; allowed: another directory")
-            if changed := configs.difference(there, json.loads(json.dumps(identity))):
-                raise InputError(f"--workdir {root}: holds a run with another configuration: {changed}")
             return
         if orphans := [path.name for path in run if path.exists()]:
             raise InputError(
@@ -93,23 +117,46 @@ def claim(run: Paths, identity: dict[str, Any]) -> None:
 
 @contextmanager
 def hold(run: Paths) -> Iterator[None]:
-    """Keep other processes out of the directory; ends with the process, however that ends.
+    """Keep other runs out of the directory; ends with the process, however that ends.
 
     On a local or network file system; a bucket has no locks.
 
     Raises:
-      InputError: another process has it.
+      InputError: another process has it, or it cannot be written.
     """
-    if "://" in str(run.config):
-        yield
-        return
-    with open(run.config.parent / ".lock", "w") as lock:
+    root = run.config.parent
+
+    def lock() -> None:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = held.enter_context((root / ".lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            root = run.config.parent
             raise InputError(f"--workdir {root}: another process is at it; allowed: another one") from None
+        except OSError as error:
+            raise InputError(f"--workdir {root}: {error}") from error
+
+    with ExitStack() as held:
+        if "://" not in str(root):
+            hosts.on_first(lock)
         yield
+
+
+@contextmanager
+def writing(run: Paths) -> Iterator[None]:
+    """What Orbax and the file system raise where they cannot write becomes one line.
+
+    Raises:
+      StorageError: instead.
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        # tensorstore has its own errors, with the system's inside
+        inside = re.search(r"([^:]*) \[os_error_code=", str(error))
+        if not isinstance(error, OSError) and not inside:
+            raise
+        reason = inside.group(1).strip() if inside else error
+        raise StorageError(f"--workdir {run.config.parent}: {reason}") from error
 
 
 @contextmanager
@@ -121,40 +168,85 @@ def manager(run: Paths, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
 
 
 def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progress: dict[str, Any]) -> None:
-    """Checkpoint `number`: a pytree of arrays, and the rest of a search's state as JSON values."""
-    progress = json.loads(json.dumps(progress))  # written in the background, while the search goes on
+    """Checkpoint `number`: a pytree of arrays, and the rest of a search's state as JSON values.
+
+    With checksums of both: not every kind of damage keeps a file from being read.
+    """
+    text = json.dumps(progress)  # written in the background, while the search goes on
+    sums = {"arrays": int(_checksum(arrays)), "progress": hashlib.sha256(text.encode()).hexdigest()}
     checkpoints.save(
         number,
-        args=ocp.args.Composite(arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)),
+        args=ocp.args.Composite(
+            arrays=ocp.args.StandardSave(arrays),
+            progress=ocp.args.JsonSave({"progress": text, "checksums": sums}),
+        ),
     )
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """The newest checkpoint that can be read, on the devices and with the structure of `like`.
+    """The newest good checkpoint, on the devices and with the structure of `like`.
 
-    None where there is none. Checkpoints that cannot be read are logged, and deleted once an older one was.
+    None where there is none. Damaged checkpoints are logged, and deleted once an older one was read.
 
     Raises:
-      InputError: there are some, and none can be read.
+      InputError: there are some, and none of them is good.
     """
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore())
     damaged = []
     for number in sorted(checkpoints.all_steps(), reverse=True):
         try:
-            restored = checkpoints.restore(number, args=args)
+            restored, failure = _restore(checkpoints, number, template), "on another host"
         except Exception as error:  # damaged files fail in orbax, tensorstore, zstd or json
-            log.warning(
-                "checkpoint %d cannot be read (%s), trying an older one", number, type(error).__name__
-            )
+            restored, failure = None, type(error).__name__
+        if not hosts.everywhere(restored is not None):
+            log.warning("checkpoint %d cannot be read (%s), trying an older one", number, failure)
             damaged.append(number)
             continue
         for newer in damaged:
             checkpoints.delete(newer)
-        return restored.arrays, restored.progress
+        return restored
     if damaged:
-        raise InputError(f"{checkpoints.directory}: none of the checkpoints {damaged} can be read")
+        raise InputError(
+            f"{checkpoints.directory}: none of the checkpoints {damaged} can be read; allowed: to start anew "
+            "in another directory"
+        )
     return None
+
+
+def _restore(
+    checkpoints: ocp.CheckpointManager, number: int, template: PyTree
+) -> tuple[PyTree, dict[str, Any]]:
+    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore())
+    restored = checkpoints.restore(number, args=args)
+    text, sums = restored.progress["progress"], restored.progress["checksums"]
+    if sums["progress"] != hashlib.sha256(text.encode()).hexdigest():
+        raise _Altered
+    if sums["arrays"] != int(_checksum(restored.arrays)):
+        raise _Altered
+    return restored.arrays, json.loads(text)
+
+
+class _Altered(ValueError):
+    """Read without an error, but not what was saved."""
+
+
+@jax.jit
+def _checksum(tree: PyTree) -> jax.Array:
+    """Sum of word i times 2 i + 1, over the leaves and again over their sums, in 32 bits.
+
+    Odd numbers are invertible there, so any one word that changed changes the sum.
+    """
+
+    def weighted(words: jax.Array) -> jax.Array:
+        return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
+
+    def words(x: jax.Array) -> jax.Array:
+        if x.dtype == bool:
+            return x.astype(jnp.uint32).ravel()
+        unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+        return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).ravel()
+
+    return weighted(jnp.stack([weighted(words(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def read_json(path: epath.Path) -> dict[str, Any] | None:
@@ -168,22 +260,16 @@ def read_json(path: epath.Path) -> dict[str, Any] | None:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Replace a JSON file in one go: a reader finds the old content or the new."""
-    _replace(path, (json.dumps(value, indent=2) + "\n").encode())
+    files.replace(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def write_bits(path: epath.Path, bits: np.ndarray) -> None:
     """A vector of uint8 as a file, there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, bits.tobytes())
+    files.replace(path, bits.tobytes())
 
 
 def read_bits(path: epath.Path, size: int) -> np.ndarray | None:
     """What `write_bits` wrote; None where there is no such file, or one of another size."""
     content = path.read_bytes() if path.exists() else b""
     return np.frombuffer(content, np.uint8) if len(content) == size else None
-
-
-def _replace(path: epath.Path, content: bytes) -> None:
-    partial = path.parent / f".{path.name}.partial"
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -1,7 +1,8 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
-Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged; 75: stopped by SIGTERM or
-SIGINT with a checkpoint, to be run again (EX_TEMPFAIL); 130: interrupted before there was one, or for good.
+Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged; 74: the run cannot be
+written (EX_IOERR); 75: stopped by SIGTERM or SIGINT with a checkpoint, to be run again (EX_TEMPFAIL); 130:
+interrupted before there was one, or for good.
 """
 
 import contextlib
@@ -15,8 +16,8 @@ from typing import Any, Literal, get_args
 
 import tyro
 
-from snnlth_jax import configs
-from snnlth_jax.errors import InputError
+from snnlth_jax import configs, hosts
+from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.signals import Stopped
 from snnlth_jax.training import NonFiniteLoss
 
@@ -53,6 +54,8 @@ def _search(config: configs.TrainConfig) -> None:
         configs.TransferConfig: transfer,
         configs.ProbeConfig: early_time,
     }
+    if config.distributed:
+        hosts.connect()
     resolved, search = configs.resolve(config), modules[type(config)].search
     if resolved.seeds:
         replicates.run(search, resolved)
@@ -100,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(2, error)
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
+    except StorageError as error:
+        return _fail(74, f"{error}; what is checkpointed stays good, the same command goes on from there")
     except Stopped as signal:
         return _fail(75, f"stopped by {signal}, with a checkpoint; the same command goes on")
     except KeyboardInterrupt:

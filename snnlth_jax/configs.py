@@ -114,11 +114,16 @@ class TrainConfig:
     checkpoint_every: int = 1
     """Epochs between checkpoints; the end of a round has one in any case"""
     devices: int | None = None
-    """How many of the local devices to use; the batch is split evenly over them. Default: all"""
+    """How many devices of each host to use; the batch is split evenly over all. Default: all"""
     parallel: str = "shard_map"
     """How: shard_map, or pmap, which gives the same numbers"""
     checkpoint_minutes: float = 10.0
     """Time without a checkpoint after which there is one within the epoch"""
+    override: bool = False
+    """Go on in a directory that holds a run with another configuration, from where that one is"""
+    distributed: bool = False
+    """Several hosts: connect the processes that run this command, one on each. Cloud TPU, Slurm, Open MPI and
+    Kubernetes are recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"""
 
     method: ClassVar[str] = "train"
 
@@ -269,6 +274,8 @@ _NOT_IDENTITY = (
     "seeds",
     "devices",
     "parallel",
+    "override",
+    "distributed",
 )
 
 # a configuration whose every None is filled in

@@ -12,6 +12,8 @@ from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from snnlth_jax import files, hosts
+
 __all__ = ["Recorder", "environment", "phase_name"]
 
 
@@ -26,7 +28,7 @@ class Recorder:
     def __init__(self, path: epath.Path, console: Console):
         self._path, self._console = path, console
         self._total = 0  # epochs of the whole search, for the time left
-        self._active = jax.process_index() == 0
+        self._active = hosts.is_first()
         self._done = self._start = 0.0  # epochs, done and at the start of this process
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -54,9 +56,7 @@ class Recorder:
     def truncate(self, size: int) -> None:
         """Forget what was recorded after a checkpoint; what is trained again is recorded again."""
         if self._active and self._path.exists():
-            shortened = self._path.parent / f".{self._path.name}.partial"
-            shortened.write_bytes(self._path.read_bytes()[:size])
-            shortened.replace(self._path)
+            files.replace(self._path, self._path.read_bytes()[:size])
 
     def size(self) -> int:
         """Bytes recorded so far, for `truncate`."""

@@ -35,7 +35,7 @@ class Devices:
 
     @classmethod
     def of(cls, devices: Sequence[jax.Device], how: str = "shard_map") -> "Devices | None":
-        """None for a single device, which needs no mesh."""
+        """None for a single device, which needs no mesh; the same ones in the same order on all hosts."""
         return cls(Mesh(devices, (AXIS,)), how) if len(devices) > 1 else None
 
     @property
@@ -45,9 +45,15 @@ class Devices:
 
 
 def placed(tree: PyTree, devices: Devices | None) -> PyTree:
-    """The whole tree on each of the devices."""
+    """The whole tree on each of the devices; of several hosts, each must bring the same."""
     where = NamedSharding(devices.mesh, PartitionSpec()) if devices else None
-    return jax.device_put(tree, where)
+    if where is None or where.is_fully_addressable:
+        return jax.device_put(tree, where)
+    return jax.jit(_same, out_shardings=where)(tree)  # device_put takes no keys to other hosts
+
+
+def _same(tree: PyTree) -> PyTree:
+    return tree
 
 
 def compiled(

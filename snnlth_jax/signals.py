@@ -5,6 +5,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+import jax
+
+from snnlth_jax import hosts
+
 __all__ = ["Stopped", "watch"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -15,31 +19,41 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Callable[[], signal.Signals | None]]:
+def watch() -> Iterator[Callable[[int], signal.Signals | None]]:
     """While it lasts, the first signal is only noted: yields a function that gives it, or None.
 
-    A second one does what it always did. Signals reach the main thread alone; elsewhere nothing is noted.
+    A second one does what it always did. Signals reach the main thread alone; elsewhere nothing is noted. Of
+    several hosts all are told at the same point when one gets a signal: the function takes the number of the
+    point, see `hosts.preemption`.
 
     >>> with watch() as asked:
     ...     signal.raise_signal(signal.SIGTERM)
-    ...     asked()
+    ...     asked(1)
     <Signals.SIGTERM: 15>
     """
     noted: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+        yield lambda point: None
         return
+    preempted = hosts.preemption() if jax.process_count() > 1 else None
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def note(number, frame) -> None:
-        noted.append(signal.Signals(number))
         restore()
+        if preempted:
+            signal.raise_signal(signal.SIGTERM)  # which JAX notices, and tells the other hosts
+        else:
+            noted.append(signal.Signals(number))
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    watched = (signal.SIGINT,) if preempted else SIGNALS
+    before = {number: signal.signal(number, note) for number in watched}
     try:
-        yield lambda: noted[0] if noted else None
+        if preempted:
+            yield lambda point: signal.SIGTERM if preempted(point) else None
+        else:
+            yield lambda point: noted[0] if noted else None
     finally:
         restore()

@@ -8,7 +8,6 @@ is noticed. Equal tickets are equal files.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ import safetensors.numpy
 from etils import epath
 from flax import traverse_util
 
+from snnlth_jax import files
 from snnlth_jax import masks as masks_lib
 from snnlth_jax.errors import InputError
 
@@ -76,9 +76,7 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
     header["sha256"] = _digest(tensors, header)
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.{os.getpid()}"
-    partial.write_bytes(safetensors.numpy.save(tensors, {"ticket": json.dumps(header)}))
-    partial.replace(path)
+    files.replace(path, safetensors.numpy.save(tensors, {"ticket": json.dumps(header)}))
 
 
 def load(path: epath.PathLike) -> Ticket:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax import losses, masks, sharding
+from snnlth_jax import hosts, losses, masks, sharding
 from snnlth_jax.data import Split
 from snnlth_jax.data.augment import Augmentation, draw, normalise, transform
 
@@ -395,7 +395,7 @@ def fit(
                 state, metrics, split, epoch_key, *_scalars(rate, steps, stop)
             )
             failed_step = int(failed)  # waits for the device
-            took = time.perf_counter() - started
+            took = hosts.of_first(time.perf_counter() - started)
             if failed_step >= 0:
                 raise NonFiniteLoss(f"epoch {epoch + 1}, step {failed_step + 1} of {program.steps_per_epoch}")
             steps_per_call = max(1, int((stop - steps) * seconds_per_call / took))

@@ -63,9 +63,11 @@ def check(config: Any, spec: data.Spec) -> None:
     require(config, "workdir", lambda v: v.strip(), "the name of a directory")
     available = jax.local_device_count()
     require(config, "devices", lambda v: 1 <= v <= available, f"1 to {available}, those of this machine")
-    devices = config.devices or available
+    devices = (config.devices or available) * jax.process_count()
     evenly = f"a multiple of {devices}, the devices (or fewer --devices)"
     require(config, "batch_size", lambda v: v % devices == 0, evenly)
+    if jax.process_count() > 1:
+        require(config, "parallel", lambda v: v == "shard_map", "shard_map, on several hosts")
     require(config, "checkpoint_minutes", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more")
     require(config, "momentum", lambda v: 0 <= v < 1, "0 or more, below 1")
     for name in ("prune_fraction", "sparsity"):

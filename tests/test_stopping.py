@@ -23,9 +23,9 @@ EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2,
 
 def test_the_first_signal_is_noted_and_the_second_is_as_ever():
     with watch() as asked:
-        assert asked() is None
+        assert asked(1) is None
         signal.raise_signal(signal.SIGINT)
-        assert asked() == signal.SIGINT
+        assert asked(2) == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):

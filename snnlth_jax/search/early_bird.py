@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, data, masks, pruning
+from snnlth_jax import checkpoints, configs, data, hosts, masks, pruning
 from snnlth_jax.search import early_time, final, outcome
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.search.session import Phase, Session, run
@@ -178,6 +178,6 @@ def _draw(
         "criterion": config.criterion,
         **largest,
     }
-    if jax.process_index() == 0:
+    if hosts.is_first():
         checkpoints.write_bits(paths.mask(epoch), newest)
     return jnp.concatenate([queue[1:], jnp.asarray(newest)[None]])

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax import configs, cost, data, models, sharding, training
+from snnlth_jax import configs, cost, data, hosts, models, sharding, training
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.training import TrainState
 
@@ -43,7 +43,7 @@ class Networks:
     ):
         self._config, self._dataset, self._tx = config, dataset, tx
         self._programs: dict[Network, training.Program] = {}
-        self.devices = sharding.Devices.of(jax.devices()[: config.devices], config.parallel)
+        self.devices = sharding.Devices.of(hosts.devices(config.devices), config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
     @property

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import jax
-
-from snnlth_jax import checkpoints, configs, cost, ledger, masks, tickets
+from snnlth_jax import checkpoints, configs, cost, hosts, ledger, masks, tickets
 from snnlth_jax.records import environment
 from snnlth_jax.search.networks import Network
 from snnlth_jax.search.rewinding import RewindPoint
@@ -54,8 +52,8 @@ def finish_phase(session: "Session", network: Network, ticket: str | None = None
             f"{phase}: layer collapse, nothing is left of {', '.join(row['collapsed_layers'])}"
         )
     session.progress["rows"] = [*session.progress["rows"], row]
-    if jax.process_index() == 0:
-        checkpoints.write_json(session.paths.result, result(session))
+    summary = result(session)
+    hosts.on_first(lambda: checkpoints.write_json(session.paths.result, summary))
 
 
 def save_ticket(
@@ -76,8 +74,8 @@ def save_ticket(
         "num_classes": session.dataset.num_classes,
         "versions": environment()["versions"],
     }
-    if jax.process_index() == 0:
-        tickets.save(path, tickets.Ticket(ticket_masks, point.params, point.batch_stats, provenance))
+    ticket = tickets.Ticket(ticket_masks, point.params, point.batch_stats, provenance)
+    hosts.on_first(lambda: tickets.save(path, ticket))
     return ticket_name(session, round_number)
 
 

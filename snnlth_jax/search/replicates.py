@@ -5,10 +5,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs
+from snnlth_jax import checkpoints, configs, hosts
 from snnlth_jax.tables import mean_table
 
 __all__ = ["run", "summary"]
@@ -27,21 +26,22 @@ def run(
     Returns:
       What result.json holds, see `summary`.
     """
-    console = console or Console()
+    console = console or Console(quiet=not hosts.is_first())
     paths = checkpoints.paths(config.workdir)
     identity = configs.identity(
         config, configs.load_dataset(dataclasses.replace(config, seed=config.seeds[0]))
     )
     # the seeds may become more; the data depend on the seed where they are capped
-    checkpoints.claim(paths, identity | {"seed": "one of --seeds", "dataset_fingerprint": None})
+    identity |= {"seed": "one of --seeds", "dataset_fingerprint": None}
+    if checkpoints.claim(paths, identity, config.override):
+        hosts.on_first(lambda: checkpoints.write_json(paths.config, identity))
     results = []
     for seed in config.seeds:
         one = dataclasses.replace(config, seed=seed, seeds=(), workdir=f"{config.workdir}/seed{seed}")
         console.print(f"seed {seed}: {one.workdir}", markup=False, highlight=False)
         results.append(search(one, configs.load_dataset(one), console))
     together = summary(results)
-    if jax.process_index() == 0:
-        checkpoints.write_json(paths.result, together)
+    hosts.on_first(lambda: checkpoints.write_json(paths.result, together))
     if together["tickets"]:
         console.print(mean_table(together))
     return together

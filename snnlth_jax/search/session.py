@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, data, ledger, optimizers, sharding, tables, training
+from snnlth_jax import checkpoints, configs, data, hosts, ledger, optimizers, sharding, tables, training
+from snnlth_jax.errors import InputError
 from snnlth_jax.records import Recorder, environment, phase_name
 from snnlth_jax.search import outcome
 from snnlth_jax.search.networks import Network, Networks
@@ -62,7 +63,7 @@ class Session:
     paths: checkpoints.Paths
     recorder: Recorder
     manager: ocp.CheckpointManager
-    asked_to_stop: Callable[[], Any]
+    asked: Callable[[int], Any]
 
     def __post_init__(self):
         config, dataset = self.config, self.dataset
@@ -78,10 +79,10 @@ class Session:
         self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
             jax.random.key(config.seed), 4
         )
-        self.progress: dict[str, Any] = {"phase": -1, "epochs_done": 0, "checkpoints": 0}
+        self.progress: dict[str, Any] = {"phase": -1, "epochs_done": 0, "points": 0}
         self.progress |= {"epoch": 0, "step": 0, "step_seconds": 0.0, "over": False, "rows": [], "row": {}}
         self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
-        self.progress["devices"] = devices.count if devices else 1
+        self.progress |= {"devices": devices.count if devices else 1, "phases": [*map(str, self.phases)]}
         self._initial: dict[int, TrainState] = {}
         state = self.init_state()
         self.arrays: Arrays = {"state": state, "rewind": RewindPoint.of(state), "metrics": zero_metrics()}
@@ -120,14 +121,24 @@ class Session:
         return sharding.placed(copied, self.networks.devices)
 
     def restore(self) -> None:
-        """The arrays and the progress of the newest checkpoint, if there is one."""
-        restored = checkpoints.restore(self.manager, self.arrays)
+        """The arrays and the progress of the newest checkpoint, if there is one.
+
+        Raises:
+          InputError: none can be read, or they are of a search with other phases.
+        """
+        restored = checkpoints.restore(self.manager, sharding.placed(self.arrays, self.networks.devices))
         if restored is not None:
-            devices = self.progress["devices"]
+            now = {name: self.progress[name] for name in ("devices", "phases")}
             self.arrays, self.progress = restored
-            there, self.progress["devices"] = self.progress["devices"], devices
-            if there != devices:
-                self.recorder.say(f"on {devices} devices, not {there}: from here on equal up to rounding")
+            done, there = self.progress["phase"] + 1, self.progress["devices"]
+            if self.progress["phases"][:done] != now["phases"][:done]:
+                behind = ", ".join(self.progress["phases"][:done])
+                raise InputError(f"--override: allowed: a configuration that begins with {behind}, as there")
+            self.progress |= now
+            if there != now["devices"]:
+                self.recorder.say(
+                    f"on {now['devices']} devices, not {there}: from here on equal up to rounding"
+                )
             phase, step = self.phases[self.progress["phase"]], self.progress["step"]
             within = f", step {step} of the next" if step else ""
             self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}{within}")
@@ -136,14 +147,23 @@ class Session:
         self.recorder.write("start", resumed=restored is not None, **environment())
 
     def _checkpoint(self, arrays: Arrays) -> None:
+        self._asked_to_stop()
         self.progress["metrics_bytes"] = self.recorder.size()
-        self.progress["checkpoints"] += 1
-        checkpoints.save(self.manager, self.progress["checkpoints"], arrays, self.progress)
+        everywhere = sharding.placed(arrays, self.networks.devices)
+        checkpoints.save(self.manager, self.progress["points"], everywhere, self.progress)
         self._last_checkpoint = time.monotonic()
+
+    def _asked_to_stop(self) -> Any:
+        """The signal, or None. Each time is a point that several hosts may agree on to stop at.
+
+        A checkpoint is numbered by one, because Orbax asks them about its number too.
+        """
+        self.progress["points"] += 1
+        return self.asked(self.progress["points"])
 
     def _stop_if_asked(self) -> None:
         """Only where a checkpoint was just written."""
-        if signal := self.asked_to_stop():
+        if signal := self._asked_to_stop():
             raise Stopped(signal.name)
 
     # --- phases
@@ -201,8 +221,9 @@ class Session:
                 int(metrics.correct) / seen,
                 seen / seconds,
             )
-            overdue = time.monotonic() - self._last_checkpoint > 60 * config.checkpoint_minutes
-            if (overdue and steps < program.steps_per_epoch) or self.asked_to_stop():
+            since = hosts.of_first(time.monotonic() - self._last_checkpoint)
+            overdue = since > 60 * config.checkpoint_minutes and steps < program.steps_per_epoch
+            if self._asked_to_stop() or overdue:
                 progress.update({"step": steps, "step_seconds": seconds})
                 self._checkpoint(self.arrays | {"state": state, "metrics": metrics})
                 self._stop_if_asked()
@@ -227,7 +248,7 @@ class Session:
                 progress.update({"epoch": epoch.number, "step": 0, "over": over})
                 progress["epochs_done"] = before + epoch.number
                 yield epoch.number
-                if epoch.number % config.checkpoint_every == 0 or over or self.asked_to_stop():
+                if epoch.number % config.checkpoint_every == 0 or over or self._asked_to_stop():
                     self._checkpoint(self.arrays)
                     self._stop_if_asked()
                 if over:
@@ -318,16 +339,18 @@ def run(
       InputError: the directory holds something else, or checkpoints of which none can be read.
       NonFiniteLoss: training diverged; the last checkpoint is from before.
       Stopped: asked to by SIGTERM or SIGINT; the same call goes on.
+      StorageError: the disk is full, or read-only, or gone; the same call goes on from the last checkpoint.
     """
-    console = console or Console()
+    console = console or Console(quiet=not hosts.is_first())
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
-    checkpoints.claim(paths, identity)
+    changed = checkpoints.claim(paths, identity, config.override)
     result = checkpoints.read_json(paths.result)
-    if result is not None and result.get("finished"):
+    if result is not None and result.get("finished") and not changed:
         console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
     else:
         with (
             checkpoints.hold(paths),
+            checkpoints.writing(paths),
             watch() as asked_to_stop,
             Recorder(paths.metrics, console) as recorder,
             checkpoints.manager(paths) as manager,
@@ -335,6 +358,10 @@ def run(
             session = Session(config, dataset, phases, identity, paths, recorder, manager, asked_to_stop)
             session.arrays |= more_arrays(session.arrays["state"])
             session.restore()
+            if changed:
+                hosts.on_first(lambda: checkpoints.write_json(paths.config, identity))
+                recorder.say(f"--override: {changed}")
+                recorder.write("override", changed=changed)
             for phase, new in session.remaining():
                 trainers[phase.kind](session, phase, new)
             result = outcome.result(session)

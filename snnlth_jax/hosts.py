@@ -1,0 +1,109 @@
+"""Several hosts: one process on each runs the same command, and process 0 alone writes.
+
+They compute in step, so whatever decides what is computed next must be the same on all: what only one of
+them knows (its clock, a signal, a file just written) goes through here. With one process nothing happens.
+"""
+
+import os
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from snnlth_jax.errors import InputError
+
+__all__ = ["connect", "devices", "everywhere", "is_first", "of_first", "on_first", "preemption"]
+
+_LONGEST_MESSAGE = 500
+
+
+def connect() -> None:
+    """Connect this process to the others, before anything else is asked of JAX.
+
+    Cloud TPU, Slurm, Open MPI and Kubernetes are recognised by `jax.distributed`; elsewhere the variables
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it.
+
+    Raises:
+      InputError: there are no others to be found, or they cannot be reached.
+    """
+    try:
+        count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.distributed.initialize(
+            num_processes=int(count) if count else None, process_id=int(index) if index else None
+        )
+    except (ValueError, RuntimeError) as error:
+        first_line = str(error).splitlines()[0]
+        raise InputError(
+            f"--distributed: {first_line} Allowed: on Cloud TPU, Slurm, Open MPI, Kubernetes, or with "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
+        ) from error
+
+
+def devices(per_host: int | None = None) -> list[jax.Device]:
+    """The first so many devices of each host, or all."""
+    taken = []
+    for process in range(jax.process_count()):
+        taken += [d for d in jax.devices() if d.process_index == process][:per_host]
+    return taken
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def of_first(number: float) -> float:
+    """The number that process 0 has."""
+    if jax.process_count() == 1:
+        return number
+    return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
+
+
+def everywhere(condition: bool) -> bool:
+    """Whether it holds on all."""
+    if jax.process_count() == 1:
+        return condition
+    return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
+
+
+def on_first(action: Callable[[], None]) -> None:
+    """Do it on process 0 while the others wait, so that they find it done.
+
+    Raises:
+      InputError, OSError: what it raised, on all.
+    """
+    if jax.process_count() == 1:
+        return action()
+    failure = None
+    if is_first():
+        try:
+            action()
+        except (InputError, OSError) as error:
+            failure = error
+    kind = b"i" if isinstance(failure, InputError) else b"o" if failure else b""
+    message = np.zeros(_LONGEST_MESSAGE, np.uint8)
+    encoded = (kind + str(failure).encode() if failure else b"")[:_LONGEST_MESSAGE]
+    message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    text = multihost_utils.broadcast_one_to_all(message).tobytes().rstrip(b"\0").decode(errors="replace")
+    if failure:
+        raise failure
+    if text:
+        raise {"i": InputError, "o": OSError}[text[0]](text[1:])
+    return None
+
+
+def preemption() -> Callable[[int], bool]:
+    """Whether the hosts are to stop at a point, since one of them is preempted.
+
+    Asked by all at each of the points 1, 2, ... that they pass, such as the end of every few steps. JAX
+    notices the SIGTERM of one, and agrees with all on a point ahead of them.
+    """
+    reached = False
+
+    def here(point: int) -> bool:
+        nonlocal reached
+        reached = reached or multihost_utils.reached_preemption_sync_point(point)
+        return reached
+
+    return here

@@ -1,0 +1,124 @@
+"""Several hosts: real processes that compute in step, over the loopback interface, each with two devices."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import small
+
+from snnlth_jax import checkpoints
+
+SEARCH = ["eb", "--num-timesteps", "3", "--early-time", "--early-time-examples", "40"]
+SEARCH += ["--early-time-lambda", "1", "--queue", "2", "--tau", "0", "--controls", "redrawn"]
+SEARCH += ["--width", "0.1", "--train-examples", "96", "--batch-size", "40", "--epochs", "4"]
+
+
+def start(workdir, *more):
+    """The command on two hosts."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
+    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": flags}
+    command = [*SEARCH, "--distributed", "--workdir", str(workdir), *more]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "snnlth_jax.cli", *command],
+            env=os.environ | several | {"JAX_PROCESS_ID": str(index)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+
+
+def finish(processes):
+    """Their statuses, and what they printed."""
+    told = [process.communicate(timeout=300) for process in processes]
+    return [process.returncode for process in processes], told
+
+
+def wait_for_epochs(run, epochs, processes):
+    deadline = time.monotonic() + 300
+    while (run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0) < epochs:
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run = checkpoints.paths(tmp_path_factory.mktemp("hosts") / "run")
+    statuses, told = finish(start(run.config.parent))
+    assert statuses == [0, 0], told
+    return run, told
+
+
+def test_the_first_host_alone_tells_and_writes(undisturbed):
+    run, (first, second) = undisturbed
+    assert "eb+et on digits" in first[0]
+    assert "epoch" not in second[0]
+    numbers = [(line["kind"], line["round"], line["epoch"]) for line in small.lines(run)]
+    assert len(set(numbers)) == len(numbers)
+    result = json.loads(run.result.read_text())
+    assert result["finished"]
+    assert result["devices"]["count"] == 4
+
+
+def test_hosts_give_the_numbers_of_one(undisturbed, tmp_path):
+    run, _ = undisturbed
+    alone = checkpoints.paths(tmp_path / "alone")
+    command = [*SEARCH, "--devices", "4", "--workdir", str(tmp_path / "alone")]
+    subprocess.run([sys.executable, "-m", "snnlth_jax.cli", *command], check=True, capture_output=True)
+    losses = [[line["train_loss"] for line in small.lines(paths)] for paths in (run, alone)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
+    """One of them is asked to stop, and both do; then both are killed."""
+    expected, _ = undisturbed
+    run = checkpoints.paths(tmp_path / "run")
+    for epochs, told, number in ((1, [1], signal.SIGINT), (4, [0, 1], signal.SIGKILL)):
+        processes = start(tmp_path / "run")
+        wait_for_epochs(run, epochs, processes)
+        for index in told:
+            processes[index].send_signal(number)
+        statuses, outputs = finish(processes)
+        if number == signal.SIGKILL:
+            assert statuses == [-9, -9]
+        else:
+            assert statuses == [75, 75], outputs
+            assert "stopped by SIGTERM, with a checkpoint" in outputs[0][1]
+    statuses, outputs = finish(start(tmp_path / "run"))
+    assert statuses == [0, 0], outputs
+    assert "going on after" in outputs[0][0]
+    small.same_outcome(run, expected)
+
+
+def test_bad_input_ends_all_of_them(tmp_path):
+    """What one host alone finds out, another configuration in the directory, is the answer of both."""
+    statuses, told = finish(start(tmp_path / "run", "--parallel", "pmap"))
+    assert statuses == [2, 2]
+    assert all("--parallel pmap: allowed: shard_map, on several hosts" in err for _, err in told)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"epochs": 5}')
+    statuses, told = finish(start(tmp_path / "run"))
+    assert statuses == [2, 2]
+    assert all("--epochs 5 there, 4 now" in err for _, err in told)
+
+
+def test_connecting_to_nobody_is_one_line(tmp_path):
+    command = [*SEARCH, "--distributed", "--workdir", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-m", "snnlth_jax.cli", *command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("snnlth: error: --distributed: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
