@@ -1,8 +1,8 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
-Exit status 0: done; 2: bad input, one line on standard error; 3: training diverged; 74: the run cannot be
-written (EX_IOERR); 75: stopped by SIGTERM or SIGINT with a checkpoint, to be run again (EX_TEMPFAIL); 130:
-interrupted before there was one, or for good.
+Exit status 0: done; 1: the doctor found errors; 2: bad input, one line on standard error; 3: training
+diverged; 74: the run cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT with a checkpoint, to be
+run again (EX_TEMPFAIL); 130: interrupted before there was one, or for good.
 """
 
 import contextlib
@@ -44,6 +44,18 @@ class _Ticket:
     """A file tickets/round_NN.safetensors of a run"""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Doctor:
+    """Look for what would keep a search from running here: versions, devices, disk, dataset."""
+
+    dataset: str = "digits"
+    """That a search would train on"""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    workdir: str = "runs"
+    """Where a search would write"""
+
+
 def _search(config: configs.TrainConfig) -> None:
     from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
 
@@ -79,12 +91,21 @@ def _ticket(command: _Ticket) -> None:
     print(tickets.describe(tickets.load(command.path)))
 
 
-_COMMANDS: dict[str, tuple[Any, Callable[[Any], None]]] = {
+def _doctor(command: _Doctor) -> int:
+    from snnlth_jax import doctor
+
+    findings = doctor.examine(command.dataset, command.data_dir, command.workdir)
+    print(doctor.report(findings))
+    return int(any(finding.level == "error" for finding in findings))
+
+
+_COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "imp": (configs.ImpConfig, _search),
     "eb": (configs.EbConfig, _search),
     "one-shot": (configs.OneShotConfig, _search),
     "transfer": (configs.TransferConfig, _search),
     "probe-timesteps": (configs.ProbeConfig, _search),
+    "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
     "ticket": (_Ticket, _ticket),
 }
@@ -98,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger.handlers = [_Print()]
     try:
         command = _parse(arguments)
-        _COMMANDS[arguments[0]][1](command)
+        return _COMMANDS[arguments[0]][1](command) or 0
     except InputError as error:
         return _fail(2, error)
     except NonFiniteLoss as error:
@@ -111,7 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(130, "interrupted; the same command goes on after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
         os._exit(130)
-    return 0
 
 
 _LISTS = tyro.constructors.ConstructorRegistry()

@@ -117,8 +117,13 @@ class TrainConfig:
     """How many devices of each host to use; the batch is split evenly over all. Default: all"""
     parallel: str = "shard_map"
     """How: shard_map, or pmap, which gives the same numbers"""
+    shard_data: str = "auto"
+    """Divide the images among the devices instead of having all on each: yes, no, or auto, where they would
+    take more than a quarter of a device's memory; the results are the same"""
     checkpoint_minutes: float = 10.0
     """Time without a checkpoint after which there is one within the epoch"""
+    dry_run: bool = False
+    """Show the trainings, their FLOPs, memory and hours (by 20 steps on these devices), and write nothing"""
     override: bool = False
     """Go on in a directory that holds a run with another configuration, from where that one is"""
     distributed: bool = False
@@ -274,6 +279,8 @@ _NOT_IDENTITY = (
     "seeds",
     "devices",
     "parallel",
+    "shard_data",
+    "dry_run",
     "override",
     "distributed",
 )

@@ -13,7 +13,7 @@ from snnlth_jax import configs
 
 Row = Mapping[str, Any]
 
-__all__ = ["SEARCH_KINDS", "cost", "imp_epochs", "of_search", "tickets"]
+__all__ = ["SEARCH_KINDS", "cost", "epochs_to_trained", "imp_epochs", "of_search", "tickets"]
 
 SEARCH_KINDS = ("probe", "scores", "search", "round")
 
@@ -21,6 +21,12 @@ SEARCH_KINDS = ("probe", "scores", "search", "round")
 def of_search(rows: Sequence[Row], round_number: int) -> list[Row]:
     """The rows that went into the masks of a round: all of the search before it."""
     return [row for row in rows if row["kind"] in SEARCH_KINDS and row["round"] < round_number]
+
+
+def epochs_to_trained(rows: Sequence[Row], round_number: int) -> int:
+    """Epochs of a ticket from the start of its search to the end of its own training."""
+    own = [row for row in rows if row["round"] == round_number and row["kind"] in ("ticket", "round")]
+    return sum(row["epochs"] for row in [*of_search(rows, round_number), *own[-1:]])
 
 
 def cost(rows: Sequence[Row]) -> dict[str, Any]:

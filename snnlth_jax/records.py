@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from snnlth_jax import files, hosts
 
-__all__ = ["Recorder", "environment", "phase_name"]
+__all__ = ["Recorder", "duration", "environment", "phase_name"]
 
 
 class Recorder:
@@ -107,7 +107,7 @@ class Recorder:
             )
             self.say(
                 f"{label}  loss {fields['train_loss']:.4f}{accuracies}  {rate:,.0f} images/s"
-                f"  {_duration(left)} left"
+                f"  {duration(left)} left"
             )
 
 
@@ -128,7 +128,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """For people.
+
+    >>> duration(7384.2), duration(84.2)
+    ('2 h 03 min', '1 min 24 s')
+    """
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

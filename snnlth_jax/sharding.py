@@ -1,21 +1,23 @@
 """Several devices: a mesh of one axis "batch", and a function of one device run on all of it.
 
-Such a function is given the whole of its arguments on every device, takes its part of a batch by
-`jax.lax.axis_index(AXIS)`, and averages or sums over the axis, so that its result is the same everywhere.
+Such a function is given the whole of its arguments on every device, or a part of those that are too large
+for that; it takes its part of a batch by `jax.lax.axis_index(AXIS)`, and averages or sums over the axis, so
+that its result is the same everywhere.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
 
-__all__ = ["AXIS", "HOW", "Devices", "compiled", "placed"]
+__all__ = ["AXIS", "HOW", "Compiled", "Devices", "abstract", "compiled", "placed", "spread"]
 
 AXIS = "batch"
 HOW = ("shard_map", "pmap")
@@ -46,7 +48,19 @@ class Devices:
 
 def placed(tree: PyTree, devices: Devices | None) -> PyTree:
     """The whole tree on each of the devices; of several hosts, each must bring the same."""
-    where = NamedSharding(devices.mesh, PartitionSpec()) if devices else None
+    return _on(tree, devices, PartitionSpec())
+
+
+def spread(x: PyTree, devices: Devices | None) -> PyTree:
+    """An array with its rows divided among the devices, filled up with zeros where they do not go evenly."""
+    if devices is None:
+        return placed(x, devices)
+    missing = -len(x) % devices.count
+    return _on(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), devices, PartitionSpec(AXIS))
+
+
+def _on(tree: PyTree, devices: Devices | None, spec: PartitionSpec) -> PyTree:
+    where = NamedSharding(devices.mesh, spec) if devices else None
     if where is None or where.is_fully_addressable:
         return jax.device_put(tree, where)
     return jax.jit(_same, out_shardings=where)(tree)  # device_put takes no keys to other hosts
@@ -56,20 +70,46 @@ def _same(tree: PyTree) -> PyTree:
     return tree
 
 
+def abstract(tree: PyTree, devices: Devices | None) -> PyTree:
+    """Shapes in place of arrays: where those lie, or else whole on each of the devices.
+
+    One can compile with them for devices that are not there (`jax.experimental.topologies`).
+    """
+    everywhere = NamedSharding(devices.mesh, PartitionSpec()) if devices else None
+
+    def struct(x: Any) -> jax.ShapeDtypeStruct:
+        there = getattr(x, "sharding", None)
+        where = there if isinstance(there, NamedSharding) else everywhere
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+    return jax.tree.map(struct, tree)
+
+
+class Compiled(NamedTuple):
+    """A program: what runs it, and the bytes of each device's memory that it takes while it does.
+
+    None for those where the backend does not say.
+    """
+
+    call: Callable[..., PyTree]
+    memory: int | None
+
+
 def compiled(
     function: Callable[..., PyTree], arguments: Sequence[PyTree], devices: Devices | None, donate: int = 0
-) -> Callable[..., PyTree]:
-    """Compile a function for arguments of these shapes.
+) -> Compiled:
+    """Compile a function for arguments of these shapes, lying where they do.
 
     Args:
-      function: of one device; with several it is mapped over `AXIS`.
-      arguments: whole, on each device; see `placed`.
+      function: of one device; with several it is mapped over `AXIS`, and sees of a `spread` argument the part
+        of its device.
+      arguments: arrays or `abstract` ones; those that lie nowhere are taken as whole on each device.
       devices: None for one.
       donate: so many of the first arguments are consumed.
     """
-    consumed = tuple(range(donate))
+    consumed, arguments = tuple(range(donate)), abstract(tuple(arguments), devices)
     if devices is None:
-        return jax.jit(function, donate_argnums=consumed).lower(*arguments).compile()
+        return _compiled(jax.jit(function, donate_argnums=consumed).lower(*arguments))
     if devices.how == "pmap":
         over = tuple(devices.mesh.devices.flat)
         # pmap wants an argument that is mapped
@@ -78,11 +118,20 @@ def compiled(
             lambda _, *rest: function(*rest), AXIS, in_axes=in_axes, out_axes=None, devices=over
         )
         index = jnp.arange(devices.count)
-        mapped.lower(index, *arguments).compile()
-        return functools.partial(mapped, index)
-    everywhere = PartitionSpec()
+        memory = _compiled(mapped.lower(index, *arguments)).memory
+        return Compiled(functools.partial(mapped, index), memory)
+    specs = jax.tree.map(lambda x: x.sharding.spec, arguments)
     # check_vma=False: or the gradients of replicated parameters would arrive summed already
     mapped = jax.shard_map(
-        function, mesh=devices.mesh, in_specs=everywhere, out_specs=everywhere, check_vma=False
+        function, mesh=devices.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
     )
-    return jax.jit(mapped, donate_argnums=consumed).lower(*arguments).compile()
+    return _compiled(jax.jit(mapped, donate_argnums=consumed).lower(*arguments))
+
+
+def _compiled(lowered: jax.stages.Lowered) -> Compiled:
+    program = lowered.compile()
+    sizes = program.memory_analysis()
+    if sizes is None:
+        return Compiled(program, None)
+    own = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return Compiled(program, own + sizes.temp_size_in_bytes)

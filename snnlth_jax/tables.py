@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax.records import phase_name
+from snnlth_jax.records import duration, phase_name
 
-__all__ = ["mean_table", "plus_minus", "print_result"]
+__all__ = ["mean_table", "plus_minus", "print_plan", "print_result"]
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
@@ -59,6 +59,37 @@ def _cost(part: dict[str, Any]) -> str:
         f"{part['epochs']} epochs, {part['train_flops'] / 1e12:.3g} TFLOP, "
         f"{part['device_seconds']:.0f} s and {part['compile_seconds']:.0f} s compiling"
     )
+
+
+def print_plan(plan: dict[str, Any], console: Console) -> None:
+    """What a search would do: a line per training, then memory and time."""
+    table = _table("plan", "", "network", "sparsity", "epochs", "PFLOP", "time")
+    for row in plan["trainings"]:
+        table.add_row(
+            phase_name(row["kind"], row["round"]),
+            row["network"],
+            f"{100 * row['sparsity']:.2f} %",
+            f"{row['epochs']}",
+            f"{row['flops'] / 1e15:.3g}",
+            duration(row["seconds"]),
+        )
+    console.print(table)
+    there = f" of {_gigabytes(plan['device_memory'])}" if plan["device_memory"] else ""
+    lines = []
+    for network, program in plan["programs"].items():
+        rate, memory = program["images_per_second"], _gigabytes(program["memory"])
+        compiling = f"compiled in {program['compile_seconds']:.0f} s"
+        lines.append(f"{network}: {rate:,.0f} images/s, {memory}{there} on each device, {compiling}")
+    whole = f"{plan['flops'] / 1e15:.3g} PFLOP and {duration(plan['seconds'])} on these devices"
+    lines.append(f"at most {whole}; compiled: {', '.join(plan['compiled'])}")
+    lines.append(f"a checkpoint has {_gigabytes(plan['checkpoint_bytes'])}, three are kept")
+    lines.append("nothing was written")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _gigabytes(size: int | None) -> str:
+    return "an unknown size" if size is None else f"{size / 1e9:.3g} GB"
 
 
 def mean_table(summary: dict[str, Any]) -> Table:

@@ -167,12 +167,14 @@ class Program(NamedTuple):
     `train(state, metrics, split, key, learning_rate, start, stop)` runs the steps start ... stop - 1 of an
     epoch, adds to the metrics, and gives `(state, metrics, failed)`, failed = the first step that was not
     finite, or -1; state and metrics are donated. `evaluate(state, split)` gives the metrics of a whole split.
+    `memory`: bytes on each device while it trains, see `sharding.Compiled`.
     """
 
     train: Callable[..., tuple[TrainState, Metrics, jax.Array]]
     evaluate: Callable[..., Metrics]
     steps_per_epoch: int
     compile_seconds: float
+    memory: int | None
 
 
 def compile_program(
@@ -190,8 +192,9 @@ def compile_program(
     """Compile an epoch of training and an evaluation for arrays of these shapes.
 
     Images stay uint8 on the device; permutation, gathering, augmentation and the step all happen there.
-    With several devices, which must divide the batch size, each takes its part of every batch; all arrays
-    are whole on each, see `sharding.placed`.
+    With several devices, which must divide the batch size, each takes its part of every batch. Shapes will do
+    in place of arrays (`sharding.abstract`). All are whole on each device, but the images of the splits may
+    be `sharding.spread`: each batch is then put together from the devices that have its images.
     """
     common = {
         "model": model,
@@ -202,10 +205,10 @@ def compile_program(
     }
     evaluate = partial(_evaluate, **common)
     started = time.perf_counter()
-    key, scalars = jax.random.key(0), _scalars(0.0, 0, 0)
-    compiled_train = sharding.compiled(
+    key, scalars = jax.eval_shape(jax.random.key, 0), _scalars(0.0, 0, 0)
+    steps = sharding.compiled(
         partial(_train_steps, tx=tx, **common),
-        sharding.placed((state, zero_metrics(), train_split, key, *scalars), devices),
+        (state, zero_metrics(), train_split, key, *scalars),
         devices,
         donate=2,
     )
@@ -215,21 +218,22 @@ def compile_program(
     def evaluate_split(state: TrainState, split: Split) -> Metrics:
         shape = split.images.shape
         if shape not in compiled_evaluate:
-            compiled_evaluate[shape] = sharding.compiled(evaluate, (state, split), devices)
+            compiled_evaluate[shape] = sharding.compiled(evaluate, (state, split), devices).call
         return compiled_evaluate[shape](state, split)
 
-    compiled_evaluate[test_split.images.shape] = sharding.compiled(
-        evaluate, sharding.placed((state, test_split), devices), devices
-    )
+    test = sharding.compiled(evaluate, (state, test_split), devices)
+    compiled_evaluate[test_split.images.shape] = test.call
 
-    def train(*arguments):
-        return compiled_train(*sharding.placed(arguments, devices))
+    def train(state, metrics, split, *rest):
+        state, metrics, *rest = sharding.placed((state, metrics, *rest), devices)
+        return steps.call(state, metrics, split, *rest)
 
     return Program(
-        train=train if devices else compiled_train,
+        train=train if devices else steps.call,
         evaluate=evaluate_split,
-        steps_per_epoch=-(-len(train_split.labels) // batch_size),
+        steps_per_epoch=-(-train_split.labels.shape[0] // batch_size),
         compile_seconds=time.perf_counter() - started,
+        memory=steps.memory,
     )
 
 
@@ -270,11 +274,11 @@ def _train_steps(
         draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
         # a last batch that the devices do not divide is computed by each of them
         spread = devices is not None and size % devices.count == 0
-        if spread:
-            chosen, draws = _part((chosen, draws), devices)
+        images, labels = _fetch(split, chosen, devices if spread else None)
+        draws = _part(draws, devices) if spread else draws
         state, new = train_step(
             state,
-            Batch(transform(draws, split.images[chosen], augmentation), split.labels[chosen]),
+            Batch(transform(draws, images, augmentation), labels),
             model=model.clone(axis_name=sharding.AXIS) if spread else model,
             tx=tx,
             learning_rate=learning_rate,
@@ -309,18 +313,32 @@ def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps, d
     """Every example once: the last batch is filled up with copies of weight 0."""
     examples = len(split.labels)
     positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
-    if devices is not None:
-        positions = _part(positions.T, devices).T
 
     def step(metrics, at):
-        chosen = jnp.minimum(at, examples - 1)
-        batch = Batch(normalise(split.images[chosen], augmentation), split.labels[chosen])
+        images, labels = _fetch(split, jnp.minimum(at, examples - 1), devices)
         weights = (at < examples).astype(jnp.float32)
+        weights = weights if devices is None else _part(weights, devices)
+        batch = Batch(normalise(images, augmentation), labels)
         new = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
         return jax.tree.map(jnp.add, metrics, new), None
 
     metrics = jax.lax.scan(step, zero_metrics(), positions)[0]
     return metrics if devices is None else jax.lax.psum(metrics, sharding.AXIS)
+
+
+def _fetch(split: Any, chosen: jax.Array, devices: sharding.Devices | None) -> tuple[jax.Array, jax.Array]:
+    """Images and labels of a batch: this device's part of it, or with no devices the whole."""
+    own = chosen if devices is None else _part(chosen, devices)
+    rows = len(split.images)
+    if rows >= len(split.labels):
+        return split.images[own], split.labels[own]
+    # a device has the images of these rows alone: it gives what it has, and zeros, and all add up
+    row = chosen - jax.lax.axis_index(sharding.AXIS) * rows
+    has = (row >= 0) & (row < rows)
+    given = split.images[jnp.clip(row, 0, rows - 1)] * has[:, None, None, None].astype(jnp.uint8)
+    if devices is None:
+        return jax.lax.psum(given, sharding.AXIS), split.labels[own]
+    return jax.lax.psum_scatter(given, sharding.AXIS, tiled=True), split.labels[own]
 
 
 def _part(batch: PyTree, devices: sharding.Devices) -> PyTree:

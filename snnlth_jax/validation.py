@@ -22,6 +22,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "bn_on_rewind": ("rewind", "keep", "reset"),
     "rewinding": ("weights", "learning-rate", "fine-tune"),
     "parallel": HOW,
+    "shard_data": ("auto", "yes", "no"),
     "controls": ("random", "redrawn", "dense"),
     "early_time_direction": ("forward", "reverse"),
     "early_time_reduction": ("sum", "mean"),
@@ -66,6 +67,8 @@ def check(config: Any, spec: data.Spec) -> None:
     devices = (config.devices or available) * jax.process_count()
     evenly = f"a multiple of {devices}, the devices (or fewer --devices)"
     require(config, "batch_size", lambda v: v % devices == 0, evenly)
+    if config.shard_data == "yes":
+        require(config, "parallel", lambda v: v == "shard_map", "shard_map, with --shard-data yes")
     if jax.process_count() > 1:
         require(config, "parallel", lambda v: v == "shard_map", "shard_map, on several hosts")
     require(config, "checkpoint_minutes", lambda v: 0 <= v <= FLOAT32_MAX, "0 or more")

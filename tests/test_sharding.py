@@ -20,8 +20,8 @@ AUGMENTATION = Augmentation(mean=(0.5,), std=(0.25,), crop_padding=2, flip=True,
 
 
 @functools.cache
-def after_an_epoch(arch, count, how="shard_map"):
-    """State, training metrics and evaluation after an epoch on so many devices."""
+def after_an_epoch(arch, count, how="shard_map", divided=False):
+    """State, training metrics and evaluation after an epoch on so many devices, images divided or whole."""
     tx = optimizers.create()
     rng = np.random.default_rng(0)
     split = data.Split(
@@ -31,7 +31,8 @@ def after_an_epoch(arch, count, how="shard_map"):
     state = training.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 8, 8, 1)))
     state = state._replace(masks=masks.tree_map(lambda m: m.at[..., :1].set(False), state.masks))
     devices = sharding.Devices.of(jax.devices()[:count], how)
-    state, split = sharding.placed((state, split), devices)
+    state, labels = sharding.placed((state, split.labels), devices)
+    split = data.Split((sharding.spread if divided else sharding.placed)(split.images, devices), labels)
     program = training.compile_program(
         model,
         tx,
@@ -78,6 +79,25 @@ def test_devices_give_the_numbers_of_one(arch, count, how):
 def test_shard_map_and_pmap_are_the_same_to_the_bit():
     first, second = (after_an_epoch("vgg5", 8, how)[0] for how in sharding.HOW)
     chex.assert_trees_all_equal(first, second)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_divided_images_are_the_same_to_the_bit(count):
+    """44 images on 8 devices are 6 on each, the last two with 2 and none."""
+    whole, divided = (after_an_epoch("vgg5", count, divided=divided) for divided in (False, True))
+    chex.assert_trees_all_equal(whole, divided)
+
+
+def test_a_search_with_divided_images(tmp_path):
+    """Early-Time, whose measurement takes images of its own choice, and a validation set."""
+    config = configs.ImpConfig(
+        **small.NETWORK, num_timesteps=3, rounds=2, rewind_epoch=1, early_time=True, early_time_examples=50
+    )
+    runs = {
+        choice: small.run(imp, config, tmp_path / choice, devices=4, shard_data=choice)[1]
+        for choice in ("auto", "yes")
+    }
+    small.same_outcome(*runs.values())
 
 
 def test_a_run_goes_from_two_devices_to_one_and_says_so(tmp_path, monkeypatch):

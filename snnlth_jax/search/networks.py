@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from snnlth_jax import configs, cost, data, hosts, models, sharding, training
+from snnlth_jax import configs, cost, data, hosts, models, optimizers, sharding, training
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.training import TrainState
 
@@ -35,13 +35,19 @@ class Networks:
     Args:
       config: resolved.
       dataset: loaded.
+
+    Attributes:
+      dataset: the same.
+      devices: what they are spread over, see `sharding.Devices`.
       tx: the optimiser.
+      sample: an image like those, `[1, H, W, C]`.
     """
 
-    def __init__(
-        self, config: configs.Resolved, dataset: data.Dataset, tx: optax.GradientTransformationExtraArgs
-    ):
-        self._config, self._dataset, self._tx = config, dataset, tx
+    def __init__(self, config: configs.Resolved, dataset: data.Dataset):
+        self._config, self.dataset = config, dataset
+        self.tx = optimizers.create(
+            config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
+        )
         self._programs: dict[Network, training.Program] = {}
         self.devices = sharding.Devices.of(hosts.devices(config.devices), config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
@@ -50,15 +56,15 @@ class Networks:
     def augmentation(self) -> Augmentation:
         """Of the dataset, or none at all."""
         if self._config.augment:
-            return self._dataset.augmentation
-        return dataclasses.replace(self._dataset.augmentation, crop_padding=0, flip=False, cutout=0)
+            return self.dataset.augmentation
+        return dataclasses.replace(self.dataset.augmentation, crop_padding=0, flip=False, cutout=0)
 
     def model(self, network: Network) -> Any:
         """Its Flax module."""
         config = self._config
         return models.create(
             config.arch,
-            self._dataset.num_classes,
+            self.dataset.num_classes,
             width=config.width,
             activation=network.activation,
             dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
@@ -67,7 +73,25 @@ class Networks:
     def init_state(self, key: jax.Array) -> TrainState:
         """A state with new weights, which fits all networks."""
         model = self.model(Network(self._config.activation, 1))
-        return training.init_state(key, model, self._tx, self.sample)
+        return training.init_state(key, model, self.tx, self.sample)
+
+    def placed(self, split: data.Split) -> data.Split:
+        """A split on the devices: its images whole on each, or divided among them (`--shard-data`)."""
+        if not self._divided:
+            return sharding.placed(split, self.devices)
+        return data.Split(
+            sharding.spread(split.images, self.devices), sharding.placed(split.labels, self.devices)
+        )
+
+    @functools.cached_property
+    def _divided(self) -> bool:
+        config, dataset = self._config, self.dataset
+        if config.shard_data != "auto" or config.parallel != "shard_map":
+            return config.shard_data == "yes"
+        splits = (dataset.train, dataset.test, dataset.validation)
+        size = sum(split.images.nbytes for split in splits if split is not None)
+        memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+        return size > memory / 4
 
     def compiled(self, network: Network) -> bool:
         """Whether it has a program already."""
@@ -80,7 +104,7 @@ class Networks:
         if network not in self._programs:
             self._programs[network] = training.compile_program(
                 self.model(network),
-                self._tx,
+                self.tx,
                 state,
                 train_split,
                 test_split,

@@ -27,6 +27,10 @@ def run(
       What result.json holds, see `summary`.
     """
     console = console or Console(quiet=not hosts.is_first())
+    if config.dry_run:
+        console.print(f"each of {len(config.seeds)} seeds, one after another:", highlight=False)
+        one = dataclasses.replace(config, seed=config.seeds[0], seeds=())
+        return search(one, configs.load_dataset(one), console)
     paths = checkpoints.paths(config.workdir)
     identity = configs.identity(
         config, configs.load_dataset(dataclasses.replace(config, seed=config.seeds[0]))

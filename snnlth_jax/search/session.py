@@ -20,7 +20,7 @@ from rich.console import Console
 from snnlth_jax import checkpoints, configs, data, hosts, ledger, optimizers, sharding, tables, training
 from snnlth_jax.errors import InputError
 from snnlth_jax.records import Recorder, environment, phase_name
-from snnlth_jax.search import outcome
+from snnlth_jax.search import outcome, plan
 from snnlth_jax.search.networks import Network, Networks
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.signals import Stopped, watch
@@ -67,15 +67,13 @@ class Session:
 
     def __post_init__(self):
         config, dataset = self.config, self.dataset
-        self.tx = optimizers.create(
-            config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-        self.networks = Networks(config, dataset, self.tx)
+        self.networks = Networks(config, dataset)
+        self.tx = self.networks.tx
         devices = self.networks.devices
-        self.train_split = sharding.placed(dataset.train, devices)
-        self.splits = {"test": sharding.placed(dataset.test, devices)}
+        self.train_split = self.networks.placed(dataset.train)
+        self.splits = {"test": self.networks.placed(dataset.test)}
         if dataset.validation is not None:
-            self.splits["validation"] = sharding.placed(dataset.validation, devices)
+            self.splits["validation"] = self.networks.placed(dataset.validation)
         self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
             jax.random.key(config.seed), 4
         )
@@ -181,10 +179,7 @@ class Session:
         """Epochs that the weights have behind them when the phase ends."""
         if phase.last_epoch is not None:
             return phase.last_epoch
-        rows = self.progress["rows"]
-        of_ticket = [r for r in rows if r["round"] == phase.round and r["kind"] in ("ticket", "round")]
-        whole = [*ledger.of_search(rows, phase.round), *of_ticket[-1:]]
-        return phase.first_epoch + sum(row["epochs"] for row in whole)
+        return phase.first_epoch + ledger.epochs_to_trained(self.progress["rows"], phase.round)
 
     def train(self, network: Network, ends: Callable[[int], bool] = lambda epoch: False) -> Iterator[int]:
         """Train `arrays["state"]` to the end of the current phase: gives each epoch once it is done.
@@ -321,7 +316,7 @@ def run(
     console: Console | None = None,
     more_arrays: Callable[[TrainState], Arrays] = lambda state: {},
 ) -> dict[str, Any]:
-    """Run a search in its directory, or go on with it; a finished one is only shown.
+    """Run a search in its directory, or go on with it; a finished one is only shown, a dry run only planned.
 
     Args:
       config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
@@ -333,7 +328,7 @@ def run(
       more_arrays: what goes into the checkpoints beside the training state and the rewind point.
 
     Returns:
-      What result.json holds.
+      What result.json holds; of a dry run see `plan.make`.
 
     Raises:
       InputError: the directory holds something else, or checkpoints of which none can be read.
@@ -342,6 +337,10 @@ def run(
       StorageError: the disk is full, or read-only, or gone; the same call goes on from the last checkpoint.
     """
     console = console or Console(quiet=not hosts.is_first())
+    if config.dry_run:
+        planned = plan.make(config, Networks(config, dataset), phases)
+        tables.print_plan(planned, console)
+        return planned
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
     changed = checkpoints.claim(paths, identity, config.override)
     result = checkpoints.read_json(paths.result)

@@ -1,0 +1,286 @@
+"""What in this machine or environment would keep a run from starting, or slow it down, told beforehand.
+
+Each function judges one thing and says what to do about it. Nothing is trained or compiled, no image is read,
+and nothing that is written stays.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from snnlth_jax import data
+from snnlth_jax.data import prepared
+from snnlth_jax.errors import InputError
+
+__all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "frameworks", "hardware"]
+__all__ += ["images", "report", "versions"]
+
+# A checkpoint of VGG16: 59 MB each of weights, momentum and rewind weights, and 15 MB of masks, 0.19 GB.
+# Three are kept, and a fourth is there while it is written.
+_PLENTY, _TOO_LITTLE = 2**30, 0.3 * 2**30
+_SHOWN = ["python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy"]
+_SHOWN += ["tensorflow-datasets", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]
+_UNSEEN = {
+    "gpu": "pip install -U 'jax[cuda13]'; where that is installed, jax.devices('cuda') says why",
+    "tpu": "pip install -r requirements-tpu.txt; where that is done, jax.devices('tpu') says why",
+}
+
+
+class Finding(NamedTuple):
+    """What was found: "ok", a "warning" (it could be better) or an "error" (a run would fail or crawl)."""
+
+    level: str
+    what: str
+    remedy: str = ""
+
+
+def report(findings: Iterable[Finding]) -> str:
+    """A line for each finding.
+
+    >>> print(report([Finding("ok", "8 devices: cpu"), Finding("error", "no disk", "buy one")]))
+    ok       8 devices: cpu
+    error    no disk: buy one
+    """
+    return "\n".join(f"{level:<8} {what}" + (remedy and f": {remedy}") for level, what, remedy in findings)
+
+
+def examine(dataset: str, data_dir: str | None = None, workdir: str | None = None) -> list[Finding]:
+    """All of it, on this machine, for a run in `workdir` with a dataset from `data_dir`."""
+    installed, present = _installed(), hardware()
+    checks: list[Callable[[], list[Finding]]] = [
+        lambda: versions(installed, _requirements(installed)),
+        lambda: devices(_devices(), present, installed, os.environ),
+        lambda: frameworks(installed, present),
+        lambda: compilation_cache(jax.config.values["jax_compilation_cache_dir"]),
+        lambda: disk_space(workdir or "runs"),
+        lambda: images(dataset, data_dir),
+    ]
+    findings = []
+    for check in checks:
+        try:
+            findings += check()
+        except Exception as error:  # damaged packages, failing file systems: go on with the rest
+            findings.append(Finding("error", f"cannot be examined, {_said(error)}", "mend that first"))
+    return findings
+
+
+def versions(installed: Mapping[str, str], requirements: Mapping[str, Sequence[str]]) -> list[Finding]:
+    """Whether packages are there in versions that fit each other.
+
+    Args:
+      installed: versions by name (small letters, hyphens), and that of "python".
+      requirements: the lines of a package's metadata. Those of its extras are asked only of libtpu and the
+        libraries of CUDA, where they are installed.
+
+    >>> print(report(versions({"numpy": "1.26.4"}, {"snnlth_jax": ["numpy>=2.0"]})))
+    error    numpy 1.26.4 is installed, snnlth_jax needs numpy>=2.0: pip install 'numpy>=2.0'
+    """
+    unfit: dict[str, Finding] = {}
+    for package, line in [(package, line) for package, lines in requirements.items() for line in lines]:
+        [(name, specifier, marker)] = re.findall(r"^([\w.-]+)(?:\[.*?\])? *([^;]*?) *(?:; *(.*))?$", line)
+        there = installed.get(name := _normal(name))
+        if "extra ==" in marker:
+            asked = bool(there and re.match("libtpu|nvidia-", name))
+        else:
+            asked = marker in ("", f'sys_platform == "{sys.platform}"')
+        if asked and not (there and _fits(there, specifier)):
+            what = f"{name} {there} is installed" if there else f"{name} is not installed"
+            remedy = f"pip install '{name}{specifier}'" if name != "python" else "an environment with that"
+            unfit.setdefault(name, Finding("error", f"{what}, {package} needs {name}{specifier}", remedy))
+    jax_version, jaxlib_version = installed.get("jax"), installed.get("jaxlib")
+    fit = [f"{name} {installed[name]}" for name in _SHOWN if name in installed and name not in unfit]
+    findings = [*([Finding("ok", ", ".join(fit))] if fit else []), *unfit.values()]
+    if jax_version != jaxlib_version and not unfit.keys() & {"jax", "jaxlib"}:
+        what = f"jax {jax_version} runs on jaxlib {jaxlib_version}"
+        findings.append(Finding("warning", what, "pip install -U jax jaxlib, for equal versions"))
+    if jax_version in ("0.11.1", "0.11.2"):
+        what = f"flax.nnx is broken on jax {jax_version}; this package does without it"
+        findings.append(Finding("warning", what, "another jax, if code of yours uses flax.nnx"))
+    return findings
+
+
+def devices(
+    found: Sequence[Any] | Exception,
+    present: Collection[str],
+    installed: Mapping[str, str],
+    environment: Mapping[str, str],
+) -> list[Finding]:
+    """What JAX computes on, and what there is that it does not see.
+
+    `found` are its devices, or what it raised instead; `present` is from `hardware`, `installed` as for
+    `versions`, `environment` has the variables.
+    """
+    settings = sorted(name for name in environment if name.startswith("XLA_PYTHON_CLIENT_"))
+    findings = [Finding("ok", f"{name} is {environment[name]}") for name in settings]
+    seen: set[str] = set()
+    if isinstance(found, Exception):
+        remedy = "end other processes that hold them, or JAX_PLATFORMS=cpu to do without"
+        findings.append(Finding("error", f"JAX cannot start its devices, {_said(found)}", remedy))
+    else:
+        for kind, count in Counter(map(_described, found)).items():
+            findings.append(Finding("ok", f"{count} device{'s' * (count > 1)}: {kind}"))
+        seen = {device.platform for device in found}
+        hidden = environment.get("JAX_PLATFORMS") or environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        for name in sorted({*present} - seen):
+            what, remedy = f"there is a {name.upper()} that JAX does not see", _UNSEEN[name]
+            if hidden:
+                remedy = "unset JAX_PLATFORMS and CUDA_VISIBLE_DEVICES, unless it is meant so"
+            findings.append(Finding("warning" if hidden else "error", what, remedy))
+    if "libtpu" in installed and "tpu" not in {*present, *seen}:
+        what = "libtpu is installed where there is no TPU, and makes noise"
+        findings.append(Finding("warning", what, "pip uninstall libtpu, or an environment of its own for it"))
+    return findings
+
+
+def hardware(root: str = "/") -> set[str]:
+    """The accelerators of this machine, whether JAX sees them or not: "gpu" (NVIDIA), "tpu"."""
+    top, there, listed = Path(root), set(), ""
+    with suppress(OSError, subprocess.SubprocessError):  # there is none, or it hangs
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10).stdout
+    if listed.startswith("GPU ") or any(top.glob("dev/nvidia[0-9]*")):
+        there.add("gpu")
+    # newer TPUs are reached through vfio, as other devices can be: one must be Google's
+    vendors = (path.read_text().strip() for path in top.glob("sys/bus/pci/devices/*/vendor"))
+    if any(top.glob("dev/accel[0-9]*")) or (any(top.glob("dev/vfio/[0-9]*")) and "0x1ae0" in vendors):
+        there.add("tpu")
+    return there
+
+
+def frameworks(installed: Mapping[str, str], present: Collection[str]) -> list[Finding]:
+    """Whether others are there whose CUDA libraries have broken JAX's; they are not imported.
+
+    >>> [frameworks({"torch": "2.13.0"}, present)[0].level for present in ({"gpu"}, {})]
+    ['warning', 'ok']
+    """
+    names = [name for name in ("torch", "tensorflow", "tensorflow-gpu", "tf-nightly") if name in installed]
+    what = " and ".join(f"{name} {installed[name]}" for name in names) or "no torch or tensorflow"
+    on_gpu = "gpu" in present or any(name.startswith("jax-cuda") for name in installed)
+    if on_gpu and not all(installed[name].endswith("+cpu") for name in names):
+        return [Finding("warning", f"{what} can break JAX's CUDA libraries", "an environment for each")]
+    return [Finding("ok", f"{what} beside JAX")]
+
+
+def compilation_cache(directory: str | None) -> list[Finding]:
+    """Whether JAX keeps compiled programs for the next process, and can."""
+    remedy = "export JAX_COMPILATION_CACHE_DIR=$HOME/.cache/jax, and a run that goes on compiles nothing"
+    if not directory:
+        return [Finding("warning", "no compilation cache", remedy)]
+    return [_writable(f"compilation cache {directory}", directory, remedy)]
+
+
+def disk_space(workdir: str, free: int | None = None) -> list[Finding]:
+    """Whether checkpoints can be written there; `free` bytes, where that is not to be measured."""
+    place = _writable(f"--workdir {workdir}", workdir, "another --workdir")
+    if place.level == "error" or "://" in workdir:
+        return [place]
+    free = shutil.disk_usage(_nearest(workdir)).free if free is None else free
+    level = "ok" if free >= _PLENTY else "warning" if free >= _TOO_LITTLE else "error"
+    remedy = "make room, or another --workdir: a run with VGG16 keeps 0.6 GB of checkpoints, 0.8 at times"
+    return [Finding(level, f"{place.what}: {free / 2**30:.2f} GiB free", remedy if level != "ok" else "")]
+
+
+def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
+    """Whether all files of a dataset are there; none of them is decoded.
+
+    >>> print(report(images("mnist")))
+    error    --dataset mnist: unknown: one of digits, cifar10, cifar100, svhn_cropped, fashion_mnist
+    """
+    try:
+        name = data.spec(dataset).tfds_name
+        if name is None:
+            if importlib.util.find_spec("sklearn"):
+                return [Finding("ok", f"--dataset {dataset}: comes with scikit-learn")]
+            raise InputError(f"--dataset {dataset}: needs scikit-learn; pip install 'snnlth_jax[demo]'")
+        source = prepared.locate(name, data_dir)
+    except InputError as error:
+        what, separator, remedy = str(error).rpartition("; ")
+        if not separator:
+            what, _, allowed = str(error).partition(", allowed: ")
+            remedy = f"one of {allowed}" if allowed else "another --data-dir"
+        return [Finding("error", what, remedy)]
+    sizes = " and ".join(f"{source.size(split):,} {split}" for split in prepared.SPLITS)
+    return [Finding("ok", f"--dataset {dataset}: {sizes} images in {source.directory}")]
+
+
+# --- asking the machine
+
+
+def _installed() -> dict[str, str]:
+    found = [about for distribution in metadata.distributions() if (about := distribution.metadata)]
+    # of several of one name the first on the path counts
+    named = {_normal(about["Name"]): about["Version"] for about in reversed(found) if "Name" in about}
+    return {"python": platform.python_version()} | named
+
+
+def _requirements(installed: Mapping[str, str]) -> dict[str, list[str]]:
+    plugins = [name for name in installed if re.fullmatch(r"jax-.*-plugin", name)]
+    lines = {name: metadata.requires(name) or [] for name in ("snnlth_jax", "jax", *plugins)}
+    lines["snnlth_jax"].append(f"python{metadata.metadata('snnlth_jax')['Requires-Python']}")
+    # JAX uses no other, and only warns
+    return lines | {"jaxlib": [f"{name}=={installed['jaxlib']}" for name in plugins if "cuda" in name]}
+
+
+def _devices() -> list[jax.Device] | Exception:
+    """Those of this process, after a byte was sent to each."""
+    try:
+        found = jax.local_devices()
+        jax.block_until_ready([jax.device_put(np.zeros(1, np.uint8), device) for device in found])
+    except Exception as error:  # JAX and the drivers have many
+        return error
+    return found
+
+
+def _described(device: Any) -> str:
+    memory = None
+    with suppress(Exception):  # not every kind can say
+        memory = (device.memory_stats() or {}).get("bytes_limit")
+    size = [f"{memory / 2**30:.1f} GiB for JAX"] if memory else []
+    return ", ".join([*dict.fromkeys((device.platform, device.device_kind)), *size])
+
+
+def _nearest(directory: str) -> Path:
+    path = Path(directory).absolute()
+    return next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+
+
+def _writable(what: str, directory: str, remedy: str) -> Finding:
+    """By a nameless file, there or in the nearest parent that exists."""
+    if "://" in directory:
+        return Finding("ok", f"{what}: a bucket, not checked")
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(directory)):
+            return Finding("ok", what)
+    except OSError as error:
+        return Finding("error", f"{what}: cannot be written, {error.strerror or error}", remedy)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _fits(version: str, specifier: str) -> bool:
+    """Whether it is as such as `>=1.2,<2` or `==1.2.*` says, in as many numbers as that has."""
+    for test, bound in re.findall(r"([<>=]=|<)\s*([\d.]+)", specifier):
+        have, want = ([int(number) for number in re.findall(r"\d+", text)] for text in (version, bound))
+        have = (have + [0] * len(want))[: len(want)]
+        if not {">=": have >= want, "<=": have <= want, "==": have == want, "<": have < want}[test]:
+            return False
+    return True
