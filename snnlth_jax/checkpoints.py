@@ -155,7 +155,7 @@ def writing(run: Paths) -> Iterator[None]:
         inside = re.search(r"([^:]*) \[os_error_code=", str(error))
         if not isinstance(error, OSError) and not inside:
             raise
-        reason = inside.group(1).strip() if inside else error
+        reason = inside.group(1).strip() if inside else getattr(error, "strerror", None) or error
         raise StorageError(f"--workdir {run.config.parent}: {reason}") from error
 
 

@@ -45,6 +45,28 @@ class _Ticket:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Compile:
+    """Compile a training for a TPU that is not there: does it fit, how long does it take. Needs libtpu."""
+
+    topology: str
+    """Generation and layout of the chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2 and larger ones"""
+    dataset: str = "cifar10"
+    """For its shapes; no data are read"""
+    arch: str = "vgg16"
+    """Network, see `snnlth imp`"""
+    width: float = 1.0
+    """Factor on the channels of every layer"""
+    num_timesteps: int = 5
+    """T"""
+    batch_size: int = 128
+    """Of all chips together"""
+    dtype: str = "float32"
+    """float32 or bfloat16"""
+    shard_data: str = "no"
+    """yes: divide the images among the chips"""
+
+
+@dataclasses.dataclass(frozen=True)
 class _Doctor:
     """Look for what would keep a search from running here: versions, devices, disk, dataset."""
 
@@ -91,6 +113,14 @@ def _ticket(command: _Ticket) -> None:
     print(tickets.describe(tickets.load(command.path)))
 
 
+def _compile(command: _Compile) -> None:
+    from snnlth_jax import tables, topology
+
+    fields = dataclasses.asdict(command)
+    name = fields.pop("topology")
+    print(tables.compiled(topology.compile_for(name, configs.resolve(configs.TrainConfig(**fields)))))
+
+
 def _doctor(command: _Doctor) -> int:
     from snnlth_jax import doctor
 
@@ -105,6 +135,7 @@ _COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "one-shot": (configs.OneShotConfig, _search),
     "transfer": (configs.TransferConfig, _search),
     "probe-timesteps": (configs.ProbeConfig, _search),
+    "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
     "ticket": (_Ticket, _ticket),
@@ -116,7 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     logger = logging.getLogger("snnlth_jax")
     logger.setLevel(logging.INFO)
-    logger.handlers = [_Print()]
+    logger.handlers, logger.propagate = [_Print()], False
+    # Orbax logs the tracebacks of what it raises, and leaves unfinished work on damaged files and full disks
+    for noisy in ("absl", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    sys.unraisablehook = _unraisable
     try:
         command = _parse(arguments)
         return _COMMANDS[arguments[0]][1](command) or 0
@@ -132,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _fail(130, "interrupted; the same command goes on after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
         os._exit(130)
+    finally:
+        logger.propagate = True
 
 
 _LISTS = tyro.constructors.ConstructorRegistry()
@@ -158,6 +195,11 @@ class _Print(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage())
+
+
+def _unraisable(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(status: int, message: object) -> int:

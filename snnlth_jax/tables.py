@@ -7,7 +7,7 @@ from rich.table import Table
 
 from snnlth_jax.records import duration, phase_name
 
-__all__ = ["mean_table", "plus_minus", "print_plan", "print_result"]
+__all__ = ["compiled", "mean_table", "plus_minus", "print_plan", "print_result"]
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
@@ -86,6 +86,19 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
     lines.append("nothing was written")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def compiled(result: dict[str, Any]) -> str:
+    """What `topology.compile_for` found, a line each."""
+    memory, there = _gigabytes(result["memory"]), _gigabytes(result["device_memory"])
+    return "\n".join(
+        [
+            f"{result['topology']}: {result['devices']} x {result['kind']}",
+            f"compiled in {result['compile_seconds']:.0f} s, and fits",
+            f"memory: at most {memory} of the {there} of each device",
+            f"arithmetic: {result['flops_per_step'] / 1e12:.3g} TFLOP per step on each device",
+        ]
+    )
 
 
 def _gigabytes(size: int | None) -> str:

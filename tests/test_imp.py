@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 import zlib
-from pathlib import Path
 
 import chex
 import jax
@@ -278,22 +277,9 @@ def test_interrupted_before_any_write_it_goes_on(tmp_path, monkeypatch, short, w
     small.same_outcome(run, short)
 
 
-def test_damaged_results_and_checkpoints(tmp_path, short, caplog):
-    """A result is made again; the newest checkpoint is passed over; with none left nothing is made up."""
+def test_a_damaged_result_is_made_again(tmp_path, short):
     shutil.copytree(short.config.parent, tmp_path / "run")
     run = checkpoints.paths(tmp_path / "run")
     run.result.write_text('{"finished": tr')
-    newest, *older = sorted(run.checkpoints.iterdir(), key=lambda path: int(path.name), reverse=True)
-    for file in Path(newest / "arrays").rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[:7])
     search(tmp_path, **SHORT)
-    assert f"checkpoint {newest.name} cannot be read" in caplog.text
     small.same_outcome(run, short)
-
-    run.result.unlink()
-    for directory in run.checkpoints.iterdir():
-        shutil.rmtree(directory / "arrays")
-    with pytest.raises(InputError, match=r"none of the checkpoints \[.*\] can be read"):
-        search(tmp_path, **SHORT)
-    assert len(older) == 2

@@ -142,7 +142,7 @@ class Session:
             self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}{within}")
         self.recorder.truncate(self.progress.get("metrics_bytes", 0))
         self.recorder.resume(self.progress["epochs_done"])
-        self.recorder.write("start", resumed=restored is not None, **environment())
+        self.recorder.write("start", time=time.time(), resumed=restored is not None, **environment())
 
     def _checkpoint(self, arrays: Arrays) -> None:
         self._asked_to_stop()
@@ -265,6 +265,7 @@ class Session:
         row["device_seconds"] = row.get("device_seconds", 0.0) + epoch.seconds
         row["seconds"] = row.get("seconds", 0.0) + seconds
         rate_of_images = len(self.train_split.labels) / epoch.seconds
+        self.manager.wait_until_finished()  # a recorded epoch has those before it in a checkpoint
         self.recorder.write(
             "epoch",
             kind=phase.kind,

@@ -1,0 +1,69 @@
+"""Compiling for TPUs: bad input anywhere; the compiler itself where libtpu is installed."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+LIBTPU = importlib.util.find_spec("libtpu") is not None
+
+
+def compiled(*flags, **environment):
+    """In a process of its own, since libtpu stays loaded."""
+    command = [sys.executable, "-m", "snnlth_jax.cli", "compile", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--topology", "v5e"], "--topology v5e: allowed: v3, v4, v5e, v5p, v6e, a colon and a layout"),
+        (["--topology", "v9:2x2"], "--topology v9:2x2: allowed: v3"),
+        (["--topology", "v5e:2x2", "--arch", "vgg"], "--arch 'vgg' is not one of"),
+        (["--topology", "v5e:2x2", "--batch-size", "0"], "--batch-size 0: allowed: "),
+    ],
+)
+def test_bad_input_is_one_line(flags, message):
+    status, _, err = compiled(*flags)
+    assert status == 2
+    assert err.startswith(f"snnlth: error: {message}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(LIBTPU, reason="libtpu is there")
+def test_without_libtpu_it_says_how_to_get_it():
+    status, _, err = compiled("--topology", "v5e:2x2")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "needs libtpu: pip install -r requirements-tpu.txt" in err
+
+
+needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="needs an environment with requirements-tpu.txt")
+
+
+@needs_libtpu
+@pytest.mark.parametrize("arch", ["vgg16", "resnet19"])
+@pytest.mark.parametrize(("topology", "count"), [("v5e:2x2", 4), ("v4:2x2x1", 4)])
+def test_the_papers_networks_fit(topology, count, arch):
+    """Compiled with least effort: five times faster, but for another program than a search would run."""
+    effort = {"JAX_EXEC_TIME_OPTIMIZATION_EFFORT": "-1"}
+    status, out, err = compiled("--topology", topology, "--arch", arch, **effort)
+    assert status == 0, err
+    assert f"{topology}: {count} x TPU" in out
+    assert "and fits" in out
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-size", "32768"], "does not fit: Ran out of memory"),
+        (["--batch-size", "130"], "allowed: a multiple of 4, the devices of v5e:2x2"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(flags, message):
+    status, _, err = compiled("--topology", "v5e:2x2", "--arch", "vgg9", *flags)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert message in err
