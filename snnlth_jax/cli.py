@@ -118,7 +118,7 @@ def _compile(command: _Compile) -> None:
 
     fields = dataclasses.asdict(command)
     name = fields.pop("topology")
-    print(tables.compiled(topology.compile_for(name, configs.resolve(configs.TrainConfig(**fields)))))
+    print(tables.compiled(topology.compile_for(name, configs.TrainConfig(**fields))))
 
 
 def _doctor(command: _Doctor) -> int:

@@ -33,11 +33,7 @@ def devices_of(topology: str) -> list[Any]:
     if generation not in _MEMORY or not re.fullmatch(r"\d+x\d+(x\d+)?", layout):
         allowed = f"{', '.join(_MEMORY)}, a colon and a layout such as 2x2 or 2x2x1"
         raise InputError(f"--topology {topology}: allowed: {allowed}")
-    jax.config.update("jax_platforms", "cpu")  # no looking for a TPU
-    jax.config.update("jax_enable_compilation_cache", False)  # such programs cannot be read from it
-    quiet = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
-    for name, value in (quiet | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_LOG_DIR": "disabled"}).items():
-        os.environ.setdefault(name, value)
+    _prepare()
     options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
     if layout in ("1x1", "1x1x1"):
         options["chips_per_host_bounds"] = (1, 1, 1)
@@ -53,12 +49,21 @@ def devices_of(topology: str) -> list[Any]:
     return list(found.devices)
 
 
-def compile_for(topology: str, config: configs.Resolved) -> dict[str, Any]:
+def _prepare() -> None:
+    """Before anything else is asked of JAX: no looking for a TPU, and no noise about there being none."""
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # such programs cannot be read from it
+    quiet = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    for name, value in (quiet | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_LOG_DIR": "disabled"}).items():
+        os.environ.setdefault(name, value)
+
+
+def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
     """Compile training and evaluation of a configuration's dense network.
 
     Args:
       topology: see `devices_of`.
-      config: resolved; of a whole search only what the network and its training are.
+      config: not resolved; what matters of it are the network, the batch size and the shapes of the data.
 
     Returns:
       `topology`, `kind` and `devices`; `memory`, an upper bound in bytes on what the program takes of each,
@@ -68,28 +73,31 @@ def compile_for(topology: str, config: configs.Resolved) -> dict[str, Any]:
     Raises:
       InputError: it does not fit, or cannot be divided among the devices.
     """
+    _prepare()
+    resolved = configs.resolve(config)
     chips = devices_of(topology)
-    if config.batch_size % len(chips):
+    if resolved.batch_size % len(chips):
         evenly = f"a multiple of {len(chips)}, the devices of {topology}"
-        raise InputError(f"--batch-size {config.batch_size}: allowed: {evenly}")
-    spec = data.spec(config.dataset)
+        raise InputError(f"--batch-size {resolved.batch_size}: allowed: {evenly}")
+    spec = data.spec(resolved.dataset)
     devices = sharding.Devices(Mesh(chips, (sharding.AXIS,)))
     rows = NamedSharding(devices.mesh, PartitionSpec(sharding.AXIS))
 
     def split(examples: int) -> Any:
-        labels = jax.ShapeDtypeStruct((examples,), jnp.int32)
-        divided = config.shard_data == "yes"
+        labels: Any = jax.ShapeDtypeStruct((examples,), jnp.int32)
+        divided = resolved.shard_data == "yes"
         stored = -(-examples // len(chips)) * len(chips) if divided else examples
         where = {"sharding": rows} if divided else {}
-        return data.Split(jax.ShapeDtypeStruct((stored, *spec.image_shape), jnp.uint8, **where), labels)
+        images: Any = jax.ShapeDtypeStruct((stored, *spec.image_shape), jnp.uint8, **where)
+        return data.Split(images, labels)
 
     train, test = split(spec.train_size), split(spec.test_size)
     dataset = data.Dataset(
         spec.name, spec.num_classes, spec.image_shape, train, None, test, spec.augmentation, fingerprint=""
     )
-    networks = Networks(config, dataset)
+    networks = Networks(resolved, dataset)
     networks.devices = devices
-    network = Network(config.activation, config.num_timesteps)
+    network = Network(resolved.activation, resolved.num_timesteps)
     state = jax.eval_shape(networks.init_state, jax.random.key(0))
     try:
         program = networks.program(network, state, train, test)
@@ -101,12 +109,13 @@ def compile_for(topology: str, config: configs.Resolved) -> dict[str, Any]:
         raise InputError(
             f"--topology {topology}: does not fit: {reason} Allowed: a smaller --batch-size, more chips"
         ) from error
+    flops = resolved.batch_size * cost.train_flops(networks.forward_flops(network))
     return {
         "topology": topology,
         "kind": chips[0].device_kind,
         "devices": len(chips),
         "memory": program.memory,
         "device_memory": int(_MEMORY[topology.partition(":")[0]] * 2**30),
-        "flops_per_step": config.batch_size * cost.train_flops(networks.forward_flops(network)) // len(chips),
+        "flops_per_step": flops // len(chips),
         "compile_seconds": program.compile_seconds,
     }
