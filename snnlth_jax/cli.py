@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -152,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for noisy in ("absl", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     sys.unraisablehook = _unraisable
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
         command = _parse(arguments)
         return _COMMANDS[arguments[0]][1](command) or 0

@@ -4,6 +4,7 @@ Says what a search would want of each chip before anything is rented. Needs libt
 get in the way on other machines: see requirements-tpu.txt.
 """
 
+import dataclasses
 import os
 import re
 from typing import Any
@@ -74,7 +75,7 @@ def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
       InputError: it does not fit, or cannot be divided among the devices.
     """
     _prepare()
-    resolved = configs.resolve(config)
+    resolved = configs.resolve(dataclasses.replace(config, devices=1))  # not those that are here
     chips = devices_of(topology)
     if resolved.batch_size % len(chips):
         evenly = f"a multiple of {len(chips)}, the devices of {topology}"
