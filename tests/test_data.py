@@ -404,6 +404,10 @@ def test_prepare_when_there_is_nothing_to_do(written, caplog):
     assert "prepared already" in caplog.records[-1].getMessage()
 
 
+def test_prepare_in_a_bucket_is_refused_with_the_way_round():
+    one_line(data.prepare, "cifar10", "gs://b/data", say=["cp --recursive DIR/cifar10 gs://b/data/"])
+
+
 def test_prepare(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     one_line(data.prepare, "cifar10", tmp_path, say=["pip install tensorflow"])

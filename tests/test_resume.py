@@ -1,12 +1,14 @@
 """Every search goes on where it stopped, to the same bits: writes are cut off here, processes in test_imp."""
 
 import itertools
+import shutil
 
 import pytest
 import small
 
 from snnlth_jax import checkpoints, configs
-from snnlth_jax.search import early_bird, one_shot, replicates, transfer
+from snnlth_jax.errors import InputError
+from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
 SEARCHES = {
@@ -59,6 +61,81 @@ def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
     assert result["finished"]
     assert "going on after" in text
     small.same_outcome(run, undisturbed)
+
+
+def test_what_is_said_to_be_done_is_in_a_checkpoint(tmp_path, monkeypatch):
+    """They are written in the background: killed before that, a finished search would lack its weights."""
+    saved, results = [], []
+    save, write_json = checkpoints.save, checkpoints.write_json
+
+    def write_down(manager, number, *args):
+        saved.append(number)
+        save(manager, number, *args)
+
+    def look(path, value):
+        if path.name == "result.json":
+            results.append(value)
+            assert (path.parent / "checkpoints" / str(saved[-1])).exists()
+        write_json(path, value)
+
+    monkeypatch.setattr(checkpoints, "save", write_down)
+    monkeypatch.setattr(checkpoints, "write_json", look)
+    small.run(*SEARCHES["transfer"], tmp_path)
+    assert results[-1]["finished"]
+
+
+OVERRIDDEN = configs.ImpConfig(**SHORT, num_timesteps=2, rounds=2, rewind_epoch=1)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Before the third checkpoint, which is in the second round."""
+    directory = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        count, save = itertools.count(1), checkpoints.save
+
+        def cut_off(*args):
+            if next(count) == 3:
+                raise small.Interrupted
+            save(*args)
+
+        patch.setattr(checkpoints, "save", cut_off)
+        with pytest.raises(small.Interrupted):
+            small.run(imp, OVERRIDDEN, directory)
+    return directory
+
+
+def test_another_configuration_is_refused(stopped):
+    with pytest.raises(InputError, match=r"--learning-rate 0\.1 there, 0\.05 now") as refused:
+        small.run(imp, OVERRIDDEN, stopped, learning_rate=0.05)
+    assert "--override" in str(refused.value)
+
+
+def test_override_goes_on_with_another_configuration(stopped, tmp_path):
+    """From where the run is: what is behind stays, what comes is as asked; and it is written down."""
+    shutil.copytree(stopped, tmp_path / "run")
+    result, run, text = small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05, override=True)
+    assert "going on after round 0, epoch 4" in text
+    assert result["finished"]
+    assert result["config"]["learning_rate"] == 0.05
+    assert checkpoints.read_json(run.config)["learning_rate"] == 0.05
+    (override,) = small.lines(run, "override")
+    assert "--learning-rate 0.1 there, 0.05 now" in override["changed"]
+    rates = [(line["round"], line["learning_rate"]) for line in small.lines(run)]
+    assert rates[0] == (0, 0.1)
+    assert max(rate for number, rate in rates if number == 1) <= 0.05
+    # from now on it is that configuration's directory
+    assert small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05)[0]["finished"]
+    with pytest.raises(InputError, match=r"--learning-rate 0\.05 there, 0\.1 now"):
+        small.run(imp, OVERRIDDEN, tmp_path / "run")
+
+
+def test_override_with_other_trainings_behind_is_refused(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "run")
+    probing = {"num_timesteps": 3, "early_time": True}
+    with pytest.raises(InputError, match="--override: allowed: a configuration that begins with round 0"):
+        small.run(imp, OVERRIDDEN, tmp_path / "run", override=True, **probing)
+    assert checkpoints.read_json(checkpoints.paths(tmp_path / "run").config)["num_timesteps"] == 2
 
 
 def test_a_seed_that_stopped_half_way_goes_on(tmp_path, monkeypatch):

@@ -181,8 +181,14 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
       The directory of the files.
 
     Raises:
-      InputError: TensorFlow is missing, the download failed, or there are damaged files in the way.
+      InputError: TensorFlow is missing, the download failed, there are damaged files in the way, or
+        `data_dir` is a bucket.
     """
+    if "://" in os.fspath(_root(data_dir)):
+        raise InputError(
+            f"--data-dir {_root(data_dir)}: ArrayRecord files cannot be written to a bucket; allowed: a "
+            f"local directory DIR, then: gcloud storage cp --recursive DIR/{name} {_root(data_dir)}/"
+        )
     try:
         directory = locate(name, data_dir).directory
     except InputError:

@@ -53,6 +53,7 @@ def finish_phase(session: "Session", network: Network, ticket: str | None = None
         )
     session.progress["rows"] = [*session.progress["rows"], row]
     summary = result(session)
+    session.manager.wait_until_finished()  # what is written down as done is in a checkpoint
     hosts.on_first(lambda: checkpoints.write_json(session.paths.result, summary))
 
 
