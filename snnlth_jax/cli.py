@@ -1,8 +1,8 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
 Exit status 0: done; 1: the doctor found errors; 2: bad input, one line on standard error; 3: training
-diverged; 74: the run cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT with a checkpoint, to be
-run again (EX_TEMPFAIL); 130: interrupted before there was one, or for good.
+diverged; 74: the run cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT, to be run again
+(EX_TEMPFAIL); 130: interrupted before the search began, or twice.
 """
 
 import contextlib
@@ -10,19 +10,23 @@ import dataclasses
 import io
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import tyro
+from rich.console import Console
 
 from snnlth_jax import configs, hosts
 from snnlth_jax.errors import InputError, StorageError
-from snnlth_jax.signals import Stopped
+from snnlth_jax.signals import Stopped, answered_within
 from snnlth_jax.training import NonFiniteLoss
 
 __all__ = ["main"]
+
+PATIENCE = 25.0  # seconds to answer a signal in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +96,18 @@ def _search(config: configs.TrainConfig) -> None:
     if config.distributed:
         hosts.connect()
     resolved, search = configs.resolve(config), modules[type(config)].search
-    if resolved.seeds:
-        replicates.run(search, resolved)
-    else:
-        search(resolved, configs.load_dataset(resolved))
+    with answered_within(PATIENCE, _give_up):
+        if resolved.seeds:
+            replicates.run(search, resolved)
+        else:
+            search(resolved, configs.load_dataset(resolved))
+
+
+def _give_up(number: signal.Signals) -> None:
+    """Busy for too long: what preempts a machine takes it away 30 seconds later."""
+    Console().show_cursor()
+    _fail(75, f"stopped by {number.name} in the middle; the same command goes on after the last checkpoint")
+    os._exit(75)
 
 
 def _data(command: _Data) -> None:

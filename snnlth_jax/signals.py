@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
@@ -9,7 +10,7 @@ import jax
 
 from snnlth_jax import hosts
 
-__all__ = ["Stopped", "watch"]
+__all__ = ["Stopped", "answered_within", "watch"]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,3 +58,33 @@ def watch() -> Iterator[Callable[[int], signal.Signals | None]]:
             yield lambda point: noted[0] if noted else None
     finally:
         restore()
+
+
+@contextlib.contextmanager
+def answered_within(seconds: float, otherwise: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """While it lasts, and unless it ends within so many seconds of the first signal, calls `otherwise`.
+
+    From a thread of its own: a handler would have to wait until the main thread comes back to Python, from
+    compiling or from a long computation.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ends, told = socket.socketpair()
+    told.setblocking(False)  # as `set_wakeup_fd` wants it
+    done = threading.Event()
+
+    def wait() -> None:
+        with ends:
+            while number := ends.recv(1):
+                if number[0] in SIGNALS and not done.wait(seconds):
+                    otherwise(signal.Signals(number[0]))
+
+    threading.Thread(target=wait, daemon=True).start()
+    before = signal.set_wakeup_fd(told.fileno())
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        told.close()

@@ -7,22 +7,25 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs, training
+from snnlth_jax import checkpoints, configs, signals, training
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_bird, imp
-from snnlth_jax.signals import Stopped, watch
+from snnlth_jax.signals import Stopped
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
 EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
 
 
 def test_the_first_signal_is_noted_and_the_second_is_as_ever():
-    with watch() as asked:
+    with signals.watch() as asked:
         assert asked(1) is None
         signal.raise_signal(signal.SIGINT)
         assert asked(2) == signal.SIGINT
@@ -113,6 +116,47 @@ def finish(workdir):
 
 def number_of_epochs(run):
     return run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0
+
+
+def test_a_signal_is_answered_in_time_whatever_is_computed():
+    """A handler of Python's waits for the end of the loop, and so cannot say that it takes too long."""
+    loop = jax.jit(lambda n: jax.lax.fori_loop(0, n, lambda i, x: jnp.cos(x), jnp.ones(1000)).sum())
+
+    def seconds(n):
+        begun = time.monotonic()
+        loop(n).block_until_ready()
+        return time.monotonic() - begun
+
+    seconds(1)
+    two_seconds, answers = int(2 / seconds(20_000) * 20_000), []
+    with signals.watch() as asked, signals.answered_within(0.1, answers.append):
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert seconds(two_seconds) > 0.5
+        assert asked(1) == signal.SIGTERM
+    assert answers == [signal.SIGTERM]
+
+
+def test_a_signal_that_is_answered_is_left_at_that():
+    answers = []
+    with signals.watch(), signals.answered_within(0.2, answers.append):
+        signal.raise_signal(signal.SIGTERM)
+    time.sleep(0.4)
+    assert not answers
+
+
+def test_a_search_stopped_while_it_compiles_ends_in_time(tmp_path):
+    """With status 75, as if there had been time for a checkpoint; there is nothing to lose yet."""
+    command = [*COMMAND, "--workdir", str(tmp_path)]
+    patient = f"import sys; from snnlth_jax import cli; cli.PATIENCE = 0.1; sys.exit(cli.main({command}))"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-u", "-c", patient], **pipes)
+    assert any("compiling" in line for line in process.stdout)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert err.splitlines()[-1] == (
+        "snnlth: error: stopped by SIGTERM in the middle; the same command goes on after the last checkpoint"
+    )
 
 
 def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
