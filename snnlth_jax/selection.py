@@ -43,7 +43,7 @@ def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: ja
     highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
 
     def number(condition, *trees):
-        return sum(jnp.sum(condition(*leaves), dtype=jnp.uint32) for leaves in zip(*trees, strict=True))
+        return sum(_count(condition(*leaves)) for leaves in zip(*trees, strict=True))
 
     threshold = _smallest(
         lambda t: number(lambda key: key <= t, keys) >= removals,
@@ -69,6 +69,14 @@ def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: ja
         m & (key >= threshold) & ((key != threshold) | (at >= position))
         for m, key, at in zip(alive, keys, positions, strict=True)
     ]
+
+
+def _count(condition: jax.Array) -> jax.Array:
+    """How many hold, in two sums, since XLA's CPU backend vectorises the first and not one over all."""
+    ones = condition.ravel().astype(jnp.uint32)
+    if ones.size % 8 == 0:
+        ones = jax.lax.optimization_barrier(ones.reshape(8, -1).sum(0, dtype=jnp.uint32))
+    return ones.sum(dtype=jnp.uint32)
 
 
 def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
