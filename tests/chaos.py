@@ -58,6 +58,11 @@ def epochs(told: list[dict]) -> int:
     return sum(event["event"] == "epoch" for event in told)
 
 
+def finished(workdir: Path) -> bool:
+    result = checkpoints.read_json(checkpoints.paths(workdir).result)
+    return result is not None and result["finished"]
+
+
 def last_arrays(run: checkpoints.Paths) -> dict[str, bytes]:
     with ocp.StandardCheckpointer() as reader:
         arrays = reader.restore(damage.newest(Path(run.checkpoints)) / "arrays")
@@ -86,7 +91,7 @@ def disturb(kind: str, process: subprocess.Popen, workdir: Path, ways: Iterator[
         process.communicate()
     tally[f"status {process.returncode}"] += 1
     there = [path for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
-    if kind == "damage" and len(there) > 1:
+    if kind == "damage" and len(there) > 1 and not finished(workdir):
         way = next(ways)
         damage.WAYS[way](damage.newest(workdir / "checkpoints"))
         tally[f"damaged: {way}"] += 1
@@ -118,7 +123,7 @@ def survive(
             lost = before - epochs(after[: starts[-1]])
             tally["most epochs lost"] = max(tally["most epochs lost"], lost)
             tally["resumed"] += before > 0
-        if process.returncode == 0 and json.loads(run.result.read_text())["finished"]:
+        if process.returncode == 0 and finished(workdir):
             return
 
 
