@@ -8,6 +8,7 @@ results are the same up to the order of summation.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -18,7 +19,8 @@ __all__ = ["conv"]
 
 # how flax and the layouts of this package have it: images N H W C, kernels H W I O
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_TINY = 2
+_TINY = 2  # pixels in a row of an image that is convolved as a matrix product
+_CACHE = 12 * 2**20  # bytes of patches at a time
 
 
 def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], padding: Any, **options: Any):
@@ -40,15 +42,7 @@ def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], paddi
     if own := tuple(_varying(x) - _varying(kernel)):
         # in shard_map, a copy of each device's own, since all ways below must have gradients of one type
         kernel = lax.pcast(kernel, own, to="varying")
-    size, stride = kernel.shape[0], window_strides[0]
-    if stride == 1 and (size == 1 or max(x.shape[1:3]) > _TINY):
-        return _conv(x, kernel)
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_as_matrix_product, stride=stride),
-        default=functools.partial(_plain, stride=stride),
-    )
+    return _conv(x, kernel, window_strides[0])
 
 
 def _varying(x: jax.Array) -> frozenset[str]:
@@ -62,8 +56,38 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
 
 
-def _as_matrix_product(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    return jnp.tensordot(_patches(x, kernel.shape[0], stride), kernel.reshape(-1, kernel.shape[-1]), 1)
+# --- on a CPU
+
+
+def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
+        return _plain(x, kernel, stride)
+    return jnp.tensordot(_patches(x, len(kernel), stride), kernel.reshape(-1, kernel.shape[-1]), 1)
+
+
+def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    if stride == 1:
+        return _cpu(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride)
+    return jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)[0]
+
+
+def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    """Patches times gradient, some images at a time, so that their patches stay in the cache."""
+    inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
+    per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
+    chunk = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * per_image <= _CACHE))
+
+    total = jnp.zeros_like(kernel, jnp.promote_types(kernel.dtype, jnp.float32)).reshape(outputs, inputs)
+
+    def add(total, images):
+        x, grad = images
+        patches = _patches(x, len(kernel), stride).reshape(-1, inputs)
+        grad = grad.reshape(-1, outputs)
+        return total + jnp.tensordot(grad, patches, (0, 0), preferred_element_type=total.dtype), None
+
+    chunks = tuple(a.reshape(-1, chunk, *a.shape[1:]) for a in (x, grad))
+    total = lax.scan(add, total, chunks)[0] if chunk < len(x) else add(total, (x, grad))[0]
+    return total.T.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
@@ -78,23 +102,25 @@ def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
     return jnp.concatenate(windows, axis=-1)
 
 
-@jax.custom_vjp
-def _conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _plain(x, kernel)
+# --- with its gradients
 
 
-def _forward(x: jax.Array, kernel: jax.Array):
-    return _plain(x, kernel), (x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    elsewhere = functools.partial(_plain, stride=stride)
+    return lax.platform_dependent(x, kernel, cpu=functools.partial(_cpu, stride=stride), default=elsewhere)
 
 
-def _backward(residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
+def _forward(x: jax.Array, kernel: jax.Array, stride: int):
+    return _conv(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
     def on_cpu(x, kernel, grad):
-        patches = _patches(x, kernel.shape[0])
-        grad_kernel = jnp.tensordot(patches, grad, ((0, 1, 2), (0, 1, 2))).reshape(kernel.shape)
-        return _plain(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3)), grad_kernel
+        return _cpu_grad_x(x, kernel, stride, grad), _cpu_grad_kernel(x, kernel, stride, grad)
 
     def elsewhere(x, kernel, grad):
-        return jax.vjp(_plain, x, kernel)[1](grad)
+        return jax.vjp(functools.partial(_plain, stride=stride), x, kernel)[1](grad)
 
     return lax.platform_dependent(*residuals, grad, cpu=on_cpu, default=elsewhere)
 
