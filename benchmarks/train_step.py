@@ -5,9 +5,9 @@
 PYTHON is the interpreter of an environment with torch and spikingjelly, which are kept out of this one;
 without it ours runs alone. Both start from the same weights and train on the same batch: forward, loss,
 backward, SGD with momentum and weight decay. The losses of the first and of the third step are shown; the
-first of `authors` has to be ours to a hundredth: a spike more or less by rounding grows from layer to layer (the
-golden tests compare in double precision). The matrix rate is that of square matrix products measured here, in
-the same precision. With --name the rows go to benchmarks/results/NAME.json, with machine, versions, command.
+first of `authors` has to be ours to a hundredth: a spike more or less by rounding grows from layer to layer
+(the golden tests compare in double precision). The matrix rate is that of square matrix products measured
+here, in the same precision. With --name the rows go to benchmarks/results/NAME.json, with machine, versions, command.
 """
 
 import argparse
