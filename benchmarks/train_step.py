@@ -7,7 +7,7 @@ without it ours runs alone. Both start from the same weights and train on the sa
 backward, SGD with momentum and weight decay. The losses of the first and of the third step are shown; the
 first of `authors` has to be ours to a hundredth: a spike more or less by rounding grows from layer to layer
 (the golden tests compare in double precision). The matrix rate is that of square matrix products measured
-here, in the same precision. With --name the rows go to benchmarks/results/NAME.json, with machine, versions, command.
+here, in the same precision. With --name the rows go to benchmarks/results/NAME.json.
 """
 
 import argparse
