@@ -2,7 +2,7 @@
 
     python benchmarks/resume.py [--data-dir DIR] [FLAG...]
 
-Flags are those of `snnlth imp`, by default VGG16 on CIFAR-10 at T = 5 with a few steps an epoch. Runs the
+Flags are those of `snnlth imp`, by default VGG16 on CIFAR-10 at T = 5 with one step an epoch. Runs the
 search in processes of their own, without and with a compilation cache: from nothing, and again in the same
 directory. Prints the seconds from the start of each process to its first training step done, how long
 training stood still for a checkpoint, and how long that took to be written.
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-FLAGS = ["--dataset", "cifar10", "--train-examples", "512", "--test-examples", "128", "--rewind-epoch", "1"]
+FLAGS = ["--dataset", "cifar10", "--train-examples", "128", "--test-examples", "32", "--rewind-epoch", "1"]
 EPOCHS = 3
 STEPS = 391  # of an epoch of CIFAR-10 at batch 128
 
