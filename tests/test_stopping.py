@@ -24,6 +24,14 @@ IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch
 EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
 
 
+@pytest.fixture(autouse=True)
+def handlers():
+    """As in a program that begins; asyncio leaves one of its own behind where a test broke it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_the_first_signal_is_noted_and_the_second_is_as_ever():
     with signals.watch() as asked:
         assert asked(1) is None
