@@ -1,5 +1,6 @@
 """The directory of a run: paths, configuration, checkpoints. No other file spells a path of it."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -81,22 +82,14 @@ def claim(run: Paths, identity: dict[str, Any], override: bool = False) -> str:
       What differs from the configuration there, as one line: empty unless `override`.
 
     Raises:
-      InputError: it cannot be written, or holds a run with another configuration (with the difference).
+      InputError: it cannot be written, or holds a run with another configuration (with the difference), or
+        one that cannot go on with this one; or the hosts differ.
+      StorageError: there is no room.
     """
-    root = run.config.parent
+    if not hosts.agree(json.dumps(identity)):
+        raise InputError("--distributed: the hosts have different configurations; allowed: the same command")
     hosts.on_first(lambda: _make(run, identity))
-    if not run.config.exists():
-        raise InputError(f"--workdir {root}: not seen by this host; allowed: one that all hosts share")
-    there = read_json(run.config)
-    if there is None:
-        raise InputError(f"--workdir {root}: its config.json is damaged; allowed: another directory")
-    changed = configs.difference(there, json.loads(json.dumps(identity)))
-    if changed and not override:
-        raise InputError(
-            f"--workdir {root}: holds a run with another configuration: {changed}; allowed: that one, "
-            "another directory, or --override to go on with this one"
-        )
-    return changed
+    return hosts.together(lambda: _compare(run, identity, override))
 
 
 def _make(run: Paths, identity: dict[str, Any]) -> None:
@@ -111,8 +104,42 @@ def _make(run: Paths, identity: dict[str, Any]) -> None:
             )
         root.mkdir(parents=True, exist_ok=True)
         write_json(run.config, identity)
+    except InputError:
+        raise
     except OSError as error:
-        raise InputError(f"--workdir {root}: {error}") from error
+        raise _storage_error(run, error) from error
+    except Exception as error:
+        if "://" not in str(root):
+            raise
+        # a bucket, without the package for it or the right to write
+        raise InputError(f"--workdir {root}: {type(error).__name__}: {str(error)[:300]}") from error
+
+
+def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
+    root = run.config.parent
+    if not run.config.exists():
+        raise InputError(f"--workdir {root}: not seen by this host; allowed: one that all hosts share")
+    there = read_json(run.config)
+    if there is None or (run.checkpoints.exists() and not run.checkpoints.is_dir()):
+        damaged = "config.json" if there is None else "checkpoints"
+        raise InputError(f"--workdir {root}: its {damaged} is damaged; allowed: another directory")
+    now = json.loads(json.dumps(identity))
+    changed = configs.difference(there, now)
+    if changed and not override:
+        raise InputError(
+            f"--workdir {root}: holds a run with another configuration: {changed}; allowed: that one, "
+            "another directory, or --override to go on with this one"
+        )
+    if fixed := configs.fixed(there, now):
+        raise InputError(f"--override: {fixed}; allowed: to change --{', --'.join(configs.OVERRIDABLE)}")
+    return changed
+
+
+def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
+    """What cannot be written at all is bad input; a disk can have room again."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return StorageError(f"--workdir {run.config.parent}: {error.strerror}")
+    return InputError(f"--workdir {run.config.parent}: {error}")
 
 
 @contextmanager
@@ -133,7 +160,7 @@ def hold(run: Paths) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(f"--workdir {root}: another process is at it; allowed: another one") from None
         except OSError as error:
-            raise InputError(f"--workdir {root}: {error}") from error
+            raise _storage_error(run, error) from error
 
     with ExitStack() as held:
         if "://" not in str(root):
@@ -174,13 +201,15 @@ def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progre
     """
     text = json.dumps(progress)  # written in the background, while the search goes on
     sums = {"arrays": int(_checksum(arrays)), "progress": hashlib.sha256(text.encode()).hexdigest()}
-    checkpoints.save(
+    saved = checkpoints.save(
         number,
         args=ocp.args.Composite(
             arrays=ocp.args.StandardSave(arrays),
             progress=ocp.args.JsonSave({"progress": text, "checksums": sums}),
         ),
     )
+    if not saved:
+        raise RuntimeError(f"Orbax did not save checkpoint {number}")
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
@@ -194,10 +223,12 @@ def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, d
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     damaged = []
     for number in sorted(checkpoints.all_steps(), reverse=True):
-        try:
-            restored, failure = _restore(checkpoints, number, template), "on another host"
-        except Exception as error:  # damaged files fail in orbax, tensorstore, zstd or json
-            restored, failure = None, type(error).__name__
+        for _ in range(2):  # a file system may fail once
+            try:
+                restored, failure = _restore(checkpoints, number, template), "on another host"
+                break
+            except Exception as error:  # damaged files fail in orbax, tensorstore, zstd or json
+                restored, failure = None, type(error).__name__
         if not hosts.everywhere(restored is not None):
             log.warning("checkpoint %d cannot be read (%s), trying an older one", number, failure)
             damaged.append(number)
@@ -250,10 +281,10 @@ def _checksum(tree: PyTree) -> jax.Array:
 
 
 def read_json(path: epath.Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file, or something else in it."""
+    """The object in a JSON file; None where there is none that can be read."""
     try:
         value = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -264,12 +295,14 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 
 def write_bits(path: epath.Path, bits: np.ndarray) -> None:
-    """A vector of uint8 as a file, there whole or not at all."""
+    """A vector of uint8 as a file, there whole or not at all, and eight bytes of checksum."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.replace(path, bits.tobytes())
+    content = bits.tobytes()
+    files.replace(path, content + hashlib.sha256(content).digest()[:8])
 
 
-def read_bits(path: epath.Path, size: int) -> np.ndarray | None:
-    """What `write_bits` wrote; None where there is no such file, or one of another size."""
-    content = path.read_bytes() if path.exists() else b""
-    return np.frombuffer(content, np.uint8) if len(content) == size else None
+def read_bits(path: epath.Path) -> np.ndarray | None:
+    """What `write_bits` wrote; None where there is no such file, or a damaged one."""
+    whole = path.read_bytes() if path.exists() else b""
+    content, checksum = whole[:-8], whole[-8:]
+    return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None

@@ -93,14 +93,20 @@ def _search(config: configs.TrainConfig) -> None:
         configs.TransferConfig: transfer,
         configs.ProbeConfig: early_time,
     }
+    signal.signal(signal.SIGTERM, _stop)  # until the search watches for it, and after
     if config.distributed:
         hosts.connect()
-    resolved, search = configs.resolve(config), modules[type(config)].search
+    search = modules[type(config)].search
+    resolved = hosts.together(lambda: configs.resolve(config))
     with answered_within(PATIENCE, _give_up):
         if resolved.seeds:
             replicates.run(search, resolved)
         else:
             search(resolved, configs.load_dataset(resolved))
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped(signal.Signals(number).name)
 
 
 def _give_up(number: signal.Signals) -> None:
@@ -176,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StorageError as error:
         return _fail(74, f"{error}; what is checkpointed stays good, the same command goes on from there")
     except Stopped as signal:
-        return _fail(75, f"stopped by {signal}, with a checkpoint; the same command goes on")
+        return _fail(75, f"stopped by {signal}; the same command goes on")
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command goes on after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down

@@ -14,6 +14,7 @@ from etils import epath
 from snnlth_jax import data, validation
 
 __all__ = [
+    "OVERRIDABLE",
     "EbConfig",
     "ImpConfig",
     "OneShotConfig",
@@ -24,6 +25,7 @@ __all__ = [
     "default_rewind_epoch",
     "difference",
     "digest",
+    "fixed",
     "identity",
     "load_dataset",
     "method_name",
@@ -125,7 +127,8 @@ class TrainConfig:
     dry_run: bool = False
     """Show the trainings, their FLOPs, memory and hours (by 20 steps on these devices), and write nothing"""
     override: bool = False
-    """Go on in a directory that holds a run with another configuration, from where that one is"""
+    """Go on in a directory that holds a run with another configuration, from where that one is: another
+    learning rate, more rounds ... (the refusal lists what may be another)"""
     distributed: bool = False
     """Several hosts: connect the processes that run this command, one on each. Cloud TPU, Slurm, Open MPI and
     Kubernetes are recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"""
@@ -375,6 +378,34 @@ def identity(config: Resolved, dataset: data.Dataset) -> dict[str, Any]:
 def digest(identity: dict[str, Any]) -> str:
     """A short hash of `identity`."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+# What may change in the middle of a run: it alters no shape, no data and no count of epochs that are behind.
+OVERRIDABLE = (
+    "learning-rate",
+    "schedule",
+    "momentum",
+    "weight-decay",
+    "augment",
+    "eval-every",
+    "rounds",
+    "prune-fraction",
+    "scope",
+    "bn-on-rewind",
+    "rewinding",
+    "final-rounds",
+    "controls",
+)
+
+
+def fixed(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two identities and cannot change on the way, as one line.
+
+    >>> fixed({"epochs": 15, "learning_rate": 0.1}, {"epochs": 20, "learning_rate": 0.2})
+    '--epochs 15 there, 20 now'
+    """
+    free = [name.replace("-", "_") for name in OVERRIDABLE]
+    return difference(*({k: v for k, v in fields.items() if k not in free} for fields in (there, now)))
 
 
 def difference(there: dict[str, Any], now: dict[str, Any]) -> str:

@@ -262,7 +262,9 @@ def _writable(what: str, directory: str, remedy: str) -> Finding:
     if "://" in directory:
         return Finding("ok", f"{what}: a bucket, not checked")
     try:
-        with tempfile.TemporaryFile(dir=_nearest(directory)):
+        if not (nearest := _nearest(directory)).is_dir():
+            raise NotADirectoryError(f"{nearest} is not a directory")
+        with tempfile.TemporaryFile(dir=nearest):
             return Finding("ok", what)
     except OSError as error:
         return Finding("error", f"{what}: cannot be written, {error.strerror or error}", remedy)

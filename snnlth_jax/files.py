@@ -1,8 +1,13 @@
 """A file replaced in one go: a reader finds the old content or the new, also after a full disk or a kill."""
 
+import contextlib
+import io
+import os
+from typing import IO, Any
+
 from etils import epath
 
-__all__ = ["replace"]
+__all__ = ["replace", "sync"]
 
 
 def replace(path: epath.Path, content: bytes) -> None:
@@ -17,8 +22,17 @@ def replace(path: epath.Path, content: bytes) -> None:
     """
     partial = path.parent / f".{path.name}.partial"
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            file.write(content)
+            sync(file)
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sync(file: IO[Any]) -> None:
+    """Have what was written to an open file on the disk, if it is a local one."""
+    file.flush()
+    with contextlib.suppress(io.UnsupportedOperation, AttributeError):
+        os.fsync(file.fileno())

@@ -4,16 +4,28 @@ They compute in step, so whatever decides what is computed next must be the same
 them knows (its clock, a signal, a file just written) goes through here. With one process nothing happens.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, StorageError
 
-__all__ = ["connect", "devices", "everywhere", "is_first", "of_first", "on_first", "preemption"]
+__all__ = [
+    "agree",
+    "connect",
+    "devices",
+    "everywhere",
+    "is_first",
+    "of_first",
+    "on_first",
+    "preemption",
+    "together",
+]
 
 _LONGEST_MESSAGE = 500
 
@@ -67,11 +79,35 @@ def everywhere(condition: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
 
 
+def together(action: Callable[[], Any]) -> Any:
+    """Do it on all and give what it gives; what is refused on one is refused on all.
+
+    Raises:
+      InputError, StorageError: what it raised here, or that it did on another host.
+    """
+    result, failure = None, None
+    try:
+        result = action()
+    except (InputError, StorageError) as error:
+        failure = error
+    if everywhere(failure is None):
+        return result
+    raise failure or InputError("refused on another host, which says why")
+
+
+def agree(text: str) -> bool:
+    """Whether all have the same text."""
+    if jax.process_count() == 1:
+        return True
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    return everywhere(np.array_equal(multihost_utils.broadcast_one_to_all(digest), digest))
+
+
 def on_first(action: Callable[[], None]) -> None:
     """Do it on process 0 while the others wait, so that they find it done.
 
     Raises:
-      InputError, OSError: what it raised, on all.
+      InputError, StorageError, OSError: what it raised, on all; of anything else a RuntimeError elsewhere.
     """
     if jax.process_count() == 1:
         return action()
@@ -79,17 +115,19 @@ def on_first(action: Callable[[], None]) -> None:
     if is_first():
         try:
             action()
-        except (InputError, OSError) as error:
+        except Exception as error:  # the others must not wait for it
             failure = error
-    kind = b"i" if isinstance(failure, InputError) else b"o" if failure else b""
+    kinds = (InputError, StorageError, OSError, Exception)
     message = np.zeros(_LONGEST_MESSAGE, np.uint8)
-    encoded = (kind + str(failure).encode() if failure else b"")[:_LONGEST_MESSAGE]
-    message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+    if failure:
+        kind = next(i for i, kind in enumerate(kinds) if isinstance(failure, kind))
+        encoded = (f"{kind}{failure}".encode())[:_LONGEST_MESSAGE]
+        message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
     text = multihost_utils.broadcast_one_to_all(message).tobytes().rstrip(b"\0").decode(errors="replace")
     if failure:
         raise failure
     if text:
-        raise {"i": InputError, "o": OSError}[text[0]](text[1:])
+        raise (*kinds[:3], RuntimeError)[int(text[0])](text[1:])
     return None
 
 

@@ -3,6 +3,7 @@
 On a terminal there is a progress bar, elsewhere a plain line per epoch.
 """
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -62,18 +63,30 @@ class Recorder:
         """Bytes recorded so far, for `truncate`."""
         return self._path.stat().length if self._path.exists() else 0
 
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The lines of an event so far; one that was cut off is none."""
+        lines = []
+        for line in self._path.read_text().splitlines() if self._path.exists() else []:
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(line))
+        return [line for line in lines if line["event"] == event]
+
     def write(self, event: str, **fields: Any) -> None:
         """One line of metrics.jsonl."""
         if self._active:
             with self._path.open("a") as file:
                 file.write(json.dumps({"event": event, **fields}) + "\n")
+                files.sync(file)
 
     # --- for people
 
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._active:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            try:
+                self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            except (OSError, SystemExit):  # nobody reads any more; the search goes on
+                self._console.quiet = True
 
     def resume(self, epochs: int) -> None:
         """So many epochs were done by earlier processes."""

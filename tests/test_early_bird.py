@@ -105,7 +105,7 @@ def searched(tmp_path_factory):
 def brute_force(run, queue, tau, criterion="hamming"):
     """The matrix of distances from the masks on disk, and the epoch at which the rule holds first."""
     kept = [
-        set(np.flatnonzero(np.unpackbits(np.frombuffer(path.read_bytes(), np.uint8))))
+        set(np.flatnonzero(np.unpackbits(checkpoints.read_bits(path))))
         for path in sorted(run.masks.iterdir(), key=lambda path: path.name)
     ]
     total = masks.count(tickets.load(run.ticket(1)).masks)[1]
@@ -141,8 +141,8 @@ def test_the_ticket_is_the_last_mask_on_the_initial_weights(searched):
     ticket = tickets.load(run.ticket(1))
     for kept, total in masks.by_layer(ticket.masks).values():
         assert kept == total - 6 * total // 10
-    newest = run.mask(result["early_bird"]["epoch"]).read_bytes()
-    assert early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)).tobytes() == newest
+    newest = checkpoints.read_bits(run.mask(result["early_bird"]["epoch"]))
+    np.testing.assert_array_equal(early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)), newest)
     chex.assert_trees_all_equal(ticket.params, small.initial_params(width=0.2))
     (row,) = result["tickets"]
     assert row["epochs"] == EB.epochs
@@ -168,8 +168,8 @@ def test_it_never_fires_with_a_tau_of_0_and_says_so(tmp_path):
     assert "never fired in 3 epochs" in text
     assert len(list(run.masks.iterdir())) == 4  # before each epoch, and after the last
     ticket = tickets.load(run.ticket(1))
-    newest = early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)).tobytes()
-    assert newest == run.mask(3).read_bytes()
+    newest = early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks))
+    np.testing.assert_array_equal(checkpoints.read_bits(run.mask(3)), newest)
     # late rewinding: not the initial weights, those after one epoch
     assert [row["epochs"] for row in result["tickets"]] == [2]
     same = jax.tree.map(np.array_equal, ticket.params, small.initial_params(width=0.2))
@@ -239,3 +239,26 @@ def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, t
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # of one epoch, the last
     assert small.lines(checkpoints.paths(tmp_path))[-1]["epoch"] == fired
     assert "test_accuracy" in small.lines(checkpoints.paths(tmp_path))[-1]
+
+
+def test_a_damaged_mask_file_is_said_and_not_believed(tmp_path):
+    """Distances to it are unknown from the resumption on; what decides is in the checkpoint."""
+    flags = {"epochs": 6, "queue": 2, "tau": 0.0}
+    save, count = checkpoints.save, iter(range(100))
+
+    def cut_off(*args):
+        if next(count) == 4:
+            raise small.Interrupted
+        save(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save", cut_off)
+        with pytest.raises(small.Interrupted):
+            small.run(early_bird, EB, tmp_path, **flags)
+    file = checkpoints.paths(tmp_path).mask(0)
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+    _, run, text = small.run(early_bird, EB, tmp_path, **flags)
+    assert f"{file}: missing or damaged" in text
+    last = small.lines(run, "mask")[-1]
+    assert last["hamming"][0] is None
+    assert None not in last["hamming"][1:]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import damage
+import orbax.checkpoint as ocp
 import pytest
 import small
 
@@ -73,6 +74,48 @@ def test_with_no_good_checkpoint_nothing_is_made_up_or_lost(stopped, tmp_path):
     with pytest.raises(InputError, match=r"none of the checkpoints \[.*\] can be read"):
         small.run(imp, CONFIG, tmp_path / "run")
     assert contents(tmp_path / "run") == before
+
+
+LOST = {
+    "checkpoints": ("its checkpoints are gone", lambda run: shutil.rmtree(run.checkpoints)),
+    "metrics": ("lines of its metrics.jsonl are gone", lambda run: run.metrics.unlink()),
+    "some metrics": (
+        "lines of its metrics.jsonl are gone",
+        lambda run: run.metrics.write_text("".join(run.metrics.read_text().splitlines(True)[:2])),
+    ),
+    "config": ("its config.json is damaged", lambda run: run.config.write_text("")),
+    "directory": (
+        "its checkpoints is damaged",
+        lambda run: (shutil.rmtree(run.checkpoints), run.checkpoints.write_text("")),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_files_that_are_gone_are_missed(what, stopped, tmp_path):
+    """It does not begin anew over what is left."""
+    message, lose = LOST[what]
+    shutil.copytree(stopped, tmp_path / "run")
+    lose(checkpoints.paths(tmp_path / "run"))
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        small.run(imp, CONFIG, tmp_path / "run")
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_file_system_that_fails_once_is_asked_again(stopped, undisturbed, tmp_path, monkeypatch, caplog):
+    shutil.copytree(stopped, tmp_path / "run")
+    restore, failures = ocp.CheckpointManager.restore, iter([OSError("stale file handle")])
+
+    def once(*args, **kwargs):
+        for failure in failures:
+            raise failure
+        return restore(*args, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", once)
+    _, run, _ = small.run(imp, CONFIG, tmp_path / "run")
+    assert "cannot be read" not in caplog.text
+    small.same_outcome(run, undisturbed)
 
 
 def test_a_checkpoint_that_was_never_finished_does_not_count(stopped, undisturbed, tmp_path, caplog):

@@ -119,8 +119,8 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     assert result["finished"]
     assert result["config"]["learning_rate"] == 0.05
     assert checkpoints.read_json(run.config)["learning_rate"] == 0.05
-    (override,) = small.lines(run, "override")
-    assert "--learning-rate 0.1 there, 0.05 now" in override["changed"]
+    assert small.lines(run, "override")[0]["changed"] == "--learning-rate 0.1 there, 0.05 now"
+    assert result["overrides"] == ["--learning-rate 0.1 there, 0.05 now"]
     rates = [(line["round"], line["learning_rate"]) for line in small.lines(run)]
     assert rates[0] == (0, 0.1)
     assert max(rate for number, rate in rates if number == 1) <= 0.05
@@ -130,12 +130,36 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
         small.run(imp, OVERRIDDEN, tmp_path / "run")
 
 
-def test_override_with_other_trainings_behind_is_refused(stopped, tmp_path):
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 9}, {"rewind_epoch": 2}, {"batch_size": 24}, {"optimizer": "adam"}, {"width": 0.2}]
+)
+def test_what_cannot_change_on_the_way_is_refused(changes, stopped):
+    with pytest.raises(InputError, match=r"--override: --.*; allowed: to change --learning-rate"):
+        small.run(imp, OVERRIDDEN, stopped, override=True, **changes)
+
+
+def test_an_override_is_remembered_whatever_happens(stopped, tmp_path, monkeypatch):
+    """Killed right after it, and gone on without the flag."""
     shutil.copytree(stopped, tmp_path / "run")
-    probing = {"num_timesteps": 3, "early_time": True}
-    with pytest.raises(InputError, match="--override: allowed: a configuration that begins with round 0"):
-        small.run(imp, OVERRIDDEN, tmp_path / "run", override=True, **probing)
-    assert checkpoints.read_json(checkpoints.paths(tmp_path / "run").config)["num_timesteps"] == 2
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3)  # after the checkpoint and the configuration
+        with pytest.raises(small.Interrupted):
+            small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05, override=True)
+    result, run, _ = small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05)
+    assert len(result["overrides"]) == len(small.lines(run, "override")) == 1
+
+
+def test_two_that_begin_at_once_do_not_mix(tmp_path, monkeypatch):
+    """One writes its configuration after the other looked, and before that has the directory."""
+    hold = checkpoints.hold
+
+    def slow(run):
+        checkpoints.write_json(run.config, checkpoints.read_json(run.config) | {"learning_rate": 0.7})
+        return hold(run)
+
+    monkeypatch.setattr(checkpoints, "hold", slow)
+    with pytest.raises(InputError, match=r"--learning-rate 0\.7 there, 0\.1 now"):
+        small.run(imp, OVERRIDDEN, tmp_path / "run")
 
 
 def test_a_seed_that_stopped_half_way_goes_on(tmp_path, monkeypatch):

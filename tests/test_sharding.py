@@ -116,7 +116,7 @@ def test_a_run_goes_from_two_devices_to_one_and_says_so(tmp_path, monkeypatch):
         with pytest.raises(small.Interrupted):
             small.run(imp, config, tmp_path / "run", devices=2)
     result, run, text = small.run(imp, config, tmp_path / "run", devices=1)
-    assert "on 1 devices, not 2: from here on equal up to rounding" in text
+    assert "on 1 x cpu, not 2 x cpu: from here on equal up to rounding" in text
     _, undisturbed, _ = small.run(imp, config, tmp_path / "one")
     assert result["finished"]
     losses = [[line["train_loss"] for line in small.lines(paths)] for paths in (run, undisturbed)]

@@ -186,7 +186,7 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
         else:
             assert process.returncode == 75
             assert err.splitlines()[-1] == (
-                f"snnlth: error: stopped by {number.name}, with a checkpoint; the same command goes on"
+                f"snnlth: error: stopped by {number.name}; the same command goes on"
             )
         assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
     assert finish(tmp_path / "b") == 0

@@ -161,7 +161,9 @@ def _draw(
     recent = distances(newest, in_queue, total)
     for e in range(epoch - len(in_queue)):
         if e not in history:
-            history[e] = checkpoints.read_bits(paths.mask(e), newest.size)
+            history[e] = checkpoints.read_bits(paths.mask(e))
+            if history[e] is None:
+                session.recorder.say(f"{paths.mask(e)}: missing or damaged, its distances stay unknown")
     older = [history[e] for e in range(epoch - len(in_queue))]
     known = [distances(newest, [bits], total) if bits is not None else None for bits in older]
     fired = fires(recent[config.criterion], config.queue, config.tau)

@@ -102,6 +102,7 @@ def result(session: "Session") -> dict[str, Any]:
         "flops_per_image": session.networks.by_timestep,
         "early_time": session.progress["early_time"],
         "early_bird": session.progress["early_bird"],
+        "overrides": session.progress["overrides"],
         "train_compilations": len(compile_seconds),
         "compile_seconds": sum(compile_seconds.values()),
         **environment(),

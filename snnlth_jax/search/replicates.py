@@ -38,14 +38,16 @@ def run(
     # the seeds may become more; the data depend on the seed where they are capped
     identity |= {"seed": "one of --seeds", "dataset_fingerprint": None}
     if checkpoints.claim(paths, identity, config.override):
-        hosts.on_first(lambda: checkpoints.write_json(paths.config, identity))
+        with checkpoints.writing(paths):
+            hosts.on_first(lambda: checkpoints.write_json(paths.config, identity))
     results = []
     for seed in config.seeds:
         one = dataclasses.replace(config, seed=seed, seeds=(), workdir=f"{config.workdir}/seed{seed}")
         console.print(f"seed {seed}: {one.workdir}", markup=False, highlight=False)
         results.append(search(one, configs.load_dataset(one), console))
     together = summary(results)
-    hosts.on_first(lambda: checkpoints.write_json(paths.result, together))
+    with checkpoints.writing(paths):
+        hosts.on_first(lambda: checkpoints.write_json(paths.result, together))
     if together["tickets"]:
         console.print(mean_table(together))
     return together

@@ -80,7 +80,8 @@ class Session:
         self.progress: dict[str, Any] = {"phase": -1, "epochs_done": 0, "points": 0}
         self.progress |= {"epoch": 0, "step": 0, "step_seconds": 0.0, "over": False, "rows": [], "row": {}}
         self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
-        self.progress |= {"devices": devices.count if devices else 1, "phases": [*map(str, self.phases)]}
+        kind = f"{devices.count if devices else 1} x {jax.devices()[0].device_kind}"
+        self.progress |= {"devices": kind, "phases": [*map(str, self.phases)], "overrides": []}
         self._initial: dict[int, TrainState] = {}
         state = self.init_state()
         self.arrays: Arrays = {"state": state, "rewind": RewindPoint.of(state), "metrics": zero_metrics()}
@@ -118,13 +119,18 @@ class Session:
         copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
         return sharding.placed(copied, self.networks.devices)
 
-    def restore(self) -> None:
+    def restore(self, changed: str = "") -> None:
         """The arrays and the progress of the newest checkpoint, if there is one.
 
+        Args:
+          changed: what is another in the configuration than it was there.
+
         Raises:
-          InputError: none can be read, or they are of a search with other phases.
+          InputError: none can be read, or they are gone, or of a search with other phases.
         """
         restored = checkpoints.restore(self.manager, sharding.placed(self.arrays, self.networks.devices))
+        recorded = self.recorder.size()
+        hosts.together(lambda: self._nothing_lost(restored[1] if restored else None, recorded))
         if restored is not None:
             now = {name: self.progress[name] for name in ("devices", "phases")}
             self.arrays, self.progress = restored
@@ -134,34 +140,60 @@ class Session:
                 raise InputError(f"--override: allowed: a configuration that begins with {behind}, as there")
             self.progress |= now
             if there != now["devices"]:
-                self.recorder.say(
-                    f"on {now['devices']} devices, not {there}: from here on equal up to rounding"
-                )
+                self.recorder.say(f"on {now['devices']}, not {there}: from here on equal up to rounding")
             phase, step = self.phases[self.progress["phase"]], self.progress["step"]
             within = f", step {step} of the next" if step else ""
             self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}{within}")
         self.recorder.truncate(self.progress.get("metrics_bytes", 0))
         self.recorder.resume(self.progress["epochs_done"])
-        self.recorder.write("start", time=time.time(), resumed=restored is not None, **environment())
+        every = self.config.checkpoint_every
+        started = {"time": time.time(), "resumed": restored is not None, "checkpoint_every": every}
+        self.recorder.write("start", **started, **environment())
+        if changed:
+            self.recorder.say(f"--override: {changed}")
+            self.recorder.write("override", changed=changed)
+            self.progress["overrides"] = [*self.progress["overrides"], changed]
+            if restored is not None:
+                self._checkpoint(self.arrays)
+                self.manager.wait_until_finished()
+            hosts.on_first(lambda: checkpoints.write_json(self.paths.config, self.identity))
+
+    def _nothing_lost(self, progress: dict[str, Any] | None, recorded: int) -> None:
+        """An InputError where files are gone that there must have been: better than to begin anew over it."""
+        root, starts = self.paths.config.parent, self.recorder.told("start")
+        longest = max((start["checkpoint_every"] for start in starts), default=0)
+        result = checkpoints.read_json(self.paths.result) or {}
+        trained = any(result.get(part) for part in ("rounds", "tickets", "controls"))
+        if progress is None and (trained or len(self.recorder.told("epoch")) > longest):
+            lost = "its checkpoints are gone"
+        elif hosts.is_first() and progress and recorded < progress["metrics_bytes"]:
+            lost = "lines of its metrics.jsonl are gone"
+        else:
+            return
+        raise InputError(f"--workdir {root}: {lost}; allowed: with them, or another directory")
 
     def _checkpoint(self, arrays: Arrays) -> None:
-        self._asked_to_stop()
+        self._next_point()
         self.progress["metrics_bytes"] = self.recorder.size()
-        everywhere = sharding.placed(arrays, self.networks.devices)
-        checkpoints.save(self.manager, self.progress["points"], everywhere, self.progress)
+        placed = sharding.placed(arrays, self.networks.devices)
+        checkpoints.save(self.manager, self.progress["points"], placed, self.progress)
         self._last_checkpoint = time.monotonic()
 
-    def _asked_to_stop(self) -> Any:
-        """The signal, or None. Each time is a point that several hosts may agree on to stop at.
+    def _next_point(self) -> Any:
+        """Whether to stop, and by what signal: each time at a new point, that several hosts may agree on.
 
         A checkpoint is numbered by one, because Orbax asks them about its number too.
         """
         self.progress["points"] += 1
         return self.asked(self.progress["points"])
 
+    def _overdue(self) -> bool:
+        since = hosts.of_first(time.monotonic() - self._last_checkpoint)
+        return since > 60 * self.config.checkpoint_minutes
+
     def _stop_if_asked(self) -> None:
         """Only where a checkpoint was just written."""
-        if signal := self._asked_to_stop():
+        if signal := self._next_point():
             raise Stopped(signal.name)
 
     # --- phases
@@ -216,9 +248,7 @@ class Session:
                 int(metrics.correct) / seen,
                 seen / seconds,
             )
-            since = hosts.of_first(time.monotonic() - self._last_checkpoint)
-            overdue = since > 60 * config.checkpoint_minutes and steps < program.steps_per_epoch
-            if self._asked_to_stop() or overdue:
+            if self._next_point() or (self._overdue() and steps < program.steps_per_epoch):
                 progress.update({"step": steps, "step_seconds": seconds})
                 self._checkpoint(self.arrays | {"state": state, "metrics": metrics})
                 self._stop_if_asked()
@@ -243,7 +273,8 @@ class Session:
                 progress.update({"epoch": epoch.number, "step": 0, "over": over})
                 progress["epochs_done"] = before + epoch.number
                 yield epoch.number
-                if epoch.number % config.checkpoint_every == 0 or over or self._asked_to_stop():
+                due = epoch.number % config.checkpoint_every == 0 or over or self._overdue()
+                if due or self._next_point():
                     self._checkpoint(self.arrays)
                     self._stop_if_asked()
                 if over:
@@ -343,30 +374,32 @@ def run(
         tables.print_plan(planned, console)
         return planned
     paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
-    changed = checkpoints.claim(paths, identity, config.override)
-    result = checkpoints.read_json(paths.result)
-    if result is not None and result.get("finished") and not changed:
-        console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
-    else:
-        with (
-            checkpoints.hold(paths),
-            checkpoints.writing(paths),
-            watch() as asked_to_stop,
-            Recorder(paths.metrics, console) as recorder,
-            checkpoints.manager(paths) as manager,
-        ):
-            session = Session(config, dataset, phases, identity, paths, recorder, manager, asked_to_stop)
-            session.arrays |= more_arrays(session.arrays["state"])
-            session.restore()
-            if changed:
-                hosts.on_first(lambda: checkpoints.write_json(paths.config, identity))
-                recorder.say(f"--override: {changed}")
-                recorder.write("override", changed=changed)
-            for phase, new in session.remaining():
-                trainers[phase.kind](session, phase, new)
-            result = outcome.result(session)
+    checkpoints.claim(paths, identity, config.override)
+    with checkpoints.hold(paths):
+        changed = checkpoints.claim(paths, identity, config.override)  # nobody came between
+        result = checkpoints.read_json(paths.result)
+        if result is not None and result.get("finished") and not changed:
+            console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
+        else:
+            result = _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed)
     tables.print_result(result, console)
     return result
+
+
+def _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed):
+    """From the newest checkpoint, or the start, to the end."""
+    with (
+        checkpoints.writing(paths),
+        watch() as asked_to_stop,
+        Recorder(paths.metrics, console) as recorder,
+        checkpoints.manager(paths) as manager,
+    ):
+        session = Session(config, dataset, phases, identity, paths, recorder, manager, asked_to_stop)
+        session.arrays |= more_arrays(session.arrays["state"])
+        session.restore(changed)
+        for phase, new in session.remaining():
+            trainers[phase.kind](session, phase, new)
+        return outcome.result(session)
 
 
 def _means(name: str, metrics: training.Metrics) -> dict[str, float]:
