@@ -57,7 +57,10 @@ class Paths(NamedTuple):
 
 def paths(workdir: epath.PathLike) -> Paths:
     """The paths of a run in `workdir`, which may be a `gs://` one."""
-    root = epath.Path(workdir)
+    try:
+        root = epath.Path(workdir)
+    except Exception as error:
+        raise InputError(f"--workdir {workdir}: {error!r}; allowed: a directory, or gs://...") from error
     if "://" not in str(workdir):
         root = root.absolute()  # orbax takes no other
     return Paths(

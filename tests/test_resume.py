@@ -138,6 +138,13 @@ def test_what_cannot_change_on_the_way_is_refused(changes, stopped):
         small.run(imp, OVERRIDDEN, stopped, override=True, **changes)
 
 
+def test_there_must_be_something_left_to_override(tmp_path):
+    small.run(imp, OVERRIDDEN, tmp_path)
+    with pytest.raises(InputError, match="while there is something left to train"):
+        small.run(imp, OVERRIDDEN, tmp_path, learning_rate=0.05, override=True)
+    assert small.run(imp, OVERRIDDEN, tmp_path)[0]["config"]["learning_rate"] == 0.1
+
+
 def test_an_override_is_remembered_whatever_happens(stopped, tmp_path, monkeypatch):
     """Killed right after it, and gone on without the flag."""
     shutil.copytree(stopped, tmp_path / "run")

@@ -138,6 +138,8 @@ class Session:
             if self.progress["phases"][:done] != now["phases"][:done]:
                 behind = ", ".join(self.progress["phases"][:done])
                 raise InputError(f"--override: allowed: a configuration that begins with {behind}, as there")
+            if changed and done == len(self.phases) and self.progress["over"]:
+                raise InputError(f"--override: {changed}; allowed: while there is something left to train")
             self.progress |= now
             if there != now["devices"]:
                 self.recorder.say(f"on {now['devices']}, not {there}: from here on equal up to rounding")
