@@ -19,8 +19,8 @@ SEARCH += ["--early-time-lambda", "1", "--queue", "2", "--tau", "0", "--controls
 SEARCH += ["--width", "0.1", "--train-examples", "96", "--batch-size", "40", "--epochs", "4"]
 
 
-def start(workdir, *more):
-    """The command on two hosts."""
+def start(workdir, *more, second=()):
+    """The command on two hosts; the second may be given more flags."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -29,7 +29,7 @@ def start(workdir, *more):
     command = [*SEARCH, "--distributed", "--workdir", str(workdir), *more]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "snnlth_jax.cli", *command],
+            [sys.executable, "-m", "snnlth_jax.cli", *command, *(second if index else ())],
             env=os.environ | several | {"JAX_PROCESS_ID": str(index)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -103,11 +103,19 @@ def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
 
 
 def test_bad_input_ends_all_of_them(tmp_path):
-    """What one host alone finds out, another configuration in the directory, is the answer of both."""
-    statuses, told = finish(start(tmp_path / "run", "--parallel", "pmap"))
-    assert statuses == [2, 2]
-    assert all("--parallel pmap: allowed: shard_map, on several hosts" in err for _, err in told)
-    assert not (tmp_path / "run").exists()
+    """Also where one host alone finds it bad, or the two were started differently."""
+    different = "the hosts have different configurations"
+    one_alone = ["refused on another host", "--parallel pmap: allowed: shard_map, on several hosts"]
+    for second, lines in (
+        (["--parallel", "pmap"], one_alone),
+        (["--learning-rate", "0.3"], [different, different]),
+    ):
+        statuses, told = finish(start(tmp_path / "run", second=second))
+        assert statuses == [2, 2]
+        for line, (_, err) in zip(lines, told, strict=True):
+            assert line in err
+            assert len(err.splitlines()) == 1
+        assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text('{"epochs": 5}')
     statuses, told = finish(start(tmp_path / "run"))
