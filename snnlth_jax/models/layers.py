@@ -157,7 +157,9 @@ class TimestepBatchNorm(nn.Module):
         else:
             mean, var = (r.value.reshape((1,) * (x.ndim - 1) + channels) for r in (running_mean, running_var))
         scale, bias = (p.reshape((1,) * (x.ndim - 1) + channels) for p in (scale, bias))
-        return ((x - mean) * (scale * jax.lax.rsqrt(var + self.epsilon)) + bias).astype(dtype)
+        # as slope and intercept: half the passes over the gradients of (x - mean) * slope + bias
+        slope = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (x * slope + (bias - mean * slope)).astype(dtype)
 
 
 def _statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
