@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import tyro
 from rich.console import Console
 
-from snnlth_jax import configs, hosts
+from snnlth_jax import compilation, configs, hosts
 from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.signals import Stopped, answered_within
 from snnlth_jax.training import NonFiniteLoss
@@ -94,6 +94,7 @@ def _search(config: configs.TrainConfig) -> None:
         configs.ProbeConfig: early_time,
     }
     signal.signal(signal.SIGTERM, _stop)  # until the search watches for it, and after
+    compilation.keep_programs()
     if config.distributed:
         hosts.connect()
     search = modules[type(config)].search
@@ -143,6 +144,7 @@ def _compile(command: _Compile) -> None:
 def _doctor(command: _Doctor) -> int:
     from snnlth_jax import doctor
 
+    compilation.keep_programs()
     findings = doctor.examine(command.dataset, command.data_dir, command.workdir)
     print(doctor.report(findings))
     return int(any(finding.level == "error" for finding in findings))

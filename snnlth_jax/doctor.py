@@ -177,7 +177,7 @@ def frameworks(installed: Mapping[str, str], present: Collection[str]) -> list[F
 def compilation_cache(directory: str | None) -> list[Finding]:
     """Whether JAX keeps compiled programs for the next process, and can."""
     remedy = "export JAX_COMPILATION_CACHE_DIR=$HOME/.cache/jax, and a run that goes on compiles nothing"
-    if not directory:
+    if not directory or not jax.config.values["jax_enable_compilation_cache"]:
         return [Finding("warning", "no compilation cache", remedy)]
     return [_writable(f"compilation cache {directory}", directory, remedy)]
 
