@@ -14,7 +14,8 @@ def macs(fn, *args, padding: bool = True) -> int:
     """Multiply-accumulates of the convolutions and matrix products in one call of `fn`.
 
     Counted in the traced program, loops as often as they run: every output element costs the size of its
-    window, everything that is neither convolution nor matrix product is left out.
+    window, everything that is neither convolution nor matrix product is left out. Convolutions count as
+    such, however this platform computes them.
 
     Args:
       fn: any traceable function.
@@ -48,10 +49,8 @@ def _count(jaxpr: Any, padding: bool) -> int:
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
-        elif (
-            eqn.primitive.name == "cond"
-        ):  # one branch runs, such as the one for this platform: the plain one
-            total += min(_count(branch.jaxpr, padding) for branch in eqn.params["branches"])
+        elif eqn.primitive.name == "cond":  # the last is the default of `lax.platform_dependent`
+            total += _count(eqn.params["branches"][-1].jaxpr, padding)
         else:
             times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
             inner = jax.extend.core.jaxprs_in_params(eqn.params)

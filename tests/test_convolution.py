@@ -66,3 +66,33 @@ def test_vmap_over_replicates(x64):
     for i in (0, 1):
         expected = jax.grad(lambda k, i=i: jnp.sum(reference(xs[i], k, 1) ** 3))(kernels[i])
         np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-9)
+
+
+MINIMAL = [(side, stride) for side in [(8, 8), (10, 8), (8, 12), (9, 8)] for stride in (1, 2)]
+
+
+@pytest.mark.parametrize(("side", "stride"), MINIMAL)
+def test_by_minimal_filtering(side, stride, x64):
+    """Enough channels, and images with whole tiles and without."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (12, *side, 64))
+    kernel = jax.random.normal(keys[1], (3, 3, 64, 96))
+
+    def outcome(conv):
+        y, pullback = jax.vjp(conv, x, kernel)
+        return y, *pullback(jax.random.normal(keys[2], y.shape))
+
+    ours = outcome(lambda x, k: conv(x, k, (stride, stride), None))
+    theirs = outcome(lambda x, k: reference(x, k, stride))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_minimal_filtering_is_as_precise_as_float32_allows():
+    keys = jax.random.split(jax.random.key(0), 2)
+    spikes = (jax.random.uniform(keys[0], (20, 16, 16, 128)) < 0.2).astype(jnp.float32)
+    kernel = jax.random.normal(keys[1], (3, 3, 128, 64)) / 34
+    with jax.enable_x64(True):
+        exact = reference(jnp.asarray(spikes, jnp.float64), jnp.asarray(kernel, jnp.float64), 1)
+    error = np.abs(np.asarray(conv(spikes, kernel, (1, 1), None)) - np.asarray(exact)).max()
+    assert error < 5e-6 * np.abs(exact).max()

@@ -3,8 +3,9 @@
 Inside of a compiled loop XLA's CPU backend computes the gradients of a convolution sixteen to a hundred times
 slower than by itself, and convolutions of images of 2x2 pixels, anywhere, some eighty times slower than the
 same sums as a matrix product (docs/performance.md). On CPUs, and only there, the gradient of the input is
-therefore written out as the convolution that it is, and the others as products of patches and matrices. The
-results are the same up to the order of summation.
+therefore written out as the convolution that it is, and the others as products of patches and matrices;
+and where images and channels are large enough, all three by minimal filtering (`winograd`). The results are
+the same up to the order of summation.
 """
 
 import functools
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from snnlth_jax.models import winograd
 
 __all__ = ["conv"]
 
@@ -60,6 +63,8 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    if stride == 1 and winograd.applies(x, kernel):
+        return winograd.conv(x, kernel)
     if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
         return _plain(x, kernel, stride)
     return jnp.tensordot(_patches(x, len(kernel), stride), kernel.reshape(-1, kernel.shape[-1]), 1)
@@ -73,6 +78,8 @@ def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -
 
 def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
     """Patches times gradient, some images at a time, so that their patches stay in the cache."""
+    if stride == 1 and winograd.applies(x, kernel):
+        return winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
     chunk = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * per_image <= _CACHE))
@@ -120,7 +127,9 @@ def _backward(stride: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Arr
         return _cpu_grad_x(x, kernel, stride, grad), _cpu_grad_kernel(x, kernel, stride, grad)
 
     def elsewhere(x, kernel, grad):
-        return jax.vjp(functools.partial(_plain, stride=stride), x, kernel)[1](grad)
+        (grad_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride), x)(grad)
+        (grad_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(grad)
+        return grad_x, grad_kernel
 
     return lax.platform_dependent(*residuals, grad, cpu=on_cpu, default=elsewhere)
 
