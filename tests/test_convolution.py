@@ -68,15 +68,17 @@ def test_vmap_over_replicates(x64):
         np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-9)
 
 
-MINIMAL = [(side, stride) for side in [(8, 8), (10, 8), (8, 12), (9, 8)] for stride in (1, 2)]
+# images, pixels, channels in and out: by minimal filtering all three, all but the kernel's gradient, none
+LARGE = [(40, 8, 6, 128, 160), (12, 8, 8, 64, 96), (160, 2, 2, 128, 64), (12, 9, 8, 64, 64), (3, 4, 4, 64, 64)]
 
 
-@pytest.mark.parametrize(("side", "stride"), MINIMAL)
-def test_by_minimal_filtering(side, stride, x64):
-    """Enough channels, and images with whole tiles and without."""
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("sizes", LARGE)
+def test_large_ones_and_their_gradients(sizes, stride, x64):
+    *image, channels, outputs = sizes
     keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (12, *side, 64))
-    kernel = jax.random.normal(keys[1], (3, 3, 64, 96))
+    x = jax.random.normal(keys[0], (*image, channels))
+    kernel = jax.random.normal(keys[1], (3, 3, channels, outputs))
 
     def outcome(conv):
         y, pullback = jax.vjp(conv, x, kernel)

@@ -4,7 +4,7 @@ Inside of a compiled loop XLA's CPU backend computes the gradients of a convolut
 slower than by itself, and convolutions of images of 2x2 pixels, anywhere, some eighty times slower than the
 same sums as a matrix product (docs/performance.md). On CPUs, and only there, the gradient of the input is
 therefore written out as the convolution that it is, and the others as products of patches and matrices;
-and where images and channels are large enough, all three by minimal filtering (`winograd`). The results are
+and where there are channels enough, by minimal filtering (`winograd`). The results are
 the same up to the order of summation.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["conv"]
 # how flax and the layouts of this package have it: images N H W C, kernels H W I O
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _TINY = 2  # pixels in a row of an image that is convolved as a matrix product
-_CACHE = 12 * 2**20  # bytes of patches at a time
+_CACHE = 6 * 2**20  # bytes of patches at a time
 
 
 def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], padding: Any, **options: Any):
@@ -63,7 +63,7 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    if stride == 1 and winograd.applies(x, kernel):
+    if stride == 1 and winograd.fits(x, kernel, channels=64, tiles=64):
         return winograd.conv(x, kernel)
     if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
         return _plain(x, kernel, stride)
@@ -71,6 +71,8 @@ def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    if stride == 1 and winograd.fits(grad, kernel, channels=64, tiles=64):
+        return winograd.grad_x(kernel, grad)
     if stride == 1:
         return _cpu(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride)
     return jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)[0]
@@ -78,7 +80,7 @@ def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -
 
 def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
     """Patches times gradient, some images at a time, so that their patches stay in the cache."""
-    if stride == 1 and winograd.applies(x, kernel):
+    if stride == 1 and winograd.fits(x, kernel, channels=128, tiles=max(kernel.shape)):
         return winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
@@ -90,6 +92,8 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
         x, grad = images
         patches = _patches(x, len(kernel), stride).reshape(-1, inputs)
         grad = grad.reshape(-1, outputs)
+        if inputs > outputs:  # columns are slow to read, and these would be read more than once
+            grad = lax.optimization_barrier(grad.T).T
         return total + jnp.tensordot(grad, patches, (0, 0), preferred_element_type=total.dtype), None
 
     chunks = tuple(a.reshape(-1, chunk, *a.shape[1:]) for a in (x, grad))
