@@ -154,8 +154,8 @@ def energy(
     Raises:
       InputError: an energy that is not a number of at least 0.
 
-    >>> energy([{"macs_per_image": [100, 0], "synops_per_image": [0.0, 50.0]}])
-    {'macs': 100, 'synops': 50.0, 'picojoules': 505.0}
+    >>> energy([{"macs_per_image": [10.0, 0.0], "synops_per_image": [0.0, 10.0]}])
+    {'macs': 10.0, 'synops': 10.0, 'picojoules': 55.0}
     """
     for name, value in (("mac", mac), ("ac", ac)):
         if not 0 <= value < math.inf:
