@@ -58,6 +58,7 @@ def test_every_training_records_its_layers(finished):
 def test_twins_have_no_spikes_and_their_tickets_do(transferred):
     result, _ = transferred
     for row in result["rounds"]:
+        assert row["measured_images"] == 0
         assert {layer["firing_rate"] for layer in row["layers"]} == {None}
         assert all(layer["macs_per_image"][0] > 0 == layer["synops_per_image"][0] for layer in row["layers"])
     (row,) = result["tickets"]

@@ -40,7 +40,7 @@ def record(
       image_shape: height, width, channels.
       num_timesteps: T.
       counts: spikes, see `activity.count_spikes`; None for a network without (`activation="relu"`).
-      images: that they were counted on.
+      images: so many they were counted on; 0 for none.
 
     Returns:
       `layers`, one entry for each layer in the order of the forward pass: `name`, `weights`, `kept`;
@@ -62,9 +62,10 @@ def record(
         multiplied = activity.macs(c, mask, of[c.source]) if analog else 0
         spikes = None if counts is None or c.target in told else counts[c.target, 0]
         told.add(c.target)
-        added = [0] * num_timesteps
+        added = [0.0] * num_timesteps
         if counts is not None:
-            added = activity.synops(c, mask, of[c.source], counts, num_timesteps)
+            sums = activity.synops(c, mask, of[c.source], counts, num_timesteps)
+            added = [n / images for n in sums]
         layers.append(
             {
                 "name": c.name,
@@ -73,7 +74,7 @@ def record(
                 "channels": mask.shape[-1],
                 "dead_channels": int(dead[c.name].sum()),
                 **_firing(spikes, images),
-                "synops_per_image": [n / images for n in added],
+                "synops_per_image": added,
                 "macs_per_image": [float(multiplied)] + [0.0] * (num_timesteps - 1),
             }
         )

@@ -57,7 +57,7 @@ def show(
     ):
         console.print(table)
     for line in (
-        f"spikes of {chosen[0]['measured_images']} test images; {mac:g} pJ per MAC, {ac:g} pJ per SynOp",
+        f"spikes of {max(row['measured_images'] for row in shown)} test images; {mac:g} pJ per MAC, {ac:g} pJ per SynOp",
         "the arithmetic alone flatters spiking networks: the memory accesses below it, here of hardware that",
         "keeps nothing between operations, often cost more",
     ):

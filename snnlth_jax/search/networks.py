@@ -142,17 +142,18 @@ class Networks:
 
     def measure(self, network: Network, state: TrainState) -> dict[str, Any]:
         """What is recorded of a network once it is trained, see `snnlth_jax.analysis.record`."""
-        counts = None
+        counts, images = None, 0
         if network.activation == "lif":
             variables = jax.device_get(_variables(state))
             counts = jax.device_get(self.spike_counter(network, state)(variables))
+            images = len(measured(self.dataset.test.images))
         return record(
             wiring.connections(self.model(network)),
             state.masks,
             self.dataset.image_shape,
             network.num_timesteps,
             counts,
-            len(measured(self.dataset.test.images)),
+            images,
         )
 
     def forward_flops(self, network: Network) -> int:
