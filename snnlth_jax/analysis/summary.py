@@ -56,8 +56,9 @@ def show(
         _energy(shown, mac, ac),
     ):
         console.print(table)
+    images = max(row["measured_images"] for row in shown)
     for line in (
-        f"spikes of {max(row['measured_images'] for row in shown)} test images; {mac:g} pJ per MAC, {ac:g} pJ per SynOp",
+        f"spikes of {images} test images; {mac:g} pJ per MAC, {ac:g} pJ per SynOp",
         "the arithmetic alone flatters spiking networks: the memory accesses below it, here of hardware that",
         "keeps nothing between operations, often cost more",
     ):
