@@ -20,6 +20,7 @@ import tyro
 from rich.console import Console
 
 from snnlth_jax import compilation, configs, hosts
+from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.signals import Stopped, answered_within
 from snnlth_jax.training import NonFiniteLoss
@@ -47,6 +48,20 @@ class _Ticket:
     action: tyro.conf.Positional[Literal["inspect"]]
     path: tyro.conf.Positional[str]
     """A file tickets/round_NN.safetensors of a run"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Analyse:
+    """Sparsity and health by layer, SynOps and energy of the tickets of a search, as it recorded them."""
+
+    workdir: tyro.conf.Positional[str]
+    """The directory of a search"""
+    rounds: tuple[int, ...] = ()
+    """Of the search. Default: those of its tickets"""
+    energy_mac: float = ENERGY_MAC
+    """Picojoules of a multiply-accumulate. Default: 32 bits, 45 nm (Horowitz 2014)"""
+    energy_ac: float = ENERGY_AC
+    """Picojoules of an addition. Default: 32 bits, 45 nm (Horowitz 2014)"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +148,12 @@ def _ticket(command: _Ticket) -> None:
     print(tickets.describe(tickets.load(command.path)))
 
 
+def _analyse(command: _Analyse) -> None:
+    from snnlth_jax.analysis import summary
+
+    summary.show(command.workdir, command.rounds, command.energy_mac, command.energy_ac)
+
+
 def _compile(command: _Compile) -> None:
     from snnlth_jax import tables, topology
 
@@ -156,6 +177,7 @@ _COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "one-shot": (configs.OneShotConfig, _search),
     "transfer": (configs.TransferConfig, _search),
     "probe-timesteps": (configs.ProbeConfig, _search),
+    "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),

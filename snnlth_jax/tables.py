@@ -7,7 +7,7 @@ from rich.table import Table
 
 from snnlth_jax.records import duration, phase_name
 
-__all__ = ["compiled", "mean_table", "plus_minus", "print_plan", "print_result"]
+__all__ = ["compiled", "mean_table", "new_table", "plus_minus", "print_plan", "print_result"]
 
 
 def print_result(result: dict[str, Any], console: Console) -> None:
@@ -19,7 +19,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         for row in reversed(trainings)
         if row["kept"] == row["total"] and row["kind"] != "search"
     }
-    table = _table(title, "", "T", "sparsity", "kept", "accuracy", "from dense", "seconds")
+    table = new_table(title, "", "T", "sparsity", "kept", "accuracy", "from dense", "seconds")
     for row in trainings:
         accuracy, reference = row.get("final_test_accuracy"), dense.get(row["network"])
         difference = None if accuracy is None or reference is None else accuracy - reference
@@ -36,8 +36,10 @@ def print_result(result: dict[str, Any], console: Console) -> None:
         console.print(table)
     if measured := (result["early_time"] or {}).get("over_epochs"):
         candidates, lambdas = measured[0]["normalised"], measured[0]["by_lambda"]
-        curves = _table("divergences D_t, normalised, over epochs", "epoch", *(f"D_{t}" for t in candidates))
-        chosen = _table("T' by lambda, over epochs", "epoch", *lambdas)
+        curves = new_table(
+            "divergences D_t, normalised, over epochs", "epoch", *(f"D_{t}" for t in candidates)
+        )
+        chosen = new_table("T' by lambda, over epochs", "epoch", *lambdas)
         for each in measured:
             curves.add_row(str(each["epoch"]), *(f"{d:.3f}" for d in each["normalised"].values()))
             chosen.add_row(str(each["epoch"]), *(str(t) for t in each["by_lambda"].values()))
@@ -63,7 +65,7 @@ def _cost(part: dict[str, Any]) -> str:
 
 def print_plan(plan: dict[str, Any], console: Console) -> None:
     """What a search would do: a line per training, then memory and time."""
-    table = _table("plan", "", "network", "sparsity", "epochs", "PFLOP", "time")
+    table = new_table("plan", "", "network", "sparsity", "epochs", "PFLOP", "time")
     for row in plan["trainings"]:
         table.add_row(
             phase_name(row["kind"], row["round"]),
@@ -109,7 +111,7 @@ def mean_table(summary: dict[str, Any]) -> Table:
     """Mean and standard deviation over seeds: a line per training."""
     config, count = summary["config"], len(summary["seeds"])
     title = f"{summary['method']} on {config['dataset']}, {config['arch']}: mean ± std of {count} seeds"
-    table = _table(title, "", "sparsity", "accuracy", "search TFLOP", "of IMP", "device s")
+    table = new_table(title, "", "sparsity", "accuracy", "search TFLOP", "of IMP", "device s")
     for row in _trainings(summary):
         table.add_row(
             phase_name(row["kind"], row["round"]),
@@ -140,7 +142,8 @@ def _trainings(result: dict[str, Any]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _table(title: str, first: str, *columns: str) -> Table:
+def new_table(title: str, first: str, *columns: str) -> Table:
+    """An empty one: names to the left, numbers to the right."""
     table = Table(title=title, title_justify="left")
     table.add_column(first, no_wrap=True)
     for name in columns:

@@ -27,6 +27,8 @@ class ResNet(nn.Module):
 
     Parameters sort by depth: `block0/{conv, norm}` is the stem, then `block1_1/{first, second, shortcut}/
     {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`.
+    With `mutable=["intermediates"]` it gives all spikes too, `[T, B, ...]` as `block0_spikes`,
+    `block1_1/{first, second}_spikes` (of the sum), …, `hidden_spikes`; without, they cost nothing.
 
     Attributes:
       stage_sizes: number of blocks of each stage.
@@ -68,11 +70,13 @@ class ResNet(nn.Module):
         active = partial(fire, num_timesteps=num_timesteps, neuron=self.neuron, activation=self.activation)
 
         x = active(unit(features=self.stem, name="block0")(x[None], train=train))
+        self.sow("intermediates", "block0_spikes", x)
         for stage, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
             for block in range(1, blocks + 1):
                 x = _Block(unit, active, width, halve=block == 1, name=f"block{stage}_{block}")(x, train)
         x = x.mean((-3, -2))
         x = active(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
+        self.sow("intermediates", "hidden_spikes", x)
         x = _linear(self.num_classes, x.shape[-1], "readout", dtypes)(x)
         return at_least_float32(x)
 
@@ -89,10 +93,13 @@ class _Block(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         stride = 2 if self.halve else 1
         y = self.active(self.unit(features=self.width, stride=stride, name="first")(x, train=train))
+        self.sow("intermediates", "first_spikes", y)
         y = self.unit(features=self.width, name="second")(y, train=train)
         if self.halve:
             x = self.unit(features=self.width, size=1, stride=stride, name="shortcut")(x, train=train)
-        return self.active(x + y)
+        x = self.active(x + y)
+        self.sow("intermediates", "second_spikes", x)
+        return x
 
 
 # variance 1 / (3 fan_in), that is +-1 / sqrt(fan_in)

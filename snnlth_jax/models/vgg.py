@@ -29,7 +29,8 @@ class VGG(nn.Module):
     `num_timesteps` below 1. The first convolution and its norm run once, for all timesteps.
 
     Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …,
-    `readout/{kernel, bias}`.
+    `readout/{kernel, bias}`. With `mutable=["intermediates"]` it gives all spikes too, `[T, B, H, W, C]` as
+    `layer01_spikes`, …; without, they cost nothing.
 
     Attributes:
       features: output channels of each convolution, or "M".
@@ -75,8 +76,10 @@ class VGG(nn.Module):
                 x = max_pool(x)
             else:
                 depth += 1
-                x = unit(features=entry, name=f"layer{depth:02}")(x, train=train)
+                name = f"layer{depth:02}"
+                x = unit(features=entry, name=name)(x, train=train)
                 x = fire(x, num_timesteps, self.neuron, self.activation)
+                self.sow("intermediates", f"{name}_spikes", x)
         x = x.reshape(*x.shape[:2], -1)
         readout = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(0.01), name="readout", **dtypes

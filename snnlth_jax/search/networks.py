@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax import configs, cost, data, hosts, models, optimizers, sharding, training
-from snnlth_jax.data.augment import Augmentation
+from snnlth_jax.analysis import activity, wiring
+from snnlth_jax.analysis.record import measured, record
+from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.training import TrainState
 
 __all__ = ["TWIN", "Network", "Networks"]
@@ -27,6 +30,7 @@ class Network(NamedTuple):
 
 
 TWIN = Network("relu", 1)  # the same layers without time
+_MEASURED_AT_A_TIME = 50  # images, whose spikes in all layers are in memory together
 
 
 class Networks:
@@ -49,6 +53,7 @@ class Networks:
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self._programs: dict[Network, training.Program] = {}
+        self._counters: dict[Network, Callable[..., Any]] = {}
         self.devices = sharding.Devices.of(hosts.devices(config.devices), config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
@@ -115,6 +120,42 @@ class Networks:
             )
         return self._programs[network]
 
+    def spike_counter(self, network: Network, state: TrainState) -> Callable[..., Any]:
+        """Counts the spikes of spiking networks with such variables, see `activity.count_spikes`.
+
+        Compiled the first time, for one device of this host: each has the whole state, and none waits.
+        """
+        if network not in self._counters:
+            model, images = self.model(network), jnp.asarray(measured(self.dataset.test.images))
+            count = partial(
+                activity.count_spikes,
+                model,
+                wiring.connections(model),
+                num_timesteps=network.num_timesteps,
+                batch_size=min(_MEASURED_AT_A_TIME, len(images)),
+                prepare=partial(normalise, augmentation=self.augmentation),
+            )
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
+            compiled = jax.jit(count).lower(shapes, images).compile()
+            self._counters[network] = lambda variables: compiled(variables, images)
+        return self._counters[network]
+
+    def measure(self, network: Network, state: TrainState) -> dict[str, Any]:
+        """What is recorded of a network once it is trained, see `snnlth_jax.analysis.record`."""
+        counts, images = None, 0
+        if network.activation == "lif":
+            variables = jax.device_get(_variables(state))
+            counts = jax.device_get(self.spike_counter(network, state)(variables))
+            images = len(measured(self.dataset.test.images))
+        return record(
+            wiring.connections(self.model(network)),
+            state.masks,
+            self.dataset.image_shape,
+            network.num_timesteps,
+            counts,
+            images,
+        )
+
     def forward_flops(self, network: Network) -> int:
         """FLOPs of one image through the network: two per multiply-accumulate."""
         return self.by_timestep["once"] + network.num_timesteps * self.by_timestep["per_timestep"]
@@ -131,3 +172,7 @@ class Networks:
 
         one, two = flops(1), flops(2)
         return {"once": 2 * one - two, "per_timestep": two - one}
+
+
+def _variables(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "batch_stats": state.batch_stats}

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from snnlth_jax import checkpoints, configs, cost, hosts, ledger, masks, tickets
+from snnlth_jax.analysis import sparsity
 from snnlth_jax.records import environment
 from snnlth_jax.search.networks import Network
 from snnlth_jax.search.rewinding import RewindPoint
@@ -18,6 +19,10 @@ __all__ = ["finish_phase", "result", "save_ticket", "ticket_name"]
 def finish_phase(session: "Session", network: Network, ticket: str | None = None, **fields) -> None:
     """Write the phase's row into metrics.jsonl and result.json; `fields` come on top of what it has."""
     phase, state = session.phases[session.progress["phase"]], session.arrays["state"]
+    measured: dict[str, Any] = {}
+    if phase.kind not in ("probe", "scores"):  # those train nothing that is kept
+        with session.timed():
+            measured = session.networks.measure(network, state)
     kept, total = masks.count(state.masks)
     epochs = session.progress["epoch"] - phase.first_epoch
     images = epochs * len(session.train_split.labels)
@@ -27,7 +32,7 @@ def finish_phase(session: "Session", network: Network, ticket: str | None = None
         "kept": kept,
         "total": total,
         "sparsity": 1 - kept / total,
-        "collapsed_layers": [name for name, (left, _) in masks.by_layer(state.masks).items() if not left],
+        "collapsed_layers": sparsity.collapsed(state.masks),
         "network": str(network),
         "num_timesteps": network.num_timesteps,
         "epochs": epochs,
@@ -38,6 +43,7 @@ def finish_phase(session: "Session", network: Network, ticket: str | None = None
         "seconds": 0.0,
         **session.progress["row"],
         "ticket": ticket,
+        **measured,
         **fields,
     }
     session.recorder.write("round", **row)

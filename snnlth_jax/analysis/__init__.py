@@ -1,0 +1,1 @@
+"""What tickets are like: layers that are left, neurons that fire, operations that remain."""

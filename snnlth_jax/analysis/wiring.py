@@ -1,0 +1,217 @@
+"""How the layers of a network are connected, position by position, and what passes along kept weights.
+
+A network is a list of *connections* between populations of *neurons*. All arithmetic here is NumPy's, on one
+image at a time `[H, W, C]`, with the masks as weights: sums count kept weights, and are exact in float32.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from snnlth_jax.models import VGG, ResNet
+
+__all__ = [
+    "IMAGE",
+    "LOGITS",
+    "Connection",
+    "backward",
+    "by_name",
+    "charged_shape",
+    "connections",
+    "onward",
+    "pooled",
+    "received_shape",
+    "shapes",
+    "unpooled",
+    "weights_used",
+]
+
+IMAGE, LOGITS = "image", "logits"
+Shape = tuple[int, ...]
+
+
+class Connection(NamedTuple):
+    """One layer of weights, or an identity shortcut.
+
+    Attributes:
+      name: of the weight, as masks and tickets have it; None for an identity shortcut.
+      source: the neurons that it reads, named by the layer that they follow, or "image".
+      target: the neurons that it charges, or "logits".
+      poolings: 2x2 max poolings on the way.
+      stride: of the convolution.
+      mean: whether a linear layer reads the mean over all positions, not each position by itself.
+    """
+
+    name: str | None
+    source: str
+    target: str
+    poolings: int = 0
+    stride: int = 1
+    mean: bool = False
+
+
+Wiring = tuple[Connection, ...]
+
+
+def connections(model: Any) -> Wiring:
+    """Those of a `models.VGG` or `models.ResNet`, in the order of the forward pass.
+
+    Raises:
+      ValueError: another model.
+
+    >>> for each in connections(VGG((8, 8, "M"))):
+    ...     print(each.name, each.source, "->", each.target, each.poolings)
+    layer01/conv/kernel image -> layer01 0
+    layer02/conv/kernel layer01 -> layer02 0
+    readout/kernel layer02 -> logits 1
+    """
+    if isinstance(model, VGG):
+        return tuple(_vgg(model))
+    if isinstance(model, ResNet):
+        return tuple(_resnet(model))
+    raise ValueError(f"the connections of {type(model).__name__} are not known, allowed: VGG, ResNet")
+
+
+def _vgg(model: VGG) -> Iterator[Connection]:
+    source, poolings, depth = IMAGE, 0, 0
+    for entry in model.features:
+        if entry == "M":
+            poolings += 1
+        else:
+            depth += 1
+            target = f"layer{depth:02}"
+            yield Connection(f"{target}/conv/kernel", source, target, poolings)
+            source, poolings = target, 0
+    yield Connection("readout/kernel", source, LOGITS, poolings)
+
+
+def _resnet(model: ResNet) -> Iterator[Connection]:
+    yield Connection("block0/conv/kernel", IMAGE, "block0")
+    source = "block0"
+    for stage, blocks in enumerate(model.stage_sizes, 1):
+        for block in range(1, blocks + 1):
+            name, stride = f"block{stage}_{block}", 2 if block == 1 else 1
+            yield Connection(f"{name}/first/conv/kernel", source, f"{name}/first", stride=stride)
+            yield Connection(f"{name}/second/conv/kernel", f"{name}/first", f"{name}/second")
+            shortcut = f"{name}/shortcut/conv/kernel" if block == 1 else None
+            yield Connection(shortcut, source, f"{name}/second", stride=stride)
+            source = f"{name}/second"
+    yield Connection("hidden/kernel", source, "hidden", mean=True)
+    yield Connection("readout/kernel", "hidden", LOGITS)
+
+
+def by_name(masks: Any) -> dict[str, np.ndarray]:
+    """The masks (or kernels) of all layers, as NumPy arrays by the names that `connections` has."""
+    leaves = jax.tree_util.tree_leaves_with_path(masks)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(jax.device_get(leaf))
+        for path, leaf in leaves
+    }
+
+
+def shapes(
+    wiring: tuple[Connection, ...], kernels: Mapping[str, Any], image_shape: Shape
+) -> dict[str, Shape]:
+    """Of all neurons, `[H, W, C]` or `[C]`, by name; "image" and "logits" too.
+
+    Args:
+      wiring: see `connections`.
+      kernels: masks or weights by name, or whatever has their shapes.
+      image_shape: height, width, channels.
+    """
+    found = {IMAGE: tuple(image_shape)}
+    for c in wiring:
+        seen = received_shape(c, found[c.source])
+        found[c.target] = charged_shape(c, kernels[c.name].shape, seen) if c.name else seen
+    return found
+
+
+def received_shape(c: Connection, source: Shape) -> Shape:
+    """Of the neurons of this shape as they arrive, after pooling."""
+    return (source[0] // 2**c.poolings, source[1] // 2**c.poolings, *source[2:]) if c.poolings else source
+
+
+def charged_shape(c: Connection, kernel: Shape, seen: Shape) -> Shape:
+    """Of the neurons that weights of this shape charge, from the shape of what they read."""
+    if len(kernel) == 2:
+        return kernel[1:]
+    return (-(-seen[0] // c.stride), -(-seen[1] // c.stride), kernel[-1])
+
+
+# --- what passes along a connection, there and back
+
+
+def pooled(c: Connection, x: np.ndarray) -> np.ndarray:
+    """`[H, W, C]` of the source as it arrives: after max pooling, an odd last row or column dropped."""
+    for _ in range(c.poolings):
+        height, width = x.shape[0] // 2, x.shape[1] // 2
+        x = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).max((1, 3))
+    return x
+
+
+def onward(c: Connection, kernel: np.ndarray | None, seen: np.ndarray) -> np.ndarray:
+    """What arrives at the target: the layer's weighted sums of `seen`, which is `pooled` already."""
+    if c.name is None:
+        return seen
+    assert kernel is not None
+    kernel = kernel.astype(np.float32)
+    if kernel.ndim == 2:
+        return (seen.sum((0, 1)) if c.mean else seen.reshape(-1)).astype(np.float32) @ kernel
+    out = np.zeros(charged_shape(c, kernel.shape, seen.shape), np.float32)
+    for tap, there, here in _taps(c, kernel.shape, seen.shape):
+        out[here] += seen[there].astype(np.float32) @ kernel[tap]
+    return out
+
+
+def backward(c: Connection, kernel: np.ndarray | None, grad: np.ndarray, seen: Shape) -> np.ndarray:
+    """The transpose of `onward`: from the target to what it has `seen`, an array of that shape."""
+    if c.name is None:
+        return grad
+    assert kernel is not None
+    kernel, grad = kernel.astype(np.float32), grad.astype(np.float32)
+    if kernel.ndim == 2:
+        rows = kernel @ grad
+        return np.broadcast_to(rows, seen) if c.mean else rows.reshape(seen)
+    back = np.zeros(seen, np.float32)
+    for tap, there, here in _taps(c, kernel.shape, seen):
+        back[there] += grad[here] @ kernel[tap].T
+    return back
+
+
+def unpooled(c: Connection, grad: np.ndarray, source: Shape) -> np.ndarray:
+    """From what arrives back to all neurons that it comes from: of a window each, of a dropped row none."""
+    for _ in range(c.poolings):
+        grad = grad.repeat(2, 0).repeat(2, 1)
+    missing = [(0, there - here) for there, here in zip(source, grad.shape, strict=True)]
+    return np.pad(grad, missing)
+
+
+def weights_used(c: Connection, shape: Shape, seen: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """Over how many pairs of positions each weight of the layer connects what is `seen` with the target."""
+    seen, grad = seen.astype(np.float32), grad.astype(np.float32)
+    if len(shape) == 2:
+        return np.outer(seen.sum((0, 1)) if c.mean else seen.reshape(-1), grad)
+    used = np.zeros(shape, np.float32)
+    for tap, there, here in _taps(c, shape, seen.shape):
+        used[tap] = seen[there].reshape(-1, shape[2]).T @ grad[here].reshape(-1, shape[3])
+    return used
+
+
+def _taps(c: Connection, kernel: Shape, seen: Shape) -> Iterator[tuple[Any, Any, Any]]:
+    """For each weight of the window: itself, the positions that it reads, and those that it writes."""
+    size = kernel[0]
+    rows, columns = ([_span(i - size // 2, extent, c.stride) for i in range(size)] for extent in seen[:2])
+    for i, (from_row, to_row) in enumerate(rows):
+        for j, (from_column, to_column) in enumerate(columns):
+            yield (i, j), (from_row, from_column), (to_row, to_column)
+
+
+def _span(offset: int, extent: int, stride: int) -> tuple[slice, slice]:
+    """Inputs o * stride + offset within [0, extent), and their outputs o."""
+    first = max(0, -(offset // stride))
+    last = (extent - 1 - offset) // stride
+    last = max(min(last, -(-extent // stride) - 1), first - 1)
+    begin, count = first * stride + offset, last - first + 1
+    return slice(begin, begin + (count - 1) * stride + 1 if count else begin, stride), slice(first, last + 1)
