@@ -233,15 +233,26 @@ def main() -> None:
         rows += cell(arch, timesteps, batch, options.dtype, options.peer, options.modes, options.repeat)
         show([row for row in rows if key(row) == (arch, timesteps, batch)], rate)
     if options.name:
+        given = ["PYTHON" if argument == options.peer else argument for argument in sys.argv[1:]]
         record = {
-            "command": " ".join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
+            "command": " ".join(["python benchmarks/train_step.py", *given]),
             "machine": {"kind": device.device_kind, "processor": processor(), "cores": os.cpu_count()},
-            "versions": {"jax": jax.__version__, "python": platform.python_version()},
+            "versions": {
+                "jax": jax.__version__,
+                "python": platform.python_version(),
+                **peer_versions(options.peer),
+            },
             "matrix_flops_per_second": rate,
             "rows": rows,
         }
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def peer_versions(python: str | None) -> dict[str, str]:
+    program = "from importlib.metadata import version as v; print(v('torch'), v('spikingjelly'))"
+    said = subprocess.check_output([python, "-c", program], text=True).split() if python else ()
+    return dict(zip(("torch", "spikingjelly"), said, strict=False))
 
 
 def processor() -> str:
