@@ -47,7 +47,7 @@ ROOT = Path(__file__).parent.parent
 
 @scripts
 def test_a_script_says_what_it_is_for_and_is_in_the_document(script):
-    lines = {line.split()[0] for line in script.__doc__.splitlines() if line[:1].strip()}
+    lines = {line.split()[0] for line in script.__doc__.splitlines() if line.strip()}
     assert {"paper", "command", "hours", "expected"} <= lines
     assert f"python experiments/{script.__name__}.py" in script.__doc__
     assert f"| [{script.__name__}]" in (ROOT / "docs" / "experiments.md").read_text()
