@@ -116,18 +116,21 @@ def costs(found: Found) -> Table:
     methods = found.methods()
     rows = [(name.split("_")[0], row) for name, cell in found.items() for row in cell["tickets"]]
     rows.sort(key=lambda each: (round(each[1]["sparsity"], 2), methods.index(each[0])))
-    imp = {round(row["sparsity"], 2): row for row in found.tickets("imp")}
+    imp = {round(row["sparsity"], 2): row for row in found.get("imp", {"tickets": []})["tickets"]}
+
+    def of_imp(row: dict[str, Any], key: str) -> str:
+        reference = imp.get(round(row["sparsity"], 2))
+        return f"{row[key]['mean'] / reference[key]['mean']:.3f}" if reference else ""
+
     for name, row in rows:
-        reference = imp[round(row["sparsity"], 2)]
-        flops, seconds = row["search_train_flops"]["mean"], row["search_device_seconds"]["mean"]
         lines.add_row(
             name,
             f"{100 * row['sparsity']:.2f} %",
             plus_minus(row["final_test_accuracy"], ".4f"),
-            f"{flops / 1e9:,.0f}",
-            f"{flops / reference['search_train_flops']['mean']:.3f}",
-            f"{seconds:,.0f}",
-            f"{seconds / reference['search_device_seconds']['mean']:.3f}",
+            f"{row['search_train_flops']['mean'] / 1e9:,.0f}",
+            of_imp(row, "search_train_flops"),
+            f"{row['search_device_seconds']['mean']:,.0f}",
+            of_imp(row, "search_device_seconds"),
             plus_minus(row["search_epochs"], ".0f"),
         )
     return lines

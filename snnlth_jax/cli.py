@@ -166,7 +166,12 @@ _COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return exit_status(lambda: _COMMANDS[arguments[0]][1](_parse(arguments)))
+
+    def action() -> int | None:
+        command = _parse(arguments)
+        return _COMMANDS[arguments[0]][1](command)
+
+    return exit_status(action)
 
 
 def exit_status(action: Callable[[], int | None]) -> int:
