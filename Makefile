@@ -1,11 +1,13 @@
 # Everything sets itself up: a machine with Python 3.11 (with venv) and make is enough.
 PYTHON ?= python3
 BIN := .venv/bin
+EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
+	experiments/bn_on_rewind.py experiments/eb_criteria.py experiments/rewinding.py
 
-.PHONY: help venv demo test lint format lock clean
+.PHONY: help venv demo experiments-smoke test lint format lock clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 venv: .venv/ready  ## .venv with the package, its demo and development extras
 
@@ -17,6 +19,9 @@ venv: .venv/ready  ## .venv with the package, its demo and development extras
 
 demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
 	$(BIN)/python experiments/demo.py
+
+experiments-smoke: venv  ## every table and figure at a scale of minutes on digits; in runs/experiments
+	set -e; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke; done
 
 test: venv  ## the test suite, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadscope

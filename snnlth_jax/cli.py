@@ -25,7 +25,7 @@ from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.signals import Stopped, answered_within
 from snnlth_jax.training import NonFiniteLoss
 
-__all__ = ["main"]
+__all__ = ["exit_status", "main", "parsed", "search"]
 
 PATIENCE = 25.0  # seconds to answer a signal in
 
@@ -98,7 +98,8 @@ class _Doctor:
     """Where a search would write"""
 
 
-def _search(config: configs.TrainConfig) -> None:
+def search(config: configs.TrainConfig) -> None:
+    """Run the search of a command's configuration, as the command does."""
     from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
 
     modules: dict[type, Any] = {
@@ -108,17 +109,16 @@ def _search(config: configs.TrainConfig) -> None:
         configs.TransferConfig: transfer,
         configs.ProbeConfig: early_time,
     }
-    signal.signal(signal.SIGTERM, _stop)  # until the search watches for it, and after
     compilation.keep_programs()
     if config.distributed:
         hosts.connect()
-    search = modules[type(config)].search
+    run = modules[type(config)].search
     resolved = hosts.together(lambda: configs.resolve(config))
     with answered_within(PATIENCE, _give_up):
         if resolved.seeds:
-            replicates.run(search, resolved)
+            replicates.run(run, resolved)
         else:
-            search(resolved, configs.load_dataset(resolved))
+            run(resolved, configs.load_dataset(resolved))
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -172,11 +172,11 @@ def _doctor(command: _Doctor) -> int:
 
 
 _COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
-    "imp": (configs.ImpConfig, _search),
-    "eb": (configs.EbConfig, _search),
-    "one-shot": (configs.OneShotConfig, _search),
-    "transfer": (configs.TransferConfig, _search),
-    "probe-timesteps": (configs.ProbeConfig, _search),
+    "imp": (configs.ImpConfig, search),
+    "eb": (configs.EbConfig, search),
+    "one-shot": (configs.OneShotConfig, search),
+    "transfer": (configs.TransferConfig, search),
+    "probe-timesteps": (configs.ProbeConfig, search),
     "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
@@ -188,6 +188,21 @@ _COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+
+    def action() -> int | None:
+        command = _parse(arguments)
+        return _COMMANDS[arguments[0]][1](command)
+
+    return exit_status(action)
+
+
+def exit_status(action: Callable[[], int | None]) -> int:
+    """Run a program to whatever end it comes; its exit status, and the line on standard error if it is not 0.
+
+    >>> exit_status(lambda: None)
+    0
+    """
+    before = signal.signal(signal.SIGTERM, _stop)  # until a search watches for it, and after
     logger = logging.getLogger("snnlth_jax")
     logger.setLevel(logging.INFO)
     logger.handlers, logger.propagate = [_Print()], False
@@ -197,22 +212,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.unraisablehook = _unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
-        command = _parse(arguments)
-        return _COMMANDS[arguments[0]][1](command) or 0
+        return action() or 0
     except InputError as error:
         return _fail(2, error)
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
     except StorageError as error:
         return _fail(74, f"{error}; what is checkpointed stays good, the same command goes on from there")
-    except Stopped as signal:
-        return _fail(75, f"stopped by {signal}; the same command goes on")
+    except Stopped as stopped:
+        return _fail(75, f"stopped by {stopped}; the same command goes on")
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command goes on after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
         os._exit(130)
     finally:
         logger.propagate = True
+        signal.signal(signal.SIGTERM, before)
 
 
 _LISTS = tyro.constructors.ConstructorRegistry()
@@ -252,16 +267,28 @@ def _fail(status: int, message: object) -> int:
 
 
 def _parse(arguments: list[str]) -> Any:
-    """The dataclass of the command; tyro's box around what it cannot parse becomes one line."""
+    """The dataclass of the command."""
+    return parsed(
+        lambda: tyro.extras.subcommand_cli_from_dict(
+            {name: parser for name, (parser, _) in _COMMANDS.items()},
+            prog="snnlth",
+            args=arguments,
+            registry=_LISTS,
+        ),
+        f"snnlth {' '.join([*arguments[:1], '--help'])}",
+    )
+
+
+def parsed(parse: Callable[[], Any], more: str) -> Any:
+    """What tyro reads; its box around what it cannot parse becomes one line, ending in where there is more.
+
+    Raises:
+      InputError: with that line.
+    """
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            return tyro.extras.subcommand_cli_from_dict(
-                {name: parser for name, (parser, _) in _COMMANDS.items()},
-                prog="snnlth",
-                args=arguments,
-                registry=_LISTS,
-            )
+            return parse()
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
@@ -269,7 +296,7 @@ def _parse(arguments: list[str]) -> Any:
         lines = [line.strip("│╭╮╰╯ ") for line in box.getvalue().strip().splitlines()[1:]]
         paragraphs = " ".join(line if set(line) - set("─-") else "\n" for line in lines).split("\n")
         message = next(text.strip() for text in paragraphs if text.strip())
-        raise InputError(f"{message} (see snnlth {' '.join([*arguments[:1], '--help'])})") from None
+        raise InputError(f"{message} (see {more})") from None
 
 
 if __name__ == "__main__":

@@ -164,6 +164,8 @@ class EarlyTimeOptions(DivergenceOptions):
 
     early_time: bool = False
     """Search with T' < T timesteps, chosen after N epochs (paper, ET); then train the tickets at T"""
+    early_time_timesteps: int | None = None
+    """T' itself, with no measuring (Fig. 3)"""
 
 
 @dataclasses.dataclass(frozen=True)

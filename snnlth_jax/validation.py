@@ -101,6 +101,10 @@ def check(config: Any, spec: data.Spec) -> None:
     if getattr(config, "early_time", config.method == "probe-timesteps"):
         candidates = "3 or more for Early-Time, whose candidates are 2 to T - 1"
         require(config, "num_timesteps", lambda v: v >= 3, candidates)
+    if getattr(config, "early_time_timesteps", None) is not None:
+        require(config, "early_time", bool, "with --early-time-timesteps")
+        most = config.num_timesteps - 1
+        require(config, "early_time_timesteps", lambda v: 1 <= v <= most, f"1 to {most}, below T")
     if getattr(config, "like", None) is not None:
         if config.criterion != "random":
             raise InputError(f"--criterion {config.criterion}: allowed: random, with --like")

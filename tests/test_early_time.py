@@ -1,5 +1,6 @@
 """Early-Time: the divergences against plain NumPy, and what a search with fewer timesteps promises."""
 
+import dataclasses
 import itertools
 import json
 
@@ -11,6 +12,7 @@ import pytest
 import small
 
 from snnlth_jax import checkpoints, configs, cost, losses, models, tickets, training
+from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_time, imp
 from snnlth_jax.search.session import Phase
 from snnlth_jax.search.session import run as run_session
@@ -145,6 +147,44 @@ def test_tickets_are_trained_at_the_full_t_and_accuracies_kept_apart(searched):
     (line,) = small.lines(run, "early_time")
     assert line["divergences"] == result["early_time"]["divergences"]
     assert "T' = 3 of 4 timesteps" in text
+
+
+def test_given_timesteps_are_not_measured(searched, tmp_path):
+    """But for the probe it is the search in which they were chosen."""
+    given, run, _ = small.run(
+        imp, IMP, tmp_path, early_time=True, early_time_timesteps=3, final_rounds=(1, 2), controls=("dense",)
+    )
+    chosen, there, _ = searched
+    assert given["preparations"] == []
+    assert given["early_time"] is None
+    assert [small.timeless(row) for row in given["rounds"]] == [
+        small.timeless(row) for row in chosen["rounds"]
+    ]
+    for a, b in zip(given["tickets"], chosen["tickets"], strict=True):
+        assert a["final_test_accuracy"] == b["final_test_accuracy"]
+        assert a["num_timesteps"] == 4
+        assert b["search"]["epochs"] - a["search"]["epochs"] == 2
+    assert run.ticket(2).exists()
+    assert there.ticket(2).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "allowed"),
+    [
+        ({"early_time_timesteps": 2}, "--early-time False: allowed: with --early-time-timesteps"),
+        (
+            {"early_time": True, "early_time_timesteps": 4},
+            "--early-time-timesteps 4: allowed: 1 to 3, below T",
+        ),
+        (
+            {"early_time": True, "early_time_timesteps": 0},
+            "--early-time-timesteps 0: allowed: 1 to 3, below T",
+        ),
+    ],
+)
+def test_given_timesteps_are_fewer_and_of_early_time(changes, allowed):
+    with pytest.raises(InputError, match=allowed):
+        configs.resolve(dataclasses.replace(IMP, **changes))
 
 
 def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):

@@ -91,7 +91,8 @@ def _divergences(variables, images, *, model, num_timesteps, direction, reductio
 
 def phases(config: configs.Resolved) -> list[Phase]:
     """The probe, if the search is to have one."""
-    return [Phase("probe", 0, 0, config.early_time_epochs)] if config.early_time else []
+    measured = config.early_time and config.early_time_timesteps is None
+    return [Phase("probe", 0, 0, config.early_time_epochs)] if measured else []
 
 
 def probe(session: Session, phase: Phase, new: bool) -> None:

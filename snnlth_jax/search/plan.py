@@ -88,7 +88,7 @@ def _network(config: configs.Resolved, phase: "Phase") -> Network:
     if phase.kind == "round" and config.method == "transfer":
         return TWIN
     if phase.kind in ("round", "search") and getattr(config, "early_time", False):
-        return full._replace(num_timesteps=config.num_timesteps - 1)
+        return full._replace(num_timesteps=config.early_time_timesteps or config.num_timesteps - 1)
     return full
 
 

@@ -95,8 +95,10 @@ class Session:
 
     def search_network(self) -> Network:
         """The one that is searched: with fewer timesteps, once Early-Time has chosen how many."""
-        chosen = self.progress["early_time"]
-        return self.network()._replace(**({"num_timesteps": chosen["num_timesteps"]} if chosen else {}))
+        chosen = getattr(self.config, "early_time_timesteps", None)
+        if measured := self.progress["early_time"]:
+            chosen = measured["num_timesteps"]
+        return self.network()._replace(**({"num_timesteps": chosen} if chosen else {}))
 
     def program(self, state: TrainState, network: Network) -> training.Program:
         """Its compiled training; one for all phases."""

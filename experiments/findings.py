@@ -1,0 +1,189 @@
+"""What an experiment found: the results of its cells, tables of them, and claims put to the numbers."""
+
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from snnlth_jax.tables import plus_minus
+
+# --- results
+
+
+class Missing(LookupError):
+    """A cell that a claim needs has no result, or not that one."""
+
+
+class Found(dict[str, dict[str, Any]]):
+    """Results by cell, see `replicates.summary`, over the seeds there are; `runs` holds those of each seed.
+
+    Attributes:
+      lacking: cells without a result.
+    """
+
+    lacking: tuple[str, ...] = ()
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        raise Missing(f"{name} is not there")
+
+    def tickets(self, method: str) -> list[dict[str, Any]]:
+        """Of all cells of a method, by sparsity."""
+        for name in self.lacking:
+            if name.split("_")[0] == method:
+                raise Missing(f"{name} is not there")
+        rows = [row for name, cell in self.items() if name.split("_")[0] == method for row in cell["tickets"]]
+        if not rows:
+            raise Missing(f"{method} is not there")
+        return sorted(rows, key=lambda row: row["sparsity"])
+
+    def methods(self) -> list[str]:
+        """Names of cells that have tickets, without the sparsity, in their order."""
+        return list(dict.fromkeys(name.split("_")[0] for name, cell in self.items() if cell["tickets"]))
+
+    def accuracy(self, method: str, index: int = -1) -> float:
+        """Mean over seeds of the ticket at one of the sparsities, by default the highest."""
+        return self.tickets(method)[index]["final_test_accuracy"]["mean"]
+
+    def flops(self, method: str, index: int = -1) -> float:
+        """Of the search."""
+        return self.tickets(method)[index]["search_train_flops"]["mean"]
+
+    def dense(self, name: str = "imp") -> float:
+        """Accuracy of the first round of a search by rounds."""
+        return self[name]["rounds"][0]["final_test_accuracy"]["mean"]
+
+    def below(self, method: str, sparsity: float) -> int:
+        """Index of the sparsest ticket below a sparsity."""
+        rows = [row for row in self.tickets(method) if row["sparsity"] < sparsity]
+        if not rows:
+            raise Missing(f"no ticket of {method} below {100 * sparsity:.0f} %")
+        return len(rows) - 1
+
+
+def mean(values: Iterable[float]) -> float:
+    """Over seeds.
+
+    >>> mean([1, 2])
+    1.5
+    """
+    return statistics.fmean(values)
+
+
+# --- tables
+
+
+def table(title: str, *columns: str) -> Table:
+    """Without lines yet."""
+    empty = Table(title=title, title_justify="left", min_width=len(title))
+    for i, column in enumerate(columns):
+        empty.add_column(column, justify="right" if i else "left", no_wrap=True)
+    return empty
+
+
+def accuracies(found: Found) -> Table:
+    """A line per method, a column per sparsity (equal up to the rounding of a count)."""
+    tickets = [
+        (name.split("_")[0], row["sparsity"], row["final_test_accuracy"])
+        for name, cell in found.items()
+        for row in cell["tickets"]
+    ]
+    if not tickets:
+        raise Missing("no ticket is there")
+    columns: list[float] = []
+    for sparsity in sorted(sparsity for _, sparsity, _ in tickets):
+        if not columns or sparsity - columns[-1] > 0.002:
+            columns.append(sparsity)
+    lines = table(
+        "test accuracy of the tickets, by sparsity", "", *(f"{100 * sparsity:.2f} %" for sparsity in columns)
+    )
+    for method in found.methods():
+        by_column = {
+            min(columns, key=lambda c: abs(c - sparsity)): plus_minus(accuracy, ".4f")
+            for name, sparsity, accuracy in tickets
+            if name == method
+        }
+        lines.add_row(method, *(by_column.get(column, "") for column in columns))
+    return lines
+
+
+def costs(found: Found) -> Table:
+    """A line per method and sparsity; what the search cost, relative to IMP as it was measured here."""
+    columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
+    lines = table("tickets and what their search cost", *columns)
+    methods = found.methods()
+    rows = [(name.split("_")[0], row) for name, cell in found.items() for row in cell["tickets"]]
+    rows.sort(key=lambda each: (round(each[1]["sparsity"], 2), methods.index(each[0])))
+    imp = {round(row["sparsity"], 2): row for row in found.get("imp", {"tickets": []})["tickets"]}
+
+    def of_imp(row: dict[str, Any], key: str) -> str:
+        reference = imp.get(round(row["sparsity"], 2))
+        return f"{row[key]['mean'] / reference[key]['mean']:.3f}" if reference else ""
+
+    for name, row in rows:
+        lines.add_row(
+            name,
+            f"{100 * row['sparsity']:.2f} %",
+            plus_minus(row["final_test_accuracy"], ".4f"),
+            f"{row['search_train_flops']['mean'] / 1e9:,.0f}",
+            of_imp(row, "search_train_flops"),
+            f"{row['search_device_seconds']['mean']:,.0f}",
+            of_imp(row, "search_device_seconds"),
+            plus_minus(row["search_epochs"], ".0f"),
+        )
+    return lines
+
+
+def decisions(found: Found) -> Table:
+    """T' of Early-Time and the epoch in which Early-Bird fired, by seed."""
+    lines = table("what the searches decided, by seed", "", "T'", "Early-Bird fired after epochs")
+    for name, cell in found.items():
+        chosen = [str(each["num_timesteps"]) for each in cell["early_time"] if each]
+        fired = [str(each["epoch"]) if each["fired"] else "never" for each in cell["early_bird"] if each]
+        if chosen or fired:
+            lines.add_row(name, ", ".join(chosen), ", ".join(fired))
+    return lines
+
+
+# --- claims
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """What the paper says, as numbers in order.
+
+    Attributes:
+      text: what is claimed.
+      values: of the results; raises `Missing` where they are not there.
+      relation: of each number to the next: ">", ">=", or "≈", no further from it than `within` of it.
+    """
+
+    text: str
+    values: Callable[[Found], Sequence[float]]
+    relation: str = ">"
+    within: float = 0.0
+
+    def verdict(self, found: Found) -> str:
+        """ "holds", "does not hold" or "open", with the numbers."""
+        try:
+            values = [float(value) for value in self.values(found)]
+        except Missing as missing:
+            return f"open, {missing}"
+        pairs = list(itertools.pairwise(values))
+        signs = [self._sign(a, b) for a, b in pairs]
+        numbers = " ".join(itertools.chain(*zip(signs, (f"{b:.4g}" for _, b in pairs), strict=True)))
+        holds = all(sign in self.relation for sign in signs)
+        return f"{'holds' if holds else 'does not hold'}, {values[0]:.4g} {numbers}"
+
+    def _sign(self, a: float, b: float) -> str:
+        if self.relation == "≈" and abs(a - b) <= self.within * abs(b):
+            return "≈"
+        return ">" if a > b else "<" if a < b else "="
+
+
+BEATS_RANDOM = Claim(
+    "imp beats random at the highest sparsity",
+    lambda found: [found.accuracy("imp"), found.accuracy("random")],
+)

@@ -1,0 +1,269 @@
+"""What all experiments share: scales, cells and their directories, running them, gathering what they found.
+
+An experiment is a dict of cells: configurations of ordinary searches by their name, "imp" or "eb_0.9578" (the
+sparsity after the underscore). Each is run once per seed, in a directory below --workdir that is named by
+what the search is: stopped, the same command goes on; finished, it is skipped; wanted by two experiments, it
+is run once. What is found is for `findings`.
+"""
+
+import dataclasses
+import itertools
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import tyro
+from etils import epath
+from findings import Claim, Found, Missing, Table
+from rich.console import Console
+
+from snnlth_jax import checkpoints, cli, configs
+from snnlth_jax.errors import InputError
+from snnlth_jax.search import replicates
+from snnlth_jax.training import NonFiniteLoss
+
+Cells = Mapping[str, configs.TrainConfig]
+Job = tuple[str, int]  # a cell and its seed
+
+
+# --- scales
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large an experiment is; makes the configurations of its cells.
+
+    Attributes:
+      train: fields of every search.
+      rounds: fields of the searches by rounds.
+      seeds: of every cell.
+      resnet: fields of searches in the residual network.
+      twin: factor on the learning rate at which the ReLU twin learns.
+    """
+
+    train: Mapping[str, Any]
+    rounds: Mapping[str, Any]
+    seeds: tuple[int, ...] = (0,)
+    resnet: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"arch": "resnet19"})
+    twin: float = 1.0
+
+    def imp(self, **changes: Any) -> configs.ImpConfig:
+        return configs.ImpConfig(**{**self.train, **self.rounds, **changes})
+
+    def transfer(self) -> configs.TransferConfig:
+        return configs.TransferConfig(**self.train, **self.rounds, search_learning_rate_factor=self.twin)
+
+    def eb(self, sparsity: float, **changes: Any) -> configs.EbConfig:
+        return configs.EbConfig(**{**self.train, "sparsity": sparsity, **changes})
+
+    def one_shot(self, sparsity: float, criterion: str, **changes: Any) -> configs.OneShotConfig:
+        return configs.OneShotConfig(
+            **{**self.train, "sparsity": sparsity, "criterion": criterion, **changes}
+        )
+
+    def probe(self) -> configs.ProbeConfig:
+        return configs.ProbeConfig(**self.train)
+
+    @property
+    def resolved(self) -> configs.Resolved:
+        """`imp()` with every default filled in."""
+        return configs.resolve(self.imp())
+
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """Those of the rounds that are reported, for the searches without rounds."""
+        kept = 1 - self.resolved.prune_fraction
+        return tuple(round(1 - kept**k, 4) for k in self.resolved.final_rounds)
+
+
+_DIGITS = {"dataset": "digits"}
+_CIFAR10 = {"dataset": "cifar10"}
+_RESNET7 = {"arch": "resnet7", "epochs": 15, "learning_rate": 0.3}  # with less of either it stays at chance
+SCALES = {
+    "paper": Scale(_CIFAR10, {"final_rounds": (4, 8, 11, 14)}, seeds=(0, 1, 2, 3, 4)),
+    # two of the paper's prunings in one
+    "fast": Scale(
+        _CIFAR10 | {"epochs": 15, "eval_every": 5},
+        {"rounds": 8, "prune_fraction": 0.4375, "final_rounds": (2, 4, 7), "rewind_epoch": 1},
+    ),
+    "smoke": Scale(
+        _DIGITS
+        | {"arch": "vgg5", "num_timesteps": 4, "epochs": 8, "batch_size": 64, "learning_rate": 0.1}
+        | {"train_examples": 1024, "test_examples": 360, "eval_every": 8, "checkpoint_every": 8},
+        {"rounds": 6, "prune_fraction": 0.5, "final_rounds": (2, 5), "rewind_epoch": 1},
+        resnet=_RESNET7,
+    ),
+    # those of the tables in docs/results.md
+    "digits": Scale(_DIGITS, {"rounds": 12, "final_rounds": (5, 11)}, seeds=(0, 1, 2), resnet=_RESNET7),
+    "small": Scale(
+        _CIFAR10
+        | {"arch": "vgg9", "width": 0.25, "num_timesteps": 4, "train_examples": 2048, "test_examples": 2000}
+        | {"batch_size": 64, "epochs": 8, "learning_rate": 0.1, "eval_every": 8},
+        {"rounds": 5, "prune_fraction": 0.5, "final_rounds": (2, 4), "rewind_epoch": 1},
+        resnet=_RESNET7,
+        twin=0.1,
+    ),
+}
+
+
+def scale(name: str, dataset: str | None = None, arch: str | None = None) -> Scale:
+    """A scale by its name, with another dataset or network."""
+    if name not in SCALES:
+        raise InputError(f"--scale {name}: allowed: {', '.join(SCALES)}")
+    changes = {"dataset": dataset, "arch": arch}
+    train = {**SCALES[name].train, **{k: v for k, v in changes.items() if v is not None}}
+    return dataclasses.replace(SCALES[name], train=train)
+
+
+# --- cells
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    scale: str = "paper"
+    """paper: its settings; fast: a short schedule; smoke: minutes on two cores; digits, small: those of
+    docs/results.md"""
+    dataset: str | None = None
+    """Another one than the scale's"""
+    arch: str | None = None
+    """Another network than the scale's"""
+    data_dir: str | None = None
+    """Where TensorFlow Datasets keeps its data"""
+    workdir: str = "runs/experiments"
+    """The cells are in there, of all experiments together"""
+    cells: str = "1/1"
+    """i/n: run only the i-th of n shares of the cells, one on each machine; tables show all that are there"""
+
+
+def jobs(
+    cells: Cells, seeds: Sequence[int], workdir: str, data_dir: str | None
+) -> dict[Job, configs.Resolved]:
+    """The searches, with everything filled in and directories named by what they are.
+
+    Raises:
+      InputError: for the first that cannot be run.
+    """
+    found = {}
+    for (name, config), seed in itertools.product(cells.items(), seeds):
+        resolved = configs.resolve(dataclasses.replace(config, seed=seed, workdir=None))
+        fields = {field.name: getattr(resolved, field.name) for field in dataclasses.fields(resolved)}
+        # without defaults, so that a new option does not rename what is finished
+        chosen = {k: v for k, v in fields.items() if k != "workdir" and v != getattr(type(config), k, None)}
+        directory = f"{epath.Path(resolved.workdir).name}_{configs.digest(chosen)[:8]}"
+        place = {"workdir": str(epath.Path(workdir) / directory), "data_dir": data_dir}
+        found[name, seed] = dataclasses.replace(resolved, **place)
+    return found
+
+
+def share(items: Iterable[Job], cells: str) -> list[Job]:
+    """The i-th of n shares, for cells = "i/n".
+
+    >>> share([("a", 0), ("b", 0), ("c", 0)], "1/2")
+    [('a', 0), ('c', 0)]
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", cells)
+    i, n = map(int, match.groups()) if match else (0, 0)
+    if not 1 <= i <= n:
+        raise InputError(f"--cells {cells}: allowed: i/n with 1 <= i <= n, such as 1/3")
+    return list(items)[i - 1 :: n]
+
+
+def result(config: configs.Resolved) -> dict[str, Any] | None:
+    """Of a search that is finished."""
+    found = checkpoints.read_json(checkpoints.paths(config.workdir).result)
+    return found | {"workdir": config.workdir} if found and found["finished"] else None
+
+
+def run(
+    planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
+) -> dict[str, list[str]]:
+    """Run what is not finished; which cells failed, by the line that says why."""
+    todo = [job for job in mine if result(planned[job]) is None]
+    for job in todo[:1]:
+        configs.load_dataset(planned[job])  # what is wrong with the data is so with all
+    failed: dict[str, list[str]] = {}
+    for i, (name, seed) in enumerate(todo, start=1):
+        config = planned[name, seed]
+        console.print(f"cell {i} of {len(todo)}: {name}, seed {seed}: {config.workdir}", soft_wrap=True)
+        try:
+            cli.search(config)
+        except (InputError, NonFiniteLoss) as error:
+            line = str(error)
+            if isinstance(error, NonFiniteLoss):
+                line += ": the loss or a weight is not finite"
+            console.print(f"{name}, seed {seed}: failed: {line}", soft_wrap=True)
+            failed.setdefault(line, []).append(f"{name}, seed {seed}")
+    return failed
+
+
+# --- the program
+
+
+def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
+    """All results that are there, this process's or not."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in planned}
+    for (name, _), config in planned.items():
+        if there := result(config):
+            runs[name].append(there)
+    found = Found({name: replicates.summary(each) | {"runs": each} for name, each in runs.items() if each})
+    found.lacking = tuple(name for name, each in runs.items() if not each)
+    return found
+
+
+def main(
+    cells: Callable[..., Cells],
+    tables: Sequence[Callable[[Found], Table]],
+    claims: Sequence[Claim],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run an experiment as its command line says.
+
+    Args:
+      cells: of a scale, and of another dataset or network where the command line has one.
+      tables: of what was found; see `findings.Missing`.
+      claims: put to what was found.
+      arguments: of the command line.
+
+    Returns:
+      The exit status: 1 where a cell failed, otherwise as `snnlth` has it.
+    """
+    title, _, more = (sys.modules[cells.__module__].__doc__ or "").partition("\n")
+    doc = title + "\n" + textwrap.indent(more, "  ")  # tyro joins lines that are not indented
+
+    def action() -> int:
+        parsed = cli.parsed(lambda: tyro.cli(Options, description=doc, args=arguments), "--help")
+        where = {"dataset": parsed.dataset, "arch": parsed.arch}
+        seeds = scale(parsed.scale).seeds
+        planned = jobs(cells(parsed.scale, **where), seeds, parsed.workdir, parsed.data_dir)
+        console = Console(width=max(Console().width, 110), highlight=False)
+        failed = run(planned, share(planned, parsed.cells), console)
+        report(planned, tables, claims, console)
+        for line, names in failed.items():
+            print(f"failed: {'; '.join(names)}: {line}", file=sys.stderr)
+        return 1 if failed else 0
+
+    return cli.exit_status(action)
+
+
+def report(
+    planned: Mapping[Job, configs.Resolved],
+    tables: Sequence[Callable[[Found], Table]],
+    claims: Sequence[Claim],
+    console: Console,
+) -> None:
+    """Tables and claims of what is there, and what is not."""
+    found = gather(planned)
+    absent = [f"{name} seed {seed}" for (name, seed), config in planned.items() if result(config) is None]
+    if absent:
+        console.print(f"not there: {', '.join(absent)}", soft_wrap=True)
+    for make in tables:
+        try:
+            console.print(make(found))
+        except Missing as missing:
+            console.print(f"table: open, {missing}", soft_wrap=True)
+    for claim in claims:
+        console.print(f"claim: {claim.text}: {claim.verdict(found)}", soft_wrap=True, markup=False)

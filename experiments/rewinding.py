@@ -1,0 +1,36 @@
+"""What survivors go on from: the weights of the rewind epoch, or their own, with the schedule anew or tuned.
+
+paper     not in it: it rewinds weights, to epoch 20; the other two are those of Renda et al. (2020)
+command   python experiments/rewinding.py --data-dir ~/tensorflow_datasets
+hours     56 per seed and choice on the paper's RTX 2080 Ti (4220 epochs of 47.4 s, VGG16)
+expected  learning-rate as good as weights (Renda et al. 2020), fine-tune below both at the highest sparsity
+"""
+
+import sys
+
+import findings
+import grid
+
+CHOICES = ("weights", "learning-rate", "fine-tune")
+
+
+def cells(scale: str, **where: str | None) -> grid.Cells:
+    s = grid.scale(scale, **where)
+    return {choice: s.imp(rewinding=choice) for choice in CHOICES}
+
+
+TABLES = [findings.accuracies]
+CLAIMS = [
+    findings.Claim(
+        "learning-rate is as good as weights at the highest sparsity (within a point)",
+        lambda found: [found.accuracy("learning-rate") + 0.01, found.accuracy("weights")],
+        ">=",
+    ),
+    findings.Claim(
+        "fine-tune loses against weights at the highest sparsity",
+        lambda found: [found.accuracy("weights"), found.accuracy("fine-tune")],
+    ),
+]
+
+if __name__ == "__main__":
+    sys.exit(grid.main(cells, TABLES, CLAIMS))
