@@ -4,7 +4,7 @@
 
 The bare step is one compiled `training.train_step`, over and over on one batch. The epoch is `training.fit`:
 images of CIFAR-10's size on the device, permutation, gathering, crop, flip and cutout, a compiled loop of
-steps, progress shown on the host every two seconds. Both alternate, over as many steps.
+steps, progress shown on the host every ten seconds. Both alternate, over as many steps.
 """
 
 import argparse

@@ -377,7 +377,7 @@ def fit(
     first_step: int = 0,
     metrics: Metrics | None = None,
     seconds: float = 0.0,
-    seconds_per_call: float = 2.0,
+    seconds_per_call: float = 10.0,
 ) -> Iterator[Epoch]:
     """Train the epochs first_epoch + 1 ... last_epoch, handing over the state after each.
 

@@ -10,6 +10,7 @@ import pytest
 
 from snnlth_jax import data, losses, masks, models, optimizers, pruning, training
 from snnlth_jax.data.augment import Augmentation, normalise
+from snnlth_jax.models import convolution
 from snnlth_jax.neurons import LIF
 from snnlth_jax.training import Batch
 
@@ -319,3 +320,25 @@ def test_any_flax_module_with_the_same_call():
     )
     assert int(new.step) == 1
     assert int(metrics.examples) == 8
+
+
+def test_the_ways_of_a_cpu_change_nothing_but_rounding(monkeypatch, x64):
+    """Real digits, layers wide enough for minimal filtering: the same curve with XLA's own convolutions."""
+    digits, curves = data.load("digits").train, []
+    images = normalise(jnp.asarray(digits.images[:80]), data.spec("digits").augmentation).astype(jnp.float64)
+    for plainly in (False, True):
+        if plainly:
+            monkeypatch.setattr(convolution, "_conv", convolution._plain)
+        model, tx = models.VGG((64, 64, "M", 64), param_dtype=jnp.float64), optimizers.create()
+        state = training.init_state(jax.random.key(0), model, tx, images[:1])
+        step = jax.jit(
+            functools.partial(training.train_step, model=model, tx=tx, learning_rate=0.1, num_timesteps=3)
+        )
+        curve = []
+        for number in range(12):
+            chosen = np.arange(20) + 20 * (number % 4)
+            state, metrics = step(state, Batch(images[chosen], jnp.asarray(digits.labels[chosen])))
+            curve.append(float(metrics.loss) / 20)
+        curves.append(curve)
+    np.testing.assert_allclose(*curves, rtol=1e-9)
+    assert curves[0][-1] < 0.7 * curves[0][0]
