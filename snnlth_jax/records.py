@@ -15,7 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from snnlth_jax import files, hosts
 
-__all__ = ["Recorder", "duration", "environment", "phase_name"]
+__all__ = ["FORMAT", "Recorder", "duration", "environment", "phase_name"]
+
+FORMAT = "snnlth-result-1"  # of result.json and metrics.jsonl
 
 
 class Recorder:
