@@ -7,7 +7,8 @@ from etils import epath
 
 from snnlth_jax import files
 from snnlth_jax.errors import InputError
-from snnlth_jax.report import html, layers, plots, runs, searches, theme
+from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, theme
+from snnlth_jax.report.plot import Plot
 from snnlth_jax.report.series import Experiment, experiments
 from snnlth_jax.report.table import csv_text
 
@@ -17,8 +18,8 @@ __all__ = ["draw", "write"]
 def write(
     workdirs: Sequence[str],
     output: str | None = None,
-    energy_mac: float = layers.ENERGY_MAC,
-    energy_ac: float = layers.ENERGY_AC,
+    energy_mac: float = operations.ENERGY_MAC,
+    energy_ac: float = operations.ENERGY_AC,
 ) -> epath.Path:
     """Make `report.html`, and in `report/` a PNG, a PDF and a CSV of each of its plots.
 
@@ -57,26 +58,28 @@ def write(
         files.replace(directory / "report.html", page.encode())
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"--output {directory}: {reason}; allowed: a directory that can be written") from error
+        raise InputError(
+            f"--output {directory}: {reason}; allowed: a directory that can be written"
+        ) from error
     return directory / "report.html"
 
 
 def draw(
-    experiment: Experiment, energy_mac: float = layers.ENERGY_MAC, energy_ac: float = layers.ENERGY_AC
-) -> list[plots.Plot]:
+    experiment: Experiment, energy_mac: float = operations.ENERGY_MAC, energy_ac: float = operations.ENERGY_AC
+) -> list[Plot]:
     """The plots that an experiment has data for, in the order of the page."""
     drawn = [
-        plots.accuracy(experiment),
-        plots.learning_curves(experiment),
-        plots.cost(experiment),
+        accuracy.accuracy(experiment),
+        learning.learning_curves(experiment),
+        accuracy.cost(experiment),
         searches.early_time(experiment),
         searches.early_time_over_epochs(experiment),
         searches.early_bird_rule(experiment),
         *searches.early_bird_matrices(experiment),
         layers.densities(experiment),
         layers.firing_rates(experiment),
-        layers.silence(experiment),
-        layers.synops(experiment),
-        layers.energy(experiment, energy_mac, energy_ac),
+        operations.silence(experiment),
+        operations.synops(experiment),
+        operations.energy(experiment, energy_mac, energy_ac),
     ]
     return [plot for plot in drawn if plot is not None]

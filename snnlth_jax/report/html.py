@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from snnlth_jax import ledger
 from snnlth_jax.report import theme
-from snnlth_jax.report.plots import Plot, percent, si
+from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run, Training
-from snnlth_jax.report.series import Experiment, Series, spread
+from snnlth_jax.report.series import Experiment, spread
 from snnlth_jax.report.table import csv_text
 
 __all__ = ["page"]
@@ -26,8 +26,8 @@ _STYLE = """
 :root { color-scheme: light dark; --page: #f3f5f7; --card: #fefefe; LIGHT }
 @media (prefers-color-scheme: dark) { :root { --page: #0d0f13; --card: #15181d; DARK } }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI",
-  Roboto, "Liberation Sans", sans-serif; -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
+  "Segoe UI", Roboto, "Liberation Sans", sans-serif; -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
 main { max-width: 1180px; margin: 0 auto; padding: 2.2rem 1.1rem 3rem }
 h1 { font-size: 1.65rem; line-height: 1.2; margin: 0 0 .35rem; letter-spacing: -.01em }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .8rem }
@@ -44,7 +44,8 @@ figcaption { color: var(--muted); font-size: .875rem; line-height: 1.45; margin-
 figcaption a, footer a { color: var(--s0) }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; width: 100% }
-th, td { text-align: right; padding: .32rem .7rem; border-bottom: 1px solid var(--faint); white-space: nowrap }
+th, td { text-align: right; padding: .32rem .7rem; white-space: nowrap;
+  border-bottom: 1px solid var(--faint) }
 th { color: var(--muted); font-weight: 500 }
 th:first-child, td:first-child, .text { text-align: left; padding-left: 0 }
 tr:last-child td { border-bottom: 0 }
@@ -53,6 +54,7 @@ tr:last-child td { border-bottom: 0 }
 code { font: .86em ui-monospace, "Liberation Mono", monospace }
 ul { margin: .4rem 0; padding-left: 1.2rem }
 footer { color: var(--muted); font-size: .85rem; margin-top: 2rem }
+@media (max-width: 520px) { main { padding: 1.4rem .7rem 2rem } figure, .card { padding: .8rem .7rem } }
 @media print { body { background: none } figure, .card { break-inside: avoid } }
 """
 
@@ -68,7 +70,8 @@ def page(
       version: of the package.
     """
     title = " and ".join(
-        f"{', '.join(dict.fromkeys(s.label for s in e.series))} on {e.dataset}, {e.arch}" for e, _ in experiments[:3]
+        f"{', '.join(dict.fromkeys(s.label for s in e.series))} on {e.dataset}, {e.arch}"
+        for e, _ in experiments[:3]
     )
     if len(experiments) > 3 or len(title) > 90:
         count = len([run for e, _ in experiments for run in e.runs])
@@ -91,8 +94,8 @@ def page(
         parts += [_figure(plot, f"e{number}-{plot.name}") for plot in plots]
         parts.append("</div>" + _provenance(experiment) + "</section>")
     parts.append(
-        f"<footer><p>snnlth_jax {_text(version)}. Accuracies are fractions of the test set after the last epoch; "
-        "± is the standard deviation over seeds.</p></footer></main></body></html>\n"
+        f"<footer><p>snnlth_jax {_text(version)}. Accuracies are fractions of the test set after the last "
+        "epoch; ± is the standard deviation over seeds.</p></footer></main></body></html>\n"
     )
     return "\n".join(parts)
 
@@ -106,11 +109,13 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
         methods += " ".join(run.method for run in experiment.runs)
         if not best:
             continue
-        series, rows = max(best, key=lambda found: (found[1][0][1].sparsity, spread(_accuracies(found[1])).mean))
+        series, rows = max(
+            best, key=lambda found: (round(found[1][0][1].sparsity, 2), spread(_accuracies(found[1])).mean)
+        )
         where = f" on {experiment.dataset} ({experiment.arch})" if len(experiments) > 1 else ""
         text = (
-            f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{where} reaches "
-            f"{spread(_accuracies(rows))}"
+            f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{where} "
+            f"reaches {spread(_accuracies(rows))}"
         )
         if dense:
             text += f"; dense: {spread(_accuracies(dense))}"
@@ -163,7 +168,9 @@ def _summary(experiment: Experiment) -> str:
     rows = []
     if dense:
         row = dense[0][1]
-        rows.append(["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))])
+        rows.append(
+            ["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))]
+        )
     for series in experiment.series:
         by_kept: dict[int, list[tuple[Run, Training]]] = {}
         for run in series.runs:
@@ -173,10 +180,11 @@ def _summary(experiment: Experiment) -> str:
         for kept, found in sorted(by_kept.items(), reverse=True):
             reached = spread(_accuracies(found))
             control = [pair for pair in series.trainings("random") if pair[1].kept == kept]
+            key = f'<span class="key" style="background: var(--s{series.slot % 8})"></span>'
             relative = [row.relative for _, row in found if row.relative is not None]
             rows.append(
                 [
-                    f'<span class="key" style="background: var(--s{series.slot % 8})"></span>{_text(series.label)}',
+                    key + _text(series.label),
                     percent(found[0][1].sparsity),
                     f"{kept:,}",
                     str(reached),
@@ -186,7 +194,16 @@ def _summary(experiment: Experiment) -> str:
                     str(len(found)),
                 ]
             )
-    heads = ("", "sparsity", "weights", "accuracy", "points from dense", "random masks", "search FLOPs of IMP", "seeds")
+    heads = [
+        "",
+        "sparsity",
+        "weights",
+        "accuracy",
+        "points from dense",
+        "random masks",
+        "search FLOPs of IMP",
+        "seeds",
+    ]
     empty = [i for i in range(len(heads)) if i and not any(row[i] for row in rows)]
     if not rows:
         return ""
@@ -195,13 +212,15 @@ def _summary(experiment: Experiment) -> str:
 
 def _provenance(experiment: Experiment) -> str:
     """Where each ticket comes from, with all that it takes to make it again."""
-    heads = ("ticket", "method", "seed", "sparsity", "accuracy", "searched with", "trained with", "search epochs")
-    heads += ("search FLOP", "configuration", "data", "jax", "devices")
+    heads = "ticket|method|seed|sparsity|accuracy|searched with|trained with|search epochs|search FLOP"
+    heads += "|configuration|data|jax|devices"
     rows = []
     for series in experiment.series:
         for run in series.runs:
             for row in run.tickets:
-                searched = {r.network for r in (*run.preparations, *run.rounds) if r.kind in ledger.SEARCH_KINDS}
+                searched = {
+                    r.network for r in (*run.preparations, *run.rounds) if r.kind in ledger.SEARCH_KINDS
+                }
                 rows.append(
                     [
                         f"<code>{_text(f'{run.directory}/{row.ticket}')}</code>",
@@ -221,7 +240,7 @@ def _provenance(experiment: Experiment) -> str:
                 )
     if not rows:
         return ""
-    return f'<div class="card"><h3>Where the tickets come from</h3>{_table(heads, rows)}</div>'
+    return f'<div class="card"><h3>Where the tickets come from</h3>{_table(heads.split("|"), rows)}</div>'
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:

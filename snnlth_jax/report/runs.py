@@ -95,6 +95,11 @@ class Training:
         """The share that is gone."""
         return 1 - self.kept / self.total
 
+    @property
+    def flops(self) -> int:
+        """Of a ticket: of its search and its own training together."""
+        return sum(part.train_flops for part in (self.search, self.training) if part)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -159,7 +164,9 @@ def collect(workdirs: Sequence[str]) -> Runs:
     for workdir in workdirs:
         root = epath.Path(workdir)
         if not root.is_dir():
-            raise InputError(f"{workdir}: no such directory; allowed: those of searches, or one with them below")
+            raise InputError(
+                f"{workdir}: no such directory; allowed: those of searches, or one with them below"
+            )
         found = list(_directories(root))
         results = {}
         for directory in found:
@@ -197,7 +204,16 @@ def read(directory: epath.PathLike) -> Run | None:
         return None
     try:
         parts: Any = {part: tuple(map(_training, result[part])) for part in PARTS}
-        same = ("method", "finished", "config", "config_hash", "early_time", "early_bird", "versions", "devices")
+        same = (
+            "method",
+            "finished",
+            "config",
+            "config_hash",
+            "early_time",
+            "early_bird",
+            "versions",
+            "devices",
+        )
         run = Run(
             directory=str(directory),
             **{name: result[name] for name in same},

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from snnlth_jax.report.plots import Plot, percent, reference, room
+from snnlth_jax.report.plot import End, Plot, label_ends, log_axis, percent, reference, room, whole_numbers
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series, spread
-from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color, label_ends
+from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
 
 __all__ = ["early_bird_matrices", "early_bird_rule", "early_time", "early_time_over_epochs"]
 
@@ -41,14 +41,20 @@ def _matrix(series: Series, run: Run, number: int) -> Plot:
     paint = to_rgb("#3b8fd0")  # stands out by day and by night; the distance is its opacity
     colors = LinearSegmentedColormap.from_list("distance", [(*paint, 0.04), (*paint, 1.0)])
     edge = (epochs[0] - 0.5, epochs[-1] + 0.5)
-    with canvas(right=0.86, height=4.2) as drawing:
+    with canvas(right=0.86, height=3.9) as drawing:
         axes = drawing.axes
         image = axes.imshow(
-            distances, colors, vmin=0, vmax=largest, extent=(*edge, *edge), origin="lower", interpolation="none"
+            distances,
+            colors,
+            vmin=0,
+            vmax=largest,
+            extent=(*edge, *edge),
+            origin="lower",
+            interpolation="none",
         )
         axes.grid(False)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.get_major_locator().set_params(integer=True)
+            whole_numbers(axis)
         axes.set_xlabel("mask drawn after epoch")
         axes.set_ylabel("mask drawn after epoch")
         axes.add_patch(
@@ -77,13 +83,13 @@ def _matrix(series: Series, run: Run, number: int) -> Plot:
         else f"The rule never fired in {found['epoch']} epochs, and the last mask was taken"
     )
     caption = (
-        f"{series.label} at {percent(config['sparsity'])}, seed {run.seed}: how far the masks of two epochs are "
-        f"apart. {ended}: the newest of {queue} masks (outlined) was at most {largest_now:.4f} from the others, "
-        f"τ = {config['tau']:g}."
+        f"{series.label} at {percent(config['sparsity'])}, seed {run.seed}: how far the masks of two epochs "
+        f"are apart. {ended}: the newest of {queue} masks (outlined) was at most {largest_now:.4f} from the "
+        f"others, τ = {config['tau']:g}."
     )
     return Plot(
         f"early-bird-{number}",
-        f"Early-Bird's masks, {percent(config['sparsity'])}",
+        f"Early-Bird's masks: {series.label}, {percent(config['sparsity'])}",
         caption,
         ("series", "workdir", "seed", "epoch", "earlier_epoch", criterion),
         rows,
@@ -102,7 +108,9 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
     if not runs:
         return None
     first = runs[0][1].config
-    rows, ends, said = [], {}, {}
+    rows: list[tuple[Any, ...]] = []
+    ends: dict[str, End] = {}
+    said: dict[str, list[str]] = {}
     names = {
         (series.label, run.config["sparsity"]): f"{series.label} {percent(run.config['sparsity'])}"
         for series, run in runs
@@ -129,34 +137,25 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
             axes.plot(x, y, style, color=color(series.slot), alpha=0.85, linewidth=1.4)
             if run.told("mask")[-1]["fired"]:
                 axes.plot(x[-1], y[-1], MARKERS[series.slot % 8], color=color(series.slot), markersize=7)
-            ends.setdefault(label, (x[-1], y[-1], label, color(series.slot)))
+            ends.setdefault(label, End(x[-1], y[-1], label, color(series.slot), MARKERS[series.slot % 8]))
             said.setdefault(label, []).append(
                 f"{run.early_bird['epoch']}" if run.early_bird and run.early_bird["fired"] else "never"
             )
         axes.set_yscale("log")
         axes.set_xlabel("epoch")
         axes.set_ylabel("largest distance in the queue (log)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        whole_numbers(axes.xaxis)
         axes.margins(y=0.12)
-        reference(drawing, first["tau"], f"τ = {first['tau']:g}")
-        _few_log_ticks(axes)
-        label_ends(drawing, list(ends.values()))
-    fired = "; ".join(f"{label}: {', '.join(epochs)}" for label, epochs in said.items())
+        bound = reference(drawing, first["tau"], f"τ = {first['tau']:g}")
+        log_axis(axes.yaxis, "{:g}".format)
+        label_ends(drawing, [*ends.values(), bound])
+    fired = "; ".join(f"{label}: {', '.join(dict.fromkeys(epochs))}" for label, epochs in said.items())
     caption = (
         f"The newest of {first['queue']} masks against the others: a search stops, marked, once the largest "
-        f"distance is below τ = {first['tau']:g}. Epochs after which it stopped, by seed: {fired}."
+        f"distance is below τ = {first['tau']:g}. Epochs after which they stopped: {fired}."
     )
     header = ("series", "workdir", "seed", "epoch", "largest_distance", "queue_full", "fired")
     return Plot("early-bird-rule", "Early-Bird's firing rule", caption, header, rows, drawing.figure)
-
-
-def _few_log_ticks(axes: Any) -> None:
-    from matplotlib.ticker import LogLocator, NullLocator
-
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
-    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def early_time(experiment: Experiment) -> Plot | None:
@@ -186,19 +185,19 @@ def early_time(experiment: Experiment) -> Plot | None:
                     axes.plot(x, y, color=color(series.slot), alpha=0.3, linewidth=1)
             x, y = list(curves), [spread(values).mean for values in curves.values()]
             axes.plot(x, y, color=color(series.slot), marker=MARKERS[series.slot % 8])
-            ends.append((x[-1], y[-1], series.label, color(series.slot)))
+            ends.append(End(x[-1], y[-1], series.label, color(series.slot)))
             chosen = [(run.early_time or {})["num_timesteps"] for run in runs]
-            said.append(f"{series.label} T' = {', '.join(map(str, chosen))} of {runs[0].config['num_timesteps']}")
+            full = runs[0].config["num_timesteps"]
+            said.append(f"{series.label} T' = {', '.join(map(str, sorted(set(chosen))))} of {full}")
         bound = next(iter(found.values()))[0].config["early_time_lambda"]
         axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("timesteps t")
         axes.set_ylabel("divergence from all T, over that of t = 2")
-        reference(drawing, bound, f"λ = {bound:g}")
-        label_ends(drawing, ends)
+        label_ends(drawing, [*ends, reference(drawing, bound, f"λ = {bound:g}")])
     caption = (
-        "How far the prediction after t timesteps is from that after all T (Kullback-Leibler divergence). The "
-        f"search runs with the first t below λ = {bound:g}: {'; '.join(said)}."
+        "How far the prediction after t timesteps is from that after all T (Kullback-Leibler divergence). "
+        f"The search runs with the first t below λ = {bound:g}, or all where none is: {'; '.join(said)}."
     )
     header = ("series", "workdir", "seed", "t", "divergence", "normalised", "chosen")
     return Plot("early-time", "Early-Time's choice of timesteps", caption, header, rows, drawing.figure)
@@ -224,16 +223,18 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
             share = (i + 1) / len(measured)
             axes.plot(x, y, color=color(0), alpha=0.15 + 0.85 * share, marker="o", markersize=4)
             if i in (0, len(measured) - 1):
-                ends.append((x[-1], y[-1], f"epoch {m['epoch']}", color(0)))
+                ends.append(End(x[-1], y[-1], f"epoch {m['epoch']}", color(0)))
         axes.set_xlabel("λ")
         axes.set_ylabel("timesteps T' of the search")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        whole_numbers(axes.yaxis)
         label_ends(drawing, ends)
     last = measured[-1]
-    chosen = ", ".join(f"{t} at λ = {bound}" for bound, t in last["by_lambda"].items() if bound in ("0.3", "0.6", "0.9"))
+    chosen = ", ".join(
+        f"{t} at λ = {bound}" for bound, t in last["by_lambda"].items() if bound in ("0.3", "0.6", "0.9")
+    )
     caption = (
-        f"Timesteps that a search would have, by λ and by the epoch of the dense network (the later the darker), "
-        f"of {run.config['num_timesteps']}; after epoch {last['epoch']}: {chosen}."
+        "Timesteps that a search would have, by λ and by the epoch of the dense network (the later the "
+        f"darker), of {run.config['num_timesteps']}; after epoch {last['epoch']}: {chosen}."
     )
     header = ("workdir", "seed", "epoch", "lambda", "num_timesteps")
     return Plot("early-time-lambda", "Timesteps chosen, by λ", caption, header, rows, drawing.figure)

@@ -12,7 +12,13 @@ __all__ = ["Experiment", "Series", "Spread", "experiments", "spread"]
 
 # short, as the paper has them
 _NAMES = {"imp": "IMP", "eb": "EB", "transfer": "Transfer", "probe-timesteps": "Probe"}
-_CRITERIA = {"snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow", "random": "Random", "magnitude": "Magnitude"}
+_CRITERIA = {
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+    "random": "Random",
+    "magnitude": "Magnitude",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

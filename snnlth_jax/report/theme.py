@@ -2,13 +2,13 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from snnlth_jax.errors import InputError
 
-__all__ = ["DARK", "LIGHT", "Drawing", "canvas", "color", "css", "label_ends", "paper", "svg"]
+__all__ = ["DARK", "LIGHT", "MARKERS", "Drawing", "canvas", "color", "css", "paper", "svg"]
 
 # Series colours follow Okabe and Ito (2008), darkened for white paper and lightened for the night until each
 # stands out from its surface; markers and dashes tell the series apart as well.
@@ -41,17 +41,17 @@ DARK = {
     "s7": "#c9946b",
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-WIDTH, HEIGHT = 5.4, 3.5  # inches: readable as wide as a phone, two beside each other on a desk
+WIDTH, HEIGHT = 5.0, 3.3  # inches: readable as wide as a phone, two beside each other on a desk
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "pdf.fonttype": 42,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
-    "font.size": 9.5,
-    "axes.labelsize": 9.5,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
+    "font.size": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
     "text.color": LIGHT["ink"],
     "axes.labelcolor": LIGHT["muted"],
     "axes.edgecolor": LIGHT["faint"],
@@ -85,7 +85,7 @@ class Drawing(NamedTuple):
 
 
 @contextmanager
-def canvas(right: float = 0.97, height: float = HEIGHT, left: float = 0.125) -> Iterator[Drawing]:
+def canvas(right: float = 0.97, height: float = HEIGHT, left: float = 0.15) -> Iterator[Drawing]:
     """Axes in the project's style.
 
     Args:
@@ -106,38 +106,13 @@ def canvas(right: float = 0.97, height: float = HEIGHT, left: float = 0.125) -> 
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.subplots()
-        figure.subplots_adjust(left=left, right=right, top=0.955, bottom=0.52 / height)
+        figure.subplots_adjust(left=left, right=right, top=0.955, bottom=0.55 / height)
         yield Drawing(figure, axes)
 
 
 def color(slot: int) -> str:
     """Of a series."""
     return LIGHT[f"s{slot % 8}"]
-
-
-def label_ends(drawing: Drawing, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Name lines at their right ends: `(x, y, text, colour)`, pushed apart where they would overlap."""
-    axes = drawing.axes
-    height = axes.get_window_extent().height * 72 / drawing.figure.dpi
-    gap = 12.5 / height
-    to_axes = axes.transData + axes.transAxes.inverted()
-    placed = sorted(((*to_axes.transform((x, y)), text, c) for x, y, text, c in ends), key=lambda p: p[1])
-    heights = [float(y) for _, y, _, _ in placed]
-    for _ in range(200):  # neighbours push each other until nobody is too close
-        moved = False
-        for i in range(1, len(heights)):
-            lack = gap - (heights[i] - heights[i - 1])
-            if lack > 1e-4:
-                heights[i - 1], heights[i], moved = heights[i - 1] - lack / 2, heights[i] + lack / 2, True
-        if not moved:
-            break
-    shift = max(0.0, gap / 2 - (heights[0] if heights else 1))
-    for (x, y, text, c), at in zip(placed, heights, strict=True):
-        at += shift
-        axes.plot(
-            [x, 1.025], [y, at], color=c, linewidth=0.7, alpha=0.6, transform=axes.transAxes, clip_on=False
-        )
-        axes.text(1.035, at, text, color=c, va="center", transform=axes.transAxes, fontweight="bold")
 
 
 def svg(figure: Any, name: str, alt: str) -> str:

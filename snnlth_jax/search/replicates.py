@@ -64,7 +64,8 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
       `format`, `method`, `finished`, `seeds`, `config`, versions and devices; `early_time`, `early_bird` by
       seed; for `rounds`, `tickets` and `controls` a row for each of theirs: `kind`, `round`, `sparsity`, and
       `{mean, std, values}` of its accuracies, epochs and seconds; of tickets `search_epochs`,
-      `search_train_flops`, `search_device_seconds`, `search_relative_to_imp` too. std is that of a sample (n - 1), None for one.
+      `search_train_flops`, `search_device_seconds`, `search_relative_to_imp` too. std is that of a sample
+      (n - 1), None for one.
     """
     first = results[0]
     return {
