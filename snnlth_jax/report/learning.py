@@ -58,10 +58,10 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         drawing.axes.set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest) + 1e-6)
         whole_numbers(drawing.axes.xaxis)
         label_ends(drawing, list(ends.values()))
-    what = "test" if tested else "training (the test set was measured at the end only)"
+    what = "test set" if tested else "training set (the test set was measured at the end only)"
     which = "the trainings of the search, the sparser the darker" if alone else "the sparsest tickets"
     last = ", ".join(f"{end.text} {end.y:.4f}" for end in ends.values())
-    caption = f"Accuracy over epochs on the {what} set, of {which}. After the last epoch: {last}."
+    caption = f"Accuracy over epochs on the {what}, of {which}. After the last epoch: {last}."
     header = ("series", "kind", "round", "seed", "epoch", "train_accuracy", "test_accuracy", "train_loss")
     rows = [(c.series.label, c.kind, c.round, *point) for c in curves for point in c.points]
     return Plot("learning", "Learning curves", caption, header, rows, drawing.figure)

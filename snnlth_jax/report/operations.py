@@ -72,7 +72,7 @@ def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_A
         said = [_from_to(s.label, points, lambda v: f"{1e-3 * v:.3g} nJ") for s, points in means.items()]
         return (
             f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an "
-            f"addition (32 bits, 45 nm): {'; '.join(said)}. Memory traffic, reading weights and states, is left "
+            f"addition (32 bits, 45 nm): {'; '.join(said)}. Memory traffic, of weights and states, is left "
             "out and usually costs more: operations alone flatter spiking networks."
         )
 

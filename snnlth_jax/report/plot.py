@@ -147,7 +147,9 @@ def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+    axis.set_major_locator(
+        LogLocator(subs=(1, 2, 3, 5) if high / low < 12 else (1, 2, 5) if high / low < 300 else (1,))
+    )
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: form(value))
 

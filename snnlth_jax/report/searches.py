@@ -193,10 +193,13 @@ def early_time(experiment: Experiment) -> Plot | None:
         axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
         whole_numbers(axes.xaxis)
         axes.set_xlabel("timesteps t")
-        axes.set_ylabel("divergence from all T, over that of t = 2")
+        axes.set_ylabel("normalised divergence")
         label_ends(drawing, [*ends, reference(drawing, bound, f"λ = {bound:g}")])
+    largest = next(iter(found.values()))[0].config["early_time_normalisation"] == "max"
+    scale = "the largest" if largest else "that of t = 2"
     caption = (
-        "How far the prediction after t timesteps is from that after all T (Kullback-Leibler divergence). "
+        "How far the prediction after t timesteps is from that after all T: Kullback-Leibler divergence, "
+        f"over {scale}. "
         f"The search runs with the first t below λ = {bound:g}, or all where none is: {'; '.join(said)}."
     )
     header = ("series", "workdir", "seed", "t", "divergence", "normalised", "chosen")
