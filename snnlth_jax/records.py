@@ -67,6 +67,8 @@ class Recorder:
         if self._active and self._path.exists():
             files.replace(self._path, self._path.read_bytes()[:size])
         if self._active and self._directory_of_events:
+            if self._events:
+                self._events.close()
             self._events = Events(self._directory_of_events, lines(self._path))
 
     def size(self) -> int:

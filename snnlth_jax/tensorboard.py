@@ -1,4 +1,4 @@
-"""metrics.jsonl as events for TensorBoard: tags are its names, and each training is one of TensorBoard's runs.
+"""metrics.jsonl as events for TensorBoard: tags are its names, each training is one of TensorBoard's runs.
 
     tensorboard/round_03/    train_loss, test_accuracy ... of each epoch of round 3
     tensorboard/round/       sparsity, final_test_accuracy ... of each round; so are ticket/, random/ ...

@@ -50,7 +50,7 @@ th { color: var(--muted); font-weight: 500 }
 th:first-child, td:first-child, .text { text-align: left; padding-left: 0 }
 tr:last-child td { border-bottom: 0 }
 .key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em }
-.warning { border-left: 4px solid var(--s2) }
+.warning { margin: 1.1rem 0; border-left: 4px solid var(--s2) }
 code { font: .86em ui-monospace, "Liberation Mono", monospace }
 ul { margin: .4rem 0; padding-left: 1.2rem }
 footer { color: var(--muted); font-size: .85rem; margin-top: 2rem }
@@ -136,6 +136,9 @@ def _unfinished(
 ) -> str:
     lines = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
     for experiment, _ in experiments:
+        for name, values in experiment.differences().items():
+            what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
+            lines.append(_text(f"{what}: {', '.join(values)}"))
         for run in experiment.runs:
             if not run.finished:
                 lines.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")

@@ -50,7 +50,7 @@ def learning_curves(experiment: Experiment) -> Plot | None:
             drawing.axes.plot(x, y, **look)
             label = _label(curve, alone)
             if not alone or curve.kind != "round" or curve.round in (0, last_round):
-                ends[label] = End(x[-1], y[-1], label, look["color"])
+                ends[label] = End(x[-1], y[-1], label, look["color"], look.get("marker", ""))
             values += y
         drawing.axes.set_xlabel("epoch")
         drawing.axes.set_ylabel("test accuracy" if tested else "training accuracy")
@@ -59,7 +59,7 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         whole_numbers(drawing.axes.xaxis)
         label_ends(drawing, list(ends.values()))
     what = "test set" if tested else "training set (the test set was measured at the end only)"
-    which = "the trainings of the search, the sparser the darker" if alone else "the sparsest tickets"
+    which = "the trainings of the search, the sparser the stronger" if alone else "the sparsest tickets"
     last = ", ".join(f"{end.text} {end.y:.4f}" for end in ends.values())
     caption = f"Accuracy over epochs on the {what}, of {which}. After the last epoch: {last}."
     header = ("series", "kind", "round", "seed", "epoch", "train_accuracy", "test_accuracy", "train_loss")

@@ -139,7 +139,7 @@ def reference(drawing: Drawing, value: float, text: str) -> "End":
 
 def room(labels: Iterable[str]) -> float:
     """Where axes end that leave room for labels at their right."""
-    return 1 - 0.04 - 0.0178 * max([7, *map(len, labels)])
+    return 1 - 0.04 - 0.0178 * max([7, *(len(_short(label)) for label in labels)])
 
 
 def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
@@ -166,6 +166,16 @@ def row_fields(series: str, run: Run, row: Training) -> tuple[Any, ...]:
 def whole_numbers(axis: Any) -> None:
     """Ticks at whole numbers only."""
     axis.get_major_locator().set_params(integer=True)
+
+
+def _short(label: str, most: int = 22) -> str:
+    """What fits beside a plot; the beginning and the end tell most.
+
+    >>> _short("IMP"), _short("IMP, runs/a_long_name/of_a_directory")
+    ('IMP', 'IMP, runs/…a_directory')
+    """
+    half = (most - 1) // 2
+    return label if len(label) <= most else f"{label[:half]}…{label[-(most - 1 - half) :]}"
 
 
 class End(NamedTuple):
@@ -195,7 +205,7 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
             axes.plot([x, 1.03], [y, at], color=end.color, linewidth=0.7, alpha=0.6, **fixed)
         else:
             axes.plot([1.022], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
-        axes.text(1.046, at, end.text, color=end.color, va="center", fontweight="bold", **fixed)
+        axes.text(1.046, at, _short(end.text), color=end.color, va="center", fontweight="bold", **fixed)
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

@@ -160,7 +160,7 @@ def collect(workdirs: Sequence[str]) -> Runs:
         format that this version does not read.
     """
     runs: dict[str, Run] = {}
-    without: dict[str, None] = {}
+    without: dict[str, str] = {}
     for workdir in workdirs:
         root = epath.Path(workdir)
         if not root.is_dir():
@@ -171,17 +171,17 @@ def collect(workdirs: Sequence[str]) -> Runs:
         results = {}
         for directory in found:
             if (directory / "result.json").exists():
-                results[str(directory)] = read(directory)
+                results[_place(directory)] = read(directory)
             else:
-                without[str(directory)] = None
+                without[_place(directory)] = str(directory)
         if not any(results.values()):
-            there = f"{len(found)} searches without a result" if found else "no search"
+            there = f"no result ({len(found)} begun)" if found else "no search"
             raise InputError(
                 f"{workdir}: {there} in it or below; allowed: a directory with a result.json, which a search "
                 "has after its first training"
             )
         runs |= {name: run for name, run in results.items() if run is not None}
-    return Runs(tuple(runs.values()), tuple(name for name in without if name not in runs))
+    return Runs(tuple(runs.values()), tuple(without.values()))
 
 
 def read(directory: epath.PathLike) -> Run | None:
@@ -228,6 +228,11 @@ def read(directory: epath.PathLike) -> Run | None:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"{paths.result}: damaged ({reason}); allowed: as a search wrote it") from error
     return run
+
+
+def _place(directory: epath.Path) -> str:
+    """One name, however the directory was written."""
+    return str(checkpoints.paths(directory).result)
 
 
 def _directories(root: epath.Path) -> Iterator[epath.Path]:

@@ -237,7 +237,7 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
     )
     caption = (
         "Timesteps that a search would have, by λ and by the epoch of the dense network (the later the "
-        f"darker), of {run.config['num_timesteps']}; after epoch {last['epoch']}: {chosen}."
+        f"stronger), of {run.config['num_timesteps']}; after epoch {last['epoch']}: {chosen}."
     )
     header = ("workdir", "seed", "epoch", "lambda", "num_timesteps")
     return Plot("early-time-lambda", "Timesteps chosen, by λ", caption, header, rows, drawing.figure)

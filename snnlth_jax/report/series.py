@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,6 +20,30 @@ _CRITERIA = {
     "random": "Random",
     "magnitude": "Magnitude",
 }
+
+
+# what a fair comparison has in common
+_CONDITIONS = (
+    *(
+        "width",
+        "activation",
+        "num_timesteps",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "schedule",
+        "optimizer",
+    ),
+    *(
+        "momentum",
+        "weight_decay",
+        "augment",
+        "dtype",
+        "train_examples",
+        "test_examples",
+        "validation_examples",
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,10 +105,18 @@ class Experiment:
         """Of all series."""
         return [run for series in self.series for run in series.runs]
 
+    def differences(self) -> dict[str, list[Any]]:
+        """Settings of networks and trainings that are not the same in all runs, with their values."""
+        shared = [name for name in self.runs[0].config if name in _CONDITIONS]
+        values = {name: [run.config.get(name) for run in self.runs] for name in shared}
+        distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
+        return {name: of for name, of in distinct.items() if len(of) > 1}
+
     def dense(self) -> list[tuple[Run, Training]]:
-        """The dense network, trained like a round of IMP at the full T: once for each seed."""
+        """The dense network, trained like a round of IMP at the T of the first run: once for each seed."""
         found: dict[int, tuple[Run, Training]] = {}
-        for run in self.runs:
+        timesteps = self.runs[0].config["num_timesteps"]
+        for run in (run for run in self.runs if run.config["num_timesteps"] == timesteps):
             network = f"{run.config['activation']} T={run.config['num_timesteps']}"
             for row in run.rounds:
                 dense = row.kind == "round" and row.kept == row.total and row.network == network
@@ -179,7 +212,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         ]
         parts = [f"{name.replace('_', ' ')} {_short(run.config[name])}" for name in differs]
         if any(_same(run, other, differs) for other in others):
-            parts.append(run.directory)
+            common = os.path.commonpath([os.path.dirname(each.directory) for each in (run, *others)])
+            parts.append(os.path.relpath(run.directory, common))
         labels.append(", ".join([_name(run.method), *parts]))
     return labels
 
