@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 import small
@@ -20,7 +21,7 @@ from snnlth_jax.search import imp
 def points(directory):
     """The scalars in event files, and how often each run is begun: [(run, tag, step, value)], [run]."""
     found, begun = [], []
-    for path in sorted(directory.rglob("*tfevents*")):
+    for path in sorted(Path(directory).glob("*/*tfevents*")):
         content = path.read_bytes()
         while content:
             (length,) = struct.unpack("Q", content[:8])

@@ -1,5 +1,6 @@
 """How plots look: drawn once in the light theme, whose colours become CSS variables in the page's SVG."""
 
+import html
 import io
 import re
 from collections.abc import Iterator
@@ -146,7 +147,7 @@ def svg(figure: Any, name: str, alt: str) -> str:
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
     inner = text[text.index(">") + 1 :]
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{_quoted(alt)}">{inner.strip()}'
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(alt)}">{inner.strip()}'
 
 
 def paper(figure: Any) -> dict[str, bytes]:
@@ -164,10 +165,6 @@ def paper(figure: Any) -> dict[str, bytes]:
 def _font(match: re.Match[str]) -> str:
     weight = "font-weight: 600; " if match[1] else ""
     return f"{weight}font-size: {match[2]}px"
-
-
-def _quoted(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def css(theme: dict[str, str]) -> str:
