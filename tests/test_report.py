@@ -19,6 +19,7 @@ from snnlth_jax import configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
+from snnlth_jax.report.series import experiments
 from snnlth_jax.search import early_bird, early_time, imp, replicates
 
 SHORT = small.NETWORK | {"epochs": 2, "test_examples": 60}
@@ -374,3 +375,16 @@ def test_colours_stand_out(colors):
         contrast = (light + 0.05) / (dark + 0.05)
         least = {"surface": 1, "faint": 1.1, "ink": 7, "muted": 4.5}.get(role, 3)  # WCAG: 3 for graphics
         assert contrast >= least, (role, contrast)
+
+
+def test_dense_networks_of_other_conditions_are_kept_apart(grid, tmp_path):
+    shutil.copytree(grid / "imp" / "seed1", tmp_path / "longer")
+    path = tmp_path / "longer" / "result.json"
+    result = json.loads(path.read_text())
+    result["config"]["epochs"] = 9
+    result["rounds"][0]["final_test_accuracy"] = 1.0
+    path.write_text(json.dumps(result))
+    (experiment,) = experiments(runs.collect([str(grid / "imp"), str(tmp_path / "longer")]).runs)
+    assert [row.accuracy for _, row in experiment.dense(runs.read(tmp_path / "longer"))] == [1.0]
+    assert [run.config["epochs"] for run, _ in experiment.dense()] == [2, 2]
+    assert experiment.differences() == {"epochs": ["2", "9"]}

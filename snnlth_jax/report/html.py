@@ -104,7 +104,6 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
     """The result in a sentence, and what the abbreviations stand for."""
     said, methods = [], ""
     for experiment, _ in experiments[:3]:
-        dense = experiment.dense()
         best = [(series, rows) for series in experiment.series if (rows := series.sparsest())]
         methods += " ".join(run.method for run in experiment.runs)
         if not best:
@@ -117,7 +116,7 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
             f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{where} "
             f"reaches {spread(_accuracies(rows))}"
         )
-        if dense:
+        if dense := experiment.dense(rows[0][0]):
             text += f"; dense: {spread(_accuracies(dense))}"
         kept = rows[0][1].kept
         if control := [pair for pair in series.trainings("random") if pair[1].kept == kept]:
@@ -167,7 +166,6 @@ def _figure(plot: Plot, name: str) -> str:
 def _summary(experiment: Experiment) -> str:
     """A row for each method and sparsity."""
     dense = experiment.dense()
-    reference = spread(_accuracies(dense)).mean if dense else None
     rows = []
     if dense:
         row = dense[0][1]
@@ -175,6 +173,8 @@ def _summary(experiment: Experiment) -> str:
             ["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))]
         )
     for series in experiment.series:
+        alike = _accuracies(experiment.dense(series.runs[0]))
+        reference = spread(alike).mean if alike else None
         by_kept: dict[int, list[tuple[Run, Training]]] = {}
         for run in series.runs:
             for row in run.tickets:

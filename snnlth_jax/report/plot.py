@@ -89,8 +89,10 @@ def weights_axis(axes: Any, densities: Iterable[float]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(1.08, least / 1.12)
     ticks = [m * 10.0**-e for e in range(1, 8) for m in (10, 5, 2) if m * 10.0**-e >= least / 1.1]
-    if len(ticks) > 7:
-        ticks = [tick for tick in ticks if f"{tick:e}"[0] == "1"]
+    most = round(10 * axes.get_position().width)  # that fit beside each other
+    for digits in ("15", "1"):
+        if len(ticks) > most:
+            ticks = [tick for tick in ticks if f"{tick:e}"[0] in digits]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
@@ -147,9 +149,9 @@ def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(
-        LogLocator(subs=(1, 2, 3, 5) if high / low < 12 else (1, 2, 5) if high / low < 300 else (1,))
-    )
+    few = axis.axis_name == "x" and axis.axes.get_position().width < 0.6
+    steps = ((1, 2, 3, 5), (1, 2, 5), (1,)) if not few else ((1, 2, 5), (1,), (1,))
+    axis.set_major_locator(LogLocator(subs=steps[int(high > 12 * low) + int(high > 300 * low)]))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: form(value))
 
@@ -168,11 +170,11 @@ def whole_numbers(axis: Any) -> None:
     axis.get_major_locator().set_params(integer=True)
 
 
-def _short(label: str, most: int = 22) -> str:
+def _short(label: str, most: int = 20) -> str:
     """What fits beside a plot; the beginning and the end tell most.
 
     >>> _short("IMP"), _short("IMP, runs/a_long_name/of_a_directory")
-    ('IMP', 'IMP, runs/…a_directory')
+    ('IMP', 'IMP, runs…_directory')
     """
     half = (most - 1) // 2
     return label if len(label) <= most else f"{label[:half]}…{label[-(most - 1 - half) :]}"

@@ -112,16 +112,22 @@ class Experiment:
         distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
         return {name: of for name, of in distinct.items() if len(of) > 1}
 
-    def dense(self) -> list[tuple[Run, Training]]:
-        """The dense network, trained like a round of IMP at the T of the first run: once for each seed."""
+    def dense(self, like: Run | None = None) -> list[tuple[Run, Training]]:
+        """The dense network, trained like a round of IMP at the full T: once for each seed.
+
+        Args:
+          like: a run; trained under its conditions. By default those of the first that trained one.
+        """
         found: dict[int, tuple[Run, Training]] = {}
-        timesteps = self.runs[0].config["num_timesteps"]
-        for run in (run for run in self.runs if run.config["num_timesteps"] == timesteps):
+        for run in self.runs:
+            if like is not None and not _same(run, like, _CONDITIONS):
+                continue
             network = f"{run.config['activation']} T={run.config['num_timesteps']}"
             for row in run.rounds:
                 dense = row.kind == "round" and row.kept == row.total and row.network == network
                 if dense and row.accuracy is not None:
                     found.setdefault(run.seed, (run, row))
+                    like = like or run
         return list(found.values())
 
 
@@ -165,12 +171,10 @@ def _series(runs: Sequence[Run]) -> tuple[Series, ...]:
     members = [sorted(group, key=lambda run: (run.seed, run.directory)) for group in groups.values()]
     members.sort(key=lambda group: _rank(group[0].method))
     labels = _labels([group[0] for group in members])
-    slots: list[int] = []
-    for group in members:
-        slot = _rank(group[0].method)
-        while slot in slots:
-            slot += 1
-        slots.append(slot)
+    own = {method: _ORDER.index(method) for method in {run.method for run in runs} & {*_ORDER}}
+    free = iter([slot for slot in range(len(runs) + len(own)) if slot not in own.values()])
+    # the first of a method has its colour, further ones what no method here has
+    slots = [own.pop(group[0].method) if group[0].method in own else next(free) for group in members]
     return tuple(
         Series(label, slot, tuple(group)) for label, slot, group in zip(labels, slots, members, strict=True)
     )
