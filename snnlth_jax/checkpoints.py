@@ -47,6 +47,7 @@ class Paths(NamedTuple):
     checkpoints: epath.Path
     tickets: epath.Path
     masks: epath.Path
+    tensorboard: epath.Path
 
     def ticket(self, round_number: int) -> epath.Path:
         return self.tickets / f"round_{round_number:02d}.safetensors"
@@ -70,6 +71,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         checkpoints=root / "checkpoints",
         tickets=root / "tickets",
         masks=root / "masks",
+        tensorboard=root / "tensorboard",
     )
 
 

@@ -98,6 +98,20 @@ class _Doctor:
     """Where a search would write"""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Report:
+    """Plots and tables of searches: one page, report.html, and PNG, PDF, CSV of each. Needs matplotlib."""
+
+    workdirs: tyro.conf.Positional[list[str]]
+    """Directories of searches, or with any number of them below; several are compared"""
+    output: str | None = None
+    """Where report.html and report/ go. Default: the directory, or here where there are several"""
+    energy_mac: float = ENERGY_MAC
+    """Picojoules of a multiply-accumulate (45 nm, 32 bits; Horowitz 2014)"""
+    energy_ac: float = ENERGY_AC
+    """Picojoules of an addition"""
+
+
 def search(config: configs.TrainConfig) -> None:
     """Run the search of a command's configuration, as the command does."""
     from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
@@ -154,6 +168,12 @@ def _analyse(command: _Analyse) -> None:
     summary.show(command.workdir, command.rounds, command.energy_mac, command.energy_ac)
 
 
+def _report(command: _Report) -> None:
+    from snnlth_jax import report
+
+    print(report.write(command.workdirs, command.output, command.energy_mac, command.energy_ac))
+
+
 def _compile(command: _Compile) -> None:
     from snnlth_jax import tables, topology
 
@@ -182,6 +202,7 @@ _COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
     "ticket": (_Ticket, _ticket),
+    "report": (_Report, _report),
 }
 
 

@@ -124,6 +124,9 @@ class TrainConfig:
     take more than a quarter of a device's memory; the results are the same"""
     checkpoint_minutes: float = 10.0
     """Time without a checkpoint after which there is one within the epoch"""
+    tensorboard: bool = False
+    """Write metrics.jsonl as events for TensorBoard too, in WORKDIR/tensorboard, as it grows. Of a finished
+    search they are written after the fact. Needs tensorboardX"""
     dry_run: bool = False
     """Show the trainings, their FLOPs, memory and hours (by 20 steps on these devices), and write nothing"""
     override: bool = False
@@ -285,6 +288,7 @@ _NOT_IDENTITY = (
     "devices",
     "parallel",
     "shard_data",
+    "tensorboard",
     "dry_run",
     "override",
     "distributed",

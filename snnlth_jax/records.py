@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl for programs, progress for people. Process 0 only.
+"""What a run tells: metrics.jsonl for programs (and TensorBoard), progress for people. Process 0 only.
 
 On a terminal there is a progress bar, elsewhere a plain line per epoch.
 """
@@ -14,8 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from snnlth_jax import files, hosts
+from snnlth_jax.tensorboard import Events
 
-__all__ = ["Recorder", "duration", "environment", "phase_name"]
+__all__ = ["FORMAT", "Recorder", "duration", "environment", "lines", "phase_name"]
+
+FORMAT = "snnlth-result-1"  # of result.json and metrics.jsonl
 
 
 class Recorder:
@@ -24,10 +27,13 @@ class Recorder:
     Args:
       path: of metrics.jsonl.
       console: where people look.
+      events: directory for the same as events for TensorBoard, if they are wanted.
     """
 
-    def __init__(self, path: epath.Path, console: Console):
+    def __init__(self, path: epath.Path, console: Console, events: epath.Path | None = None):
         self._path, self._console = path, console
+        self._directory_of_events = events
+        self._events: Events | None = None
         self._total = 0  # epochs of the whole search, for the time left
         self._active = hosts.is_first()
         self._done = self._start = 0.0  # epochs, done and at the start of this process
@@ -51,6 +57,8 @@ class Recorder:
 
     def __exit__(self, *exception) -> None:
         self._progress.stop()
+        if self._events:
+            self._events.close()
 
     # --- for programs
 
@@ -58,6 +66,10 @@ class Recorder:
         """Forget what was recorded after a checkpoint; what is trained again is recorded again."""
         if self._active and self._path.exists():
             files.replace(self._path, self._path.read_bytes()[:size])
+        if self._active and self._directory_of_events:
+            if self._events:
+                self._events.close()
+            self._events = Events(self._directory_of_events, lines(self._path))
 
     def size(self) -> int:
         """Bytes recorded so far, for `truncate`."""
@@ -65,11 +77,7 @@ class Recorder:
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """The lines of an event so far; one that was cut off is none."""
-        lines = []
-        for line in self._path.read_text().splitlines() if self._path.exists() else []:
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(line))
-        return [line for line in lines if line["event"] == event]
+        return [line for line in lines(self._path) if line["event"] == event]
 
     def write(self, event: str, **fields: Any) -> None:
         """One line of metrics.jsonl."""
@@ -77,6 +85,8 @@ class Recorder:
             with self._path.open("a") as file:
                 file.write(json.dumps({"event": event, **fields}) + "\n")
                 files.sync(file)
+            if self._events:
+                self._events.write({"event": event, **fields})
 
     # --- for people
 
@@ -122,6 +132,15 @@ class Recorder:
                 f"{label}  loss {fields['train_loss']:.4f}{accuracies}  {rate:,.0f} images/s"
                 f"  {duration(left)} left"
             )
+
+
+def lines(path: epath.Path) -> list[dict[str, Any]]:
+    """Of metrics.jsonl; one that was cut off is none."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def phase_name(kind: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -111,6 +112,11 @@ def check(config: Any, spec: data.Spec) -> None:
         if config.sparsity is not None:
             raise InputError(f"--sparsity {config.sparsity}: allowed: not with --like, which has its own")
 
+    if config.tensorboard:
+        if find_spec("tensorboardX") is None:
+            raise InputError("--tensorboard: allowed: after pip install 'snnlth_jax[tensorboard]'")
+        local = "a local directory, with --tensorboard"
+        require(config, "workdir", lambda v: "://" not in v, local)
     least, (height, width, _) = models.min_image_size(config.arch), spec.image_shape
     if min(height, width) < least:
         raise InputError(

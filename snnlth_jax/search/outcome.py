@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from snnlth_jax import checkpoints, configs, cost, hosts, ledger, masks, tickets
 from snnlth_jax.analysis import sparsity
-from snnlth_jax.records import environment
+from snnlth_jax.records import FORMAT, environment
 from snnlth_jax.search.networks import Network
 from snnlth_jax.search.rewinding import RewindPoint
 
@@ -97,6 +97,7 @@ def result(session: "Session") -> dict[str, Any]:
     rows, compile_seconds = session.progress["rows"], session.progress["compile_seconds"]
     forward_flops = len(session.train_split.labels) * session.networks.forward_flops(session.network())
     return {
+        "format": FORMAT,
         "method": configs.method_name(session.config),
         "finished": len(rows) == len(session.phases),
         "config_hash": configs.digest(session.identity),

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from snnlth_jax import checkpoints, configs, hosts
+from snnlth_jax.records import FORMAT
 from snnlth_jax.tables import mean_table
 
 __all__ = ["run", "summary"]
@@ -60,13 +61,15 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
       results: what the runs gave, see `snnlth_jax.search.session.run`; alike but for the seed.
 
     Returns:
-      `method`, `finished`, `seeds`, `config`, versions and devices; `early_time`, `early_bird` by seed; for
-      `rounds`, `tickets` and `controls` a row for each of theirs: `kind`, `round`, `sparsity`, and `{mean,
-      std, values}` of its accuracies, epochs and seconds; of tickets `search_epochs`, `search_train_flops`,
-      `search_device_seconds`, `search_relative_to_imp` too. std is that of a sample (n - 1), None for one.
+      `format`, `method`, `finished`, `seeds`, `config`, versions and devices; `early_time`, `early_bird` by
+      seed; for `rounds`, `tickets` and `controls` a row for each of theirs: `kind`, `round`, `sparsity`, and
+      `{mean, std, values}` of its accuracies, epochs and seconds; of tickets `search_epochs`,
+      `search_train_flops`, `search_device_seconds`, `search_relative_to_imp` too. std is that of a sample
+      (n - 1), None for one.
     """
     first = results[0]
     return {
+        "format": FORMAT,
         "method": first["method"],
         "finished": all(result["finished"] for result in results),
         "seeds": [result["config"]["seed"] for result in results],

@@ -19,11 +19,12 @@ from rich.console import Console
 
 from snnlth_jax import checkpoints, configs, data, hosts, ledger, optimizers, sharding, tables, training
 from snnlth_jax.errors import InputError
-from snnlth_jax.records import Recorder, environment, phase_name
+from snnlth_jax.records import Recorder, environment, lines, phase_name
 from snnlth_jax.search import outcome, plan
 from snnlth_jax.search.networks import Network, Networks
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.signals import Stopped, watch
+from snnlth_jax.tensorboard import Events
 from snnlth_jax.training import TrainState, zero_metrics
 
 PyTree = Any
@@ -388,6 +389,9 @@ def run(
         result = checkpoints.read_json(paths.result)
         if result is not None and result.get("finished") and not changed:
             console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
+            if config.tensorboard:
+                with checkpoints.writing(paths):
+                    hosts.on_first(lambda: Events(paths.tensorboard, lines(paths.metrics)).close())
         else:
             result = _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed)
     tables.print_result(result, console)
@@ -399,7 +403,7 @@ def _go_on(config, dataset, phases, trainers, console, more_arrays, paths, ident
     with (
         checkpoints.writing(paths),
         watch() as asked_to_stop,
-        Recorder(paths.metrics, console) as recorder,
+        Recorder(paths.metrics, console, paths.tensorboard if config.tensorboard else None) as recorder,
         checkpoints.manager(paths) as manager,
     ):
         session = Session(config, dataset, phases, identity, paths, recorder, manager, asked_to_stop)

@@ -1,0 +1,84 @@
+"""What searches found, as one page and as files of each plot; reads their directories, and nothing else."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from etils import epath
+
+from snnlth_jax import files
+from snnlth_jax.analysis import activity
+from snnlth_jax.errors import InputError
+from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, theme
+from snnlth_jax.report.plot import Plot
+from snnlth_jax.report.series import Experiment, experiments
+from snnlth_jax.report.table import csv_text
+
+__all__ = ["draw", "write"]
+
+
+def write(
+    workdirs: Sequence[str],
+    output: str | None = None,
+    energy_mac: float = activity.ENERGY_MAC,
+    energy_ac: float = activity.ENERGY_AC,
+) -> epath.Path:
+    """Make `report.html`, and in `report/` a PNG, a PDF and a CSV of each of its plots.
+
+    Args:
+      workdirs: of searches, or directories with any number of them below.
+      output: where; by default the workdir, or the current directory where there are several.
+      energy_mac: picojoules of a multiply-accumulate.
+      energy_ac: of an addition.
+
+    Returns:
+      The path of the page, which is written last and in one go.
+
+    Raises:
+      InputError: nothing to report, damaged results, or an output that cannot be written; nothing was.
+    """
+    if not workdirs:
+        raise InputError("report: no directory given; allowed: one or more of searches")
+    activity.energy((), energy_mac, energy_ac)  # refuses what no energy can be
+    found = runs.collect(workdirs)
+    compared = [(each, draw(each, energy_mac, energy_ac)) for each in experiments(found.runs)]
+    content: dict[str, bytes] = {}
+    for experiment, drawn in compared:
+        prefix = f"{experiment.dataset}-{experiment.arch}-" if len(compared) > 1 else ""
+        for plot in drawn:
+            content[f"{prefix}{plot.name}.csv"] = csv_text(plot.header, plot.rows).encode()
+            for suffix, picture in theme.paper(plot.figure).items():
+                content[f"{prefix}{plot.name}.{suffix}"] = picture
+    page = html.page(compared, found.without_result, version("snnlth_jax"))
+    directory = epath.Path(output if output is not None else workdirs[0] if len(workdirs) == 1 else ".")
+    try:
+        (directory / "report").mkdir(parents=True, exist_ok=True)
+        for name, file in content.items():
+            files.replace(directory / "report" / name, file)
+        files.replace(directory / "report.html", page.encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"--output {directory}: {reason}; allowed: a directory that can be written"
+        ) from error
+    return directory / "report.html"
+
+
+def draw(
+    experiment: Experiment, energy_mac: float = activity.ENERGY_MAC, energy_ac: float = activity.ENERGY_AC
+) -> list[Plot]:
+    """The plots that an experiment has data for, in the order of the page."""
+    drawn = [
+        accuracy.accuracy(experiment),
+        learning.learning_curves(experiment),
+        accuracy.cost(experiment),
+        searches.early_time(experiment),
+        searches.early_time_over_epochs(experiment),
+        searches.early_bird_rule(experiment),
+        *searches.early_bird_matrices(experiment),
+        layers.densities(experiment),
+        layers.firing_rates(experiment),
+        operations.silence(experiment),
+        operations.synops(experiment),
+        operations.energy(experiment, energy_mac, energy_ac),
+    ]
+    return [plot for plot in drawn if plot is not None]

@@ -1,0 +1,130 @@
+"""What every method is judged by: accuracy against sparsity, and against cost."""
+
+from typing import Any
+
+from snnlth_jax.report.plot import (
+    ROW,
+    End,
+    Plot,
+    across,
+    against_density,
+    label_ends,
+    log_axis,
+    percent,
+    reference,
+    room,
+    row_fields,
+    seeds,
+    si,
+    weights_axis,
+)
+from snnlth_jax.report.runs import Training
+from snnlth_jax.report.series import Experiment, Series, Spread, spread
+from snnlth_jax.report.theme import MARKERS, canvas, color
+
+__all__ = ["CONTROLS", "accuracy", "cost"]
+
+
+CONTROLS = {"random": ("random masks", "--"), "redrawn": ("redrawn weights", ":")}
+
+
+def accuracy(experiment: Experiment) -> Plot | None:
+    """Test accuracy against the weights left: the lottery ticket hypothesis in one plot (paper, Fig. 5)."""
+    results = {series: series.trainings("result") for series in experiment.series}
+    results = {series: rows for series, rows in results.items() if rows}
+    if not results:
+        return None
+    single, few = len(results) == 1, len(results) <= 3
+    names = {kind: name if single else kind for kind, (name, _) in CONTROLS.items()}
+    lines: list[tuple[Series, str, str, dict[float, Spread]]] = []
+    rows: list[tuple[Any, ...]] = []
+    for series, found in results.items():
+        lines.append((series, "-", series.label, across(found, _accuracy)))
+        for kind, (_, style) in CONTROLS.items():
+            if control := series.trainings(kind):
+                label = names[kind] if single else f"{series.label} {kind}"
+                lines.append((series, style, label, across(control, _accuracy)))
+        for kind in ("result", "search", *CONTROLS, "dense"):
+            rows += [(*row_fields(series.label, *each), each[1].accuracy) for each in series.trainings(kind)]
+    dense = experiment.dense()
+    densities = [density for *_, points in lines for density in points]
+    with canvas(room(label for _, _, label, _ in lines)) as drawing:
+        weights_axis(drawing.axes, [*densities, 0.5])
+        for series, style, _, points in lines:
+            slot = series.slot if style == "-" or not single else 6
+            against_density(drawing, points, slot, style, band=few)
+        for series in results if few else ():
+            if searched := across(series.trainings("search"), _accuracy):
+                x, y = list(searched), [point.mean for point in searched.values()]
+                drawing.axes.plot(x, y, ":", color=color(series.slot), linewidth=1.2, alpha=0.8)
+        drawing.axes.set_ylabel("test accuracy")
+        drawing.axes.margins(y=0.08)
+        ends = []
+        for series, style, label, points in lines:
+            slot = series.slot if style == "-" or not single else 6
+            ends.append(
+                End(list(points)[-1], list(points.values())[-1].mean, label, color(slot), MARKERS[slot % 8])
+            )
+        if dense:
+            ends.append(reference(drawing, spread(row.accuracy or 0 for _, row in dense).mean, "dense"))
+        label_ends(drawing, ends)
+    said: dict[str, list[str]] = {}
+    for _, _, label, points in lines:
+        density, point = list(points.items())[-1]
+        said.setdefault(percent(1 - density), []).append(f"{label} {point}")
+    sparsest = "; ".join(f"at {sparsity}: {', '.join(labels)}" for sparsity, labels in said.items())
+    most = max(point.count for *_, points in lines for point in points.values())
+    caption = f"Weights are removed from left to right. At the sparsest, {sparsest}"
+    if dense:
+        caption += f"; the dense network {spread(row.accuracy or 0 for _, row in dense)} (dashed line)"
+    caption += f"; {seeds(most)}."
+    if few and any(series.trainings("search") for series in results):
+        caption += " Dotted without markers: rounds of the search in the network that is searched."
+    return Plot(
+        "accuracy", "Accuracy against sparsity", caption, (*ROW, "final_test_accuracy"), rows, drawing.figure
+    )
+
+
+def _accuracy(row: Training) -> float:
+    return row.accuracy or 0.0
+
+
+def cost(experiment: Experiment) -> Plot | None:
+    """Test accuracy against what search and training of a ticket cost together (paper, Table 1)."""
+    found = {
+        series: [(run, row) for run in series.runs for row in run.tickets if row.flops and row.accuracy]
+        for series in experiment.series
+    }
+    found = {series: rows for series, rows in found.items() if rows}
+    if sum(len({row.kept for _, row in rows}) for rows in found.values()) < 2:
+        return None
+    table, ends, said = [], [], []
+    with canvas(room(series.label for series in found)) as drawing:
+        axes = drawing.axes
+        for series, rows in found.items():
+            flops = across(rows, lambda row: row.flops)
+            accuracies = across(rows, _accuracy)
+            x, y = [p.mean for p in flops.values()], [p.mean for p in accuracies.values()]
+            paint, errors = color(series.slot), [p.std for p in accuracies.values()]
+            axes.errorbar(
+                x, y, errors, color=paint, linewidth=1.2, elinewidth=1, marker=MARKERS[series.slot % 8]
+            )
+            ends.append(End(x[-1], y[-1], series.label, paint, MARKERS[series.slot % 8]))
+            said.append(f"{series.label} {accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP")
+            for run, row in rows:
+                spent = (part and part.train_flops for part in (row.search, row.training))
+                table.append((*row_fields(series.label, run, row), row.accuracy, *spent, row.relative))
+        axes.set_xscale("log")
+        log_axis(axes.xaxis)
+        axes.set_xlabel("training FLOPs, search and ticket (log scale)")
+        axes.set_ylabel("test accuracy")
+        axes.margins(0.08)
+        label_ends(drawing, ends)
+    caption = (
+        "Up and left is better. Each point is a ticket at one sparsity, the sparsest last: "
+        f"{', '.join(said)}. The cost is that of the search from its start to the masks and of the training "
+        "of the ticket; a pruned weight is counted as if it were there."
+    )
+    spent_on = ("search_train_flops", "training_train_flops", "search_relative_to_imp")
+    header = (*ROW, "final_test_accuracy", *spent_on)
+    return Plot("cost", "Accuracy against cost", caption, header, table, drawing.figure)

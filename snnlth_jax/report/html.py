@@ -1,0 +1,262 @@
+"""The page: one file that needs no network and no script, in light and dark, for desks and phones."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+
+from snnlth_jax import ledger
+from snnlth_jax.report import theme
+from snnlth_jax.report.plot import Plot, percent, si
+from snnlth_jax.report.runs import Run, Training
+from snnlth_jax.report.series import Experiment, spread
+from snnlth_jax.report.table import csv_text
+
+__all__ = ["page"]
+
+_MEANINGS = {
+    "imp": "IMP: iterative magnitude pruning with rewinding",
+    "eb": "EB: Early-Bird, the search stops when the masks stand still",
+    "et": "ET: Early-Time, the search runs with fewer timesteps",
+    "transfer": "Transfer: searched in the ReLU twin, trained as a spiking network",
+    "snip": "SNIP, GraSP, SynFlow: pruned at initialisation by a score",
+    "random": "Random: pruned at initialisation at random",
+}
+
+_STYLE = """
+:root { color-scheme: light dark; --page: #f3f5f7; --card: #fefefe; LIGHT }
+@media (prefers-color-scheme: dark) { :root { --page: #0d0f13; --card: #15181d; DARK } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
+  "Segoe UI", Roboto, "Liberation Sans", sans-serif; -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
+main { max-width: 1180px; margin: 0 auto; padding: 2.2rem 1.1rem 3rem }
+h1 { font-size: 1.65rem; line-height: 1.2; margin: 0 0 .35rem; letter-spacing: -.01em }
+h2 { font-size: 1.25rem; margin: 2.4rem 0 .8rem }
+h3 { font-size: 1rem; margin: 0 0 .6rem }
+p { margin: .4rem 0; max-width: 75ch }
+.lead { color: var(--muted); font-size: 1.02rem }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 1.1rem;
+  margin: 1.1rem 0 }
+figure, .card { margin: 0; background: var(--card); border: 1px solid var(--faint); border-radius: 10px;
+  padding: 1rem 1.1rem; min-width: 0 }
+figure { display: flex; flex-direction: column }
+figure svg { width: 100%; height: auto; display: block; font-family: inherit }
+figcaption { color: var(--muted); font-size: .875rem; line-height: 1.45; margin-top: .7rem }
+figcaption a, footer a { color: var(--s0) }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; width: 100% }
+th, td { text-align: right; padding: .32rem .7rem; white-space: nowrap;
+  border-bottom: 1px solid var(--faint) }
+th { color: var(--muted); font-weight: 500 }
+th:first-child, td:first-child, .text { text-align: left; padding-left: 0 }
+tr:last-child td { border-bottom: 0 }
+.key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em }
+.warning { margin: 1.1rem 0; border-left: 4px solid var(--s2) }
+code { font: .86em ui-monospace, "Liberation Mono", monospace }
+ul { margin: .4rem 0; padding-left: 1.2rem }
+footer { color: var(--muted); font-size: .85rem; margin-top: 2rem }
+@media (max-width: 520px) { main { padding: 1.4rem .7rem 2rem } figure, .card { padding: .8rem .7rem } }
+@media print { body { background: none } figure, .card { break-inside: avoid } }
+"""
+
+
+def page(
+    experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str], version: str
+) -> str:
+    """The report as HTML.
+
+    Args:
+      experiments: each with its plots.
+      without_result: directories of searches that have none, which are listed.
+      version: of the package.
+    """
+    title = " and ".join(
+        f"{', '.join(dict.fromkeys(s.label for s in e.series))} on {e.dataset}, {e.arch}"
+        for e, _ in experiments[:3]
+    )
+    if len(experiments) > 3 or len(title) > 90:
+        count = len([run for e, _ in experiments for run in e.runs])
+        places = list(dict.fromkeys(f"{e.dataset}, {e.arch}" for e, _ in experiments))
+        title = f"{count} searches on {'; '.join(places[:3])}" + ("; ..." if len(places) > 3 else "")
+    style = _STYLE.replace("LIGHT", theme.css(theme.LIGHT)).replace("DARK", theme.css(theme.DARK))
+    several = len(experiments) > 1
+    parts = [
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>',
+        f"<header><h1>{_text(title)}</h1>{_lead(experiments)}</header>",
+        _unfinished(experiments, without_result),
+    ]
+    for number, (experiment, plots) in enumerate(experiments, start=1):
+        name = f"{experiment.dataset}, {experiment.arch}"
+        parts.append(f"<section>{f'<h2>{_text(name)}</h2>' if several else ''}")
+        parts.append(_summary(experiment))
+        parts.append('<div class="plots">')
+        parts += [_figure(plot, f"e{number}-{plot.name}") for plot in plots]
+        parts.append("</div>" + _provenance(experiment) + "</section>")
+    parts.append(
+        f"<footer><p>snnlth_jax {_text(version)}. Accuracies are fractions of the test set after the last "
+        "epoch; ± is the standard deviation over seeds.</p></footer></main></body></html>\n"
+    )
+    return "\n".join(parts)
+
+
+def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
+    """The result in a sentence, and what the abbreviations stand for."""
+    said, methods = [], ""
+    for experiment, _ in experiments[:3]:
+        best = [(series, rows) for series in experiment.series if (rows := series.sparsest())]
+        methods += " ".join(run.method for run in experiment.runs)
+        if not best:
+            continue
+        series, rows = max(
+            best, key=lambda found: (round(found[1][0][1].sparsity, 2), spread(_accuracies(found[1])).mean)
+        )
+        where = f" on {experiment.dataset} ({experiment.arch})" if len(experiments) > 1 else ""
+        text = (
+            f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{where} "
+            f"reaches {spread(_accuracies(rows))}"
+        )
+        if dense := experiment.dense(rows[0][0]):
+            text += f"; dense: {spread(_accuracies(dense))}"
+        kept = rows[0][1].kept
+        if control := [pair for pair in series.trainings("random") if pair[1].kept == kept]:
+            text += f"; random masks of the same layer-wise counts: {spread(_accuracies(control))}"
+        said.append(text + ".")
+    meanings = [text for name, text in _MEANINGS.items() if name in methods]
+    return f'<p class="lead">{_text(" ".join(said))}</p><p class="lead">{_text(". ".join(meanings))}.</p>'
+
+
+def _accuracies(rows: Iterable[tuple[Run, Training]]) -> list[float]:
+    return [row.accuracy or 0.0 for _, row in rows]
+
+
+def _unfinished(
+    experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
+) -> str:
+    lines = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
+    for experiment, _ in experiments:
+        for name, values in experiment.differences().items():
+            what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
+            lines.append(_text(f"{what}: {', '.join(values)}"))
+        for run in experiment.runs:
+            if not run.finished:
+                lines.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
+            if run.overrides:
+                changes = "; ".join(run.overrides)
+                lines.append(f"<code>{_text(run.directory)}</code>: changed on the way: {_text(changes)}")
+    if not lines:
+        return ""
+    items = "".join(f"<li>{line}</li>" for line in lines)
+    return f'<div class="card warning"><h3>To be known</h3><ul>{items}</ul></div>'
+
+
+def _figure(plot: Plot, name: str) -> str:
+    picture = theme.svg(plot.figure, name, f"{plot.title}. {plot.caption}")
+    numbers = base64.b64encode(csv_text(plot.header, plot.rows).encode()).decode()
+    link = f'<a download="{plot.name}.csv" href="data:text/csv;base64,{numbers}">Numbers (CSV)</a>'
+    return (
+        f'<figure id="{name}"><h3>{_text(plot.title)}</h3>{picture}'
+        f"<figcaption>{_text(plot.caption)} {link}</figcaption></figure>"
+    )
+
+
+# --- tables
+
+
+def _summary(experiment: Experiment) -> str:
+    """A row for each method and sparsity."""
+    dense = experiment.dense()
+    rows = []
+    if dense:
+        row = dense[0][1]
+        rows.append(
+            ["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))]
+        )
+    for series in experiment.series:
+        alike = _accuracies(experiment.dense(series.runs[0]))
+        reference = spread(alike).mean if alike else None
+        by_kept: dict[int, list[tuple[Run, Training]]] = {}
+        for run in series.runs:
+            for row in run.tickets:
+                if row.accuracy is not None:
+                    by_kept.setdefault(row.kept, []).append((run, row))
+        for kept, found in sorted(by_kept.items(), reverse=True):
+            reached = spread(_accuracies(found))
+            control = [pair for pair in series.trainings("random") if pair[1].kept == kept]
+            key = f'<span class="key" style="background: var(--s{series.slot % 8})"></span>'
+            relative = [row.relative for _, row in found if row.relative is not None]
+            rows.append(
+                [
+                    key + _text(series.label),
+                    percent(found[0][1].sparsity),
+                    f"{kept:,}",
+                    str(reached),
+                    "" if reference is None else f"{100 * (reached.mean - reference):+.2f}",
+                    str(spread(_accuracies(control))) if control else "",
+                    f"{spread(relative).mean:.3f}" if relative else "",
+                    str(len(found)),
+                ]
+            )
+    heads = [
+        "",
+        "sparsity",
+        "weights",
+        "accuracy",
+        "points from dense",
+        "random masks",
+        "search FLOPs of IMP",
+        "seeds",
+    ]
+    empty = [i for i in range(len(heads)) if i and not any(row[i] for row in rows)]
+    if not rows:
+        return ""
+    return f'<div class="card"><h3>Tickets, trained at the full T</h3>{_table(heads, rows, empty)}</div>'
+
+
+def _provenance(experiment: Experiment) -> str:
+    """Where each ticket comes from, with all that it takes to make it again."""
+    heads = "ticket|method|seed|sparsity|accuracy|searched with|trained with|search epochs|search FLOP"
+    heads += "|configuration|data|jax|devices"
+    rows = []
+    for series in experiment.series:
+        for run in series.runs:
+            for row in run.tickets:
+                searched = {
+                    r.network for r in (*run.preparations, *run.rounds) if r.kind in ledger.SEARCH_KINDS
+                }
+                rows.append(
+                    [
+                        f"<code>{_text(f'{run.directory}/{row.ticket}')}</code>",
+                        _text(series.label),
+                        str(run.seed),
+                        f"{100 * row.sparsity:.2f} %",
+                        "" if row.accuracy is None else f"{row.accuracy:.4f}",
+                        _text(", ".join(sorted(searched))),
+                        _text(row.network),
+                        f"{row.search.epochs}" if row.search else "",
+                        si(row.search.train_flops) if row.search else "",
+                        f"<code>{_text(run.config_hash)}</code>",
+                        f"<code>{_text(run.config.get('dataset_fingerprint'))}</code>",
+                        _text(run.versions.get("jax")),
+                        _text(f"{run.devices.get('count')} x {run.devices.get('kind')}"),
+                    ]
+                )
+    if not rows:
+        return ""
+    return f'<div class="card"><h3>Where the tickets come from</h3>{_table(heads.split("|"), rows)}</div>'
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:
+    """Of HTML cells; wider than the page, it scrolls by itself."""
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        shown = [cell for i, cell in enumerate(cells) if i not in without]
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
+
+    head = line([_text(name) for name in heads], "th")
+    body = "".join(line(row, "td") for row in rows)
+    return f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))

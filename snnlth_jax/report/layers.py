@@ -1,0 +1,125 @@
+"""What is in a network, layer by layer: weights and spikes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from snnlth_jax.report.plot import (
+    ROW,
+    End,
+    Plot,
+    label_ends,
+    log_axis,
+    percent,
+    room,
+    row_fields,
+    whole_numbers,
+)
+from snnlth_jax.report.runs import Layer, Run, Training
+from snnlth_jax.report.series import Experiment, Spread, spread
+from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
+
+__all__ = ["densities", "firing_rates"]
+
+
+def densities(experiment: Experiment) -> Plot | None:
+    """The share of each layer's weights that the sparsest tickets keep (paper, Fig. 6)."""
+
+    def kept(layer: Layer) -> float:
+        return layer.kept / layer.weights
+
+    def caption(means: dict[str, list[Spread]], names: Sequence[str]) -> str:
+        said = []
+        for label, values in means.items():
+            if label == "dense":
+                continue
+            least = min(range(len(values)), key=lambda i: values[i].mean)
+            said.append(f"{label} least in layer {least + 1} ({percent(values[least].mean)})")
+        return f"Share of the weights left in each layer of the sparsest tickets: {'; '.join(said)}."
+
+    return _by_layer(
+        experiment,
+        "layer-density",
+        "Weights left, by layer",
+        "weights left (log scale)",
+        kept,
+        caption,
+        log=True,
+    )
+
+
+def firing_rates(experiment: Experiment) -> Plot | None:
+    """Spikes per neuron and timestep, by layer, of the sparsest tickets and the dense network (Fig. 10)."""
+
+    def rate(layer: Layer) -> float | None:
+        return None if not layer.firing_rate else sum(layer.firing_rate) / len(layer.firing_rate)
+
+    def caption(means: dict[str, list[Spread]], names: Sequence[str]) -> str:
+        said = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
+        return (
+            "Mean spikes per neuron and timestep on test images, by layer; mean over the layers: "
+            f"{', '.join(said)}. The classifier does not spike."
+        )
+
+    title = "Firing rates, by layer"
+    return _by_layer(experiment, "firing-rates", title, "spikes per neuron and timestep", rate, caption)
+
+
+def _by_layer(
+    experiment: Experiment,
+    name: str,
+    title: str,
+    axis: str,
+    value: Callable[[Layer], float | None],
+    caption: Callable[[dict[str, list[Spread]], Sequence[str]], str],
+    log: bool = False,
+) -> Plot | None:
+    shown: list[tuple[str, int | None, list[tuple[Run, Training]]]] = []
+    for series in experiment.series:
+        if tickets := [(run, row) for run, row in series.sparsest() if row.layers]:
+            shown.append((f"{series.label} {percent(tickets[0][1].sparsity)}", series.slot, tickets))
+    if not shown:
+        return None
+    if dense := [(run, row) for run, row in experiment.dense() if row.layers]:
+        shown.insert(0, ("dense", None, dense))
+    rows: list[tuple[Any, ...]] = []
+    ends, means = [], {}
+    names = [layer.name for layer in shown[0][2][0][1].layers]
+    with canvas(room(label for label, _, _ in shown)) as drawing:
+        axes = drawing.axes
+        for label, slot, trainings in shown:
+            of: dict[int, list[float]] = {}
+            for run, row in trainings:
+                for i, layer in enumerate(row.layers):
+                    if (measured := value(layer)) is not None:
+                        of.setdefault(i, []).append(measured)
+                    rates = layer.firing_rate or []
+                    fields = (layer.name, layer.weights, layer.kept, measured, *rates)
+                    rows.append((*row_fields(label, run, row), i + 1, *fields))
+            if not of:
+                continue
+            points = [spread(values) for values in of.values()]
+            x, y = [i + 1 for i in of], [point.mean for point in points]
+            paint = LIGHT["ink"] if slot is None else color(slot)
+            line = (0, (5, 3)) if slot is None else "-"
+            marker = None if slot is None else MARKERS[slot % 8]
+            axes.plot(x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5)
+            ends.append(End(x[-1], y[-1], label, paint))
+            means[label] = points
+        if not means:
+            return None
+        if log:
+            axes.set_yscale("log")
+            log_axis(axes.yaxis, lambda share: f"{100 * share:.3g} %")
+        else:
+            axes.set_ylim(0, None)
+        axes.set_xlim(0.7, len(names) + 0.3)
+        whole_numbers(axes.xaxis)
+        axes.set_xlabel("layer, in the order of the forward pass")
+        axes.set_ylabel(axis)
+        label_ends(drawing, ends)
+    timesteps = max(
+        len(layer.firing_rate or ()) for _, _, found in shown for _, r in found for layer in r.layers
+    )
+    spikes = [f"firing_rate_t{t}" for t in range(1, timesteps + 1)]
+    header = (*ROW, "layer", "name", "weights", "layer_kept", name.replace("-", "_"), *spikes)
+    return Plot(name, title, caption(means, names), header, rows, drawing.figure)

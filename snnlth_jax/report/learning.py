@@ -1,0 +1,112 @@
+"""How networks learn: accuracy over the epochs of their trainings."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from snnlth_jax.report.accuracy import CONTROLS
+from snnlth_jax.report.plot import End, Plot, label_ends, room, whole_numbers
+from snnlth_jax.report.runs import Run
+from snnlth_jax.report.series import Experiment, Series, spread
+from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
+
+__all__ = ["learning_curves"]
+
+
+class _Curve(NamedTuple):
+    """A training with all its seeds; a point is (seed, epoch, training and test accuracy, training loss)."""
+
+    series: Series
+    kind: str
+    round: int
+    points: list[tuple[int, int, float, float | None, float]]
+
+    def means(self, tested: bool) -> tuple[list[int], list[float]]:
+        """Epochs, and mean accuracies after them on the test or the training set."""
+        found: dict[int, list[float]] = {}
+        for _, epoch, training, test, _ in self.points:
+            value = test if tested else training
+            if value is not None:
+                found.setdefault(epoch, []).append(value)
+        return sorted(found), [spread(found[epoch]).mean for epoch in sorted(found)]
+
+
+def learning_curves(experiment: Experiment) -> Plot | None:
+    """Accuracy over epochs: of all trainings where there is one series, else of the sparsest tickets.
+
+    On the test set, or on the training set where the former was measured at the end only.
+    """
+    shown = [series for series in experiment.series if series.sparsest()]
+    alone = len(shown) == 1
+    curves = [curve for series in shown for curve in (_all(series) if alone else _sparsest(series))]
+    if not curves:
+        return None
+    tested = all(len(curve.means(True)[0]) > 1 for curve in curves)
+    last_round = max(curve.round for curve in curves)
+    ends, values = {}, []
+    with canvas(room(_label(curve, alone) for curve in curves)) as drawing:
+        for curve in curves:
+            x, y = curve.means(tested)
+            look = _look(curve, alone, last_round)
+            drawing.axes.plot(x, y, **look)
+            label = _label(curve, alone)
+            if not alone or curve.kind != "round" or curve.round in (0, last_round):
+                ends[label] = End(x[-1], y[-1], label, look["color"], look.get("marker", ""))
+            values += y
+        drawing.axes.set_xlabel("epoch")
+        drawing.axes.set_ylabel("test accuracy" if tested else "training accuracy")
+        lowest, top = sorted(values)[len(values) // 25], max(values)  # the first steps are below
+        drawing.axes.set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest) + 1e-6)
+        whole_numbers(drawing.axes.xaxis)
+        label_ends(drawing, list(ends.values()))
+    what = "test set" if tested else "training set (the test set was measured at the end only)"
+    which = "the trainings of the search, the sparser the stronger" if alone else "the sparsest tickets"
+    last = ", ".join(f"{end.text} {end.y:.4f}" for end in ends.values())
+    caption = f"Accuracy over epochs on the {what}, of {which}. After the last epoch: {last}."
+    header = ("series", "kind", "round", "seed", "epoch", "train_accuracy", "test_accuracy", "train_loss")
+    rows = [(c.series.label, c.kind, c.round, *point) for c in curves for point in c.points]
+    return Plot("learning", "Learning curves", caption, header, rows, drawing.figure)
+
+
+def _all(series: Series) -> list[_Curve]:
+    runs = [run for run, _ in series.sparsest()]
+    of_one = (*runs[0].rounds, *runs[0].tickets, *runs[0].controls)
+    keys = dict.fromkeys((row.kind, row.round) for row in of_one if row.kind != "dense")
+    return [curve for key in keys if (curve := _curve(series, runs, *key)).points]
+
+
+def _sparsest(series: Series) -> list[_Curve]:
+    tickets = series.sparsest()
+    curve = _curve(series, [run for run, _ in tickets], tickets[0][1].kind, tickets[0][1].round)
+    return [curve] if curve.points else []
+
+
+def _curve(series: Series, runs: Sequence[Run], kind: str, number: int) -> _Curve:
+    points = [
+        (run.seed, line["epoch"], line["train_accuracy"], line.get("test_accuracy"), line["train_loss"])
+        for run in runs
+        for line in run.told("epoch")
+        if (line["kind"], line["round"]) == (kind, number)
+    ]
+    return _Curve(series, kind, number, points)
+
+
+def _label(curve: _Curve, alone: bool) -> str:
+    if not alone:
+        return curve.series.label
+    if curve.kind in CONTROLS:
+        return CONTROLS[curve.kind][0]
+    if curve.kind == "round":
+        return f"round {curve.round}" if curve.round else "dense"
+    return curve.kind
+
+
+def _look(curve: _Curve, alone: bool, last_round: int) -> dict[str, Any]:
+    slot = curve.series.slot
+    if not alone:
+        return {"color": color(slot), "marker": MARKERS[slot % 8], "markevery": [-1]}
+    if curve.kind in CONTROLS:
+        return {"color": color(6), "linestyle": CONTROLS[curve.kind][1]}
+    if curve.round == 0:
+        return {"color": LIGHT["ink"]}
+    share = curve.round / last_round if curve.kind == "round" else 1.0
+    return {"color": color(slot), "alpha": 0.15 + 0.85 * share}

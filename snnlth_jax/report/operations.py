@@ -1,0 +1,172 @@
+"""Operations of a network and their energy, and what in it does nothing, against sparsity."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from snnlth_jax.analysis import activity
+from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.report.plot import (
+    ROW,
+    End,
+    Plot,
+    across,
+    against_density,
+    label_ends,
+    log_axis,
+    percent,
+    room,
+    row_fields,
+    seeds,
+    si,
+    weights_axis,
+)
+from snnlth_jax.report.runs import Layer, Run, Training
+from snnlth_jax.report.series import Experiment, Series, Spread
+from snnlth_jax.report.theme import canvas, color
+
+__all__ = ["energy", "silence", "synops"]
+
+
+def _macs(layers: Sequence[Layer]) -> float:
+    return sum(sum(layer.macs_per_image) for layer in layers)
+
+
+def _synops(layers: Sequence[Layer]) -> float:
+    return sum(sum(layer.synops_per_image) for layer in layers)
+
+
+def synops(experiment: Experiment) -> Plot | None:
+    """Additions that spikes cause for an image, against the weights left."""
+
+    def caption(means: dict[Series, dict[float, Spread]]) -> str:
+        said = [_from_to(series.label, points, lambda v: si(v)) for series, points in means.items()]
+        return (
+            "Additions that spikes cause over the weights left, for one test image and all timesteps "
+            f"(SynOps): {'; '.join(said)}. The first layer, whose input is no spikes, has none."
+        )
+
+    title = "Synaptic operations against sparsity"
+    return _against(
+        experiment, "synops", title, "SynOps per image (log)", {"synops_per_image": _synops}, caption
+    )
+
+
+def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_AC) -> Plot | None:
+    """The estimated energy of the operations for an image, against the weights left."""
+
+    def caption(means: dict[Series, dict[float, Spread]]) -> str:
+        said = [_from_to(s.label, points, lambda v: f"{1e-3 * v:.3g} nJ") for s, points in means.items()]
+        return (
+            f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an "
+            f"addition (32 bits, 45 nm): {'; '.join(said)}. Memory traffic, of weights and states, is left "
+            "out and usually costs more: operations alone flatter spiking networks."
+        )
+
+    title = "Energy of the operations against sparsity"
+    axis = "nJ per image, operations only (log)"
+
+    def value(layers: Sequence[Layer]) -> float:
+        return activity.energy([vars(layer) for layer in layers], mac, ac)["picojoules"]
+
+    columns = {"macs_per_image": _macs, "synops_per_image": _synops, "picojoules": value}
+    return _against(experiment, "energy", title, axis, columns, caption, scale=1e-3)
+
+
+def _from_to(label: str, points: dict[float, Spread], form: Callable[[float], str]) -> str:
+    ends = [max(points), min(points)] if len(points) > 1 else list(points)
+    return f"{label} " + ", ".join(f"{form(points[end].mean)} at {percent(1 - end)}" for end in ends)
+
+
+def _measured(experiment: Experiment) -> dict[Series, list[tuple[Run, Training]]]:
+    found = {
+        series: [(run, row) for run, row in series.trainings("result") if row.layers]
+        for series in experiment.series
+    }
+    return {series: rows for series, rows in found.items() if rows}
+
+
+def _against(
+    experiment: Experiment,
+    name: str,
+    title: str,
+    axis: str,
+    columns: Mapping[str, Callable[[Sequence[Layer]], float]],
+    caption: Callable[[dict[Series, dict[float, Spread]]], str],
+    scale: float = 1.0,
+) -> Plot | None:
+    """Plots the last of the columns, each a function of the layers of a network."""
+    found = _measured(experiment)
+    *_, value = columns.values()
+    means = {series: across(rows, lambda row: value(row.layers)) for series, rows in found.items()}
+    means = {
+        s: points for s, points in means.items() if all(point.mean > 0 for point in points.values())
+    }  # a log axis has no 0: of the ReLU twin there are no spikes
+    if not means:
+        return None
+    rows = [
+        (*row_fields(series.label, run, row), *(of(row.layers) for of in columns.values()))
+        for series in means
+        for run, row in found[series]
+    ]
+    with canvas(room(series.label for series in means)) as drawing:
+        axes, ends = drawing.axes, []
+        weights_axis(axes, [*(density for points in means.values() for density in points), 0.5])
+        for series, points in means.items():
+            scaled = {d: Spread(scale * p.mean, scale * p.std, p.count) for d, p in points.items()}
+            against_density(drawing, scaled, series.slot)
+            ends.append(
+                End(list(scaled)[-1], list(scaled.values())[-1].mean, series.label, color(series.slot))
+            )
+        axes.set_yscale("log")
+        log_axis(axes.yaxis)
+        axes.set_ylabel(axis)
+        label_ends(drawing, ends)
+    count = max(point.count for points in means.values() for point in points.values())
+    text = caption(means) + ("" if count == 1 else f" {seeds(count).capitalize()}.")
+    return Plot(name, title, text, (*ROW, *columns), rows, drawing.figure)
+
+
+def silence(experiment: Experiment) -> Plot | None:
+    """Neurons without any spike, and channels that have no part in the result, against the weights left."""
+    found = _measured(experiment)
+    if not found:
+        return None
+    measures: dict[str, tuple[str, Callable[[Training], float]]] = {
+        "silent": ("-", _silent),
+        "dead": ("--", lambda row: _share([(layer.dead_channels, layer.channels) for layer in row.layers])),
+    }
+    labels = {(series, name): f"{series.label} {name}" for series in found for name in measures}
+    rows = [
+        (*row_fields(series.label, run, row), *(value(row) for _, value in measures.values()))
+        for series, trainings in found.items()
+        for run, row in trainings
+    ]
+    with canvas(room(labels.values())) as drawing:
+        axes, ends, said = drawing.axes, [], []
+        every = [row.density for trainings in found.values() for _, row in trainings]
+        weights_axis(axes, [*every, 0.5])
+        for series, trainings in found.items():
+            for name, (style, value) in measures.items():
+                points = across(trainings, value)
+                against_density(drawing, points, series.slot, style)
+                label = labels[series, name]
+                ends.append(End(list(points)[-1], list(points.values())[-1].mean, label, color(series.slot)))
+                said.append(_from_to(label, points, percent))
+        axes.set_ylim(0, None)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+        axes.set_ylabel("share")
+        label_ends(drawing, ends)
+    caption = (
+        "Neurons without a spike on any test image (silent), and channels that cannot influence the result "
+        f"or are reached by no input (dead, dashed): {'; '.join(said)}."
+    )
+    header = (*ROW, "silent_neurons_share", "dead_channels_share")
+    return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure)
+
+
+def _silent(row: Training) -> float:
+    return _share([(layer.silent_neurons or 0, layer.neurons or 0) for layer in row.layers])
+
+
+def _share(parts: Sequence[tuple[int, int]]) -> float:
+    whole = sum(total for _, total in parts)
+    return sum(part for part, _ in parts) / whole if whole else 0.0

@@ -1,0 +1,234 @@
+"""A plot and its numbers; the words, axes and lines that several plots have in common."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from snnlth_jax.report.runs import Run, Training
+from snnlth_jax.report.series import Spread, spread
+from snnlth_jax.report.theme import LIGHT, MARKERS, Drawing, color
+
+__all__ = [
+    "ROW",
+    "End",
+    "Plot",
+    "across",
+    "against_density",
+    "label_ends",
+    "log_axis",
+    "percent",
+    "reference",
+    "room",
+    "row_fields",
+    "seeds",
+    "si",
+    "weights_axis",
+    "whole_numbers",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A figure with the numbers in it.
+
+    Attributes:
+      name: of its files, unique among those of an experiment.
+      title: what is plotted against what.
+      caption: what is seen, with the numbers behind it; the figure's alternative text too.
+      header, rows: the numbers in it, one measurement a row, as result.json and metrics.jsonl have them.
+      figure: matplotlib's, in colours of `theme.LIGHT`.
+    """
+
+    name: str
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    figure: Any
+
+
+# --- words and axes
+
+
+def percent(sparsity: float) -> str:
+    """As people write it, with as many digits as it takes to tell it from 100 %.
+
+    >>> percent(0.75), percent(0.9578), percent(0.98216), percent(0.99964)
+    ('75 %', '95.8 %', '98.2 %', '99.96 %')
+    """
+    digits = 1 if sparsity < 0.995 else 2
+    return f"{round(100 * sparsity, digits):g} %"
+
+
+def seeds(count: int) -> str:
+    """How many seeds a mean is of; of one it need not be said.
+
+    >>> seeds(3), seeds(1)
+    ('mean and standard deviation of 3 seeds', 'one seed')
+    """
+    return "one seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+
+
+def si(value: float) -> str:
+    """Three digits and a prefix.
+
+    >>> si(7.154e11), si(48719.3), si(12.0), si(0.0)
+    ('715 G', '48.7 k', '12', '0')
+    """
+    for factor, prefix in ((1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def weights_axis(axes: Any, densities: Iterable[float]) -> None:
+    """A logarithmic axis of the weights left, from all of them at its left."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    least = min(densities)
+    axes.set_xscale("log")
+    axes.set_xlim(1.08, least / 1.12)
+    ticks = [m * 10.0**-e for e in range(1, 8) for m in (10, 5, 2) if m * 10.0**-e >= least / 1.1]
+    most = round(10 * axes.get_position().width)  # that fit beside each other
+    for digits in ("15", "1"):
+        if len(ticks) > most:
+            ticks = [tick for tick in ticks if f"{tick:e}"[0] in digits]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    axes.set_xlabel("weights left (log scale)")
+
+
+def across(rows: Iterable[tuple[Run, Training]], value: Callable[[Training], float]) -> dict[float, Spread]:
+    """Mean and deviation over the seeds, by density, the densest first."""
+    of: dict[float, list[float]] = {}
+    for _, row in rows:
+        of.setdefault(row.density, []).append(value(row))
+    return {density: spread(of[density]) for density in sorted(of, reverse=True)}
+
+
+def against_density(
+    drawing: Drawing, points: dict[float, Spread], slot: int, line: str = "-", band: bool = True
+) -> None:
+    """A line of means, and a standard deviation around them: as bars, and as a band if that is wanted."""
+    axes, paint = drawing.axes, color(slot)
+    x, means = list(points), [point.mean for point in points.values()]
+    low = [point.mean - point.std for point in points.values()]
+    high = [point.mean + point.std for point in points.values()]
+    if any(point.std for point in points.values()):
+        if band and len(x) > 1:
+            axes.fill_between(x, low, high, color=paint, alpha=0.14, linewidth=0)
+        axes.vlines(x, low, high, color=paint, alpha=0.45, linewidth=1.0)
+    hollow = line != "-"
+    axes.plot(
+        x,
+        means,
+        line,
+        color=paint,
+        marker=MARKERS[slot % 8],
+        markersize=5.5,
+        markeredgewidth=1.2 if hollow else 0.8,
+        markerfacecolor=LIGHT["surface"] if hollow else paint,
+        markeredgecolor=paint if hollow else LIGHT["surface"],
+    )
+
+
+def reference(drawing: Drawing, value: float, text: str) -> "End":
+    """A dashed line across, and its label."""
+    drawing.axes.axhline(value, color=LIGHT["ink"], linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
+    return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"])
+
+
+def room(labels: Iterable[str]) -> float:
+    """Where axes end that leave room for labels at their right."""
+    return 1 - 0.04 - 0.0178 * max([7, *(len(_short(label)) for label in labels)])
+
+
+def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
+    """Few ticks in 1, 2, 5 on a logarithmic axis, written by `form`."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    few = axis.axis_name == "x" and axis.axes.get_position().width < 0.6
+    steps = ((1, 2, 3, 5), (1, 2, 5), (1,)) if not few else ((1, 2, 5), (1,), (1,))
+    axis.set_major_locator(LogLocator(subs=steps[int(high > 12 * low) + int(high > 300 * low)]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: form(value))
+
+
+ROW = ("series", "kind", "workdir", "seed", "round", "kept", "total", "num_timesteps")
+
+
+def row_fields(series: str, run: Run, row: Training) -> tuple[Any, ...]:
+    """What identifies a training in a table, see `ROW`."""
+    kind, number = row.kind, row.round
+    return (series, kind, run.directory, run.seed, number, row.kept, row.total, row.num_timesteps)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers only."""
+    axis.get_major_locator().set_params(integer=True)
+
+
+def _short(label: str, most: int = 20) -> str:
+    """What fits beside a plot; the beginning and the end tell most.
+
+    >>> _short("IMP"), _short("IMP, runs/a_long_name/of_a_directory")
+    ('IMP', 'IMP, runs…_directory')
+    """
+    half = (most - 1) // 2
+    return label if len(label) <= most else f"{label[:half]}…{label[-(most - 1 - half) :]}"
+
+
+class End(NamedTuple):
+    """Where a line ends that is to be named, and how it looks there."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+    marker: str = ""
+
+
+def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
+    """Name lines right of the axes, at the height where they end, pushed apart where names would overlap.
+
+    A thin line leads to each name; where that would be long, the marker stands before the name instead. To be
+    called last, when the limits of the axes are what they will be.
+    """
+    axes = drawing.axes
+    axes.get_xlim(), axes.get_ylim()  # has matplotlib find them
+    gap = 13.5 / (axes.get_window_extent().height * 72 / drawing.figure.dpi)
+    to_axes = axes.transData + axes.transAxes.inverted()
+    placed = sorted(((*to_axes.transform(end[:2]), end) for end in ends), key=lambda place: place[1])
+    for (x, y, end), at in zip(placed, _apart([y for _, y, _ in placed], gap), strict=True):
+        fixed = {"transform": axes.transAxes, "clip_on": False}
+        if x > 0.85:
+            axes.plot([x, 1.03], [y, at], color=end.color, linewidth=0.7, alpha=0.6, **fixed)
+        else:
+            axes.plot([1.022], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
+        axes.text(1.046, at, _short(end.text), color=end.color, va="center", fontweight="bold", **fixed)
+
+
+def _apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights, moved as little as it takes for neighbours to be so far apart.
+
+    >>> _apart([0.5, 0.5, 0.9], gap=0.1)
+    [0.45, 0.55, 0.9]
+    """
+    # clusters that push each other stand around the mean of where they would be
+    clusters: list[list[float]] = []
+    for height in heights:
+        clusters.append([height])
+        while len(clusters) > 1 and _bottom(clusters[-1], gap) - _top(clusters[-2], gap) < gap - 1e-9:
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    return [round(_bottom(cluster, gap) + i * gap, 6) for cluster in clusters for i in range(len(cluster))]
+
+
+def _bottom(cluster: Sequence[float], gap: float) -> float:
+    height = gap * (len(cluster) - 1)
+    return max(min(sum(cluster) / len(cluster) - height / 2, 1 + gap / 2 - height), -gap / 2)
+
+
+def _top(cluster: Sequence[float], gap: float) -> float:
+    return _bottom(cluster, gap) + gap * (len(cluster) - 1)

@@ -1,0 +1,390 @@
+"""The report: its page, its plots, and that their numbers are those of the runs."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import small
+from rich.console import Console
+
+from snnlth_jax import configs, files, report
+from snnlth_jax.cli import main
+from snnlth_jax.errors import InputError
+from snnlth_jax.report import runs, theme
+from snnlth_jax.report.series import experiments
+from snnlth_jax.search import early_bird, early_time, imp, replicates
+
+SHORT = small.NETWORK | {"epochs": 2, "test_examples": 60}
+VOID = ("meta", "link", "path", "use", "br")
+ACTIVITY = {"layer-density", "firing-rates", "silence", "synops", "energy"}
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    """IMP with two seeds and random masks, Early-Bird with Early-Time, a probe; none with layers recorded."""
+    root = tmp_path_factory.mktemp("grid")
+    config = configs.ImpConfig(**SHORT, num_timesteps=2, rounds=3, rewind_epoch=1, controls=("random",))
+    fields = configs.resolve(config).__dict__ | {"workdir": str(root / "imp"), "seeds": (0, 1)}
+    replicates.run(imp.search, configs.ImpConfig(**fields), Console(file=io.StringIO()))
+    eb = configs.EbConfig(**SHORT, num_timesteps=4, early_time=True, queue=2, tau=1.0, sparsity=0.75)
+    small.run(early_bird, eb, root / "eb")
+    small.run(early_time, configs.ProbeConfig(**SHORT, num_timesteps=4), root / "probe")
+    for path in root.rglob("result.json"):
+        result = json.loads(path.read_text())
+        for row in rows_of(result):
+            row.pop("layers", None)
+        path.write_text(json.dumps(result))
+    return root
+
+
+def rows_of(result):
+    return [row for part in runs.PARTS for row in result.get(part, [])]
+
+
+def layers(kept, total):
+    """Two layers as they are recorded: a convolution with spikes behind it, and a classifier."""
+    first = {"name": "layer01/conv/kernel", "weights": total // 2, "kept": kept // 2, "channels": 8}
+    first |= {"dead_channels": 2, "neurons": 128, "silent_neurons": 32, "saturated_neurons": 0}
+    first |= {"firing_rate": [0.25, 0.5], "spikes_per_image": 96.0}
+    first |= {"synops_per_image": [0.0, 0.0], "macs_per_image": [10.0 * kept, 0.0]}
+    last = first | {"name": "layer02/linear/kernel", "neurons": None, "silent_neurons": None}
+    last |= {"saturated_neurons": None, "firing_rate": None, "spikes_per_image": None, "dead_channels": 0}
+    last |= {"synops_per_image": [3.0 * kept, 5.0 * kept], "macs_per_image": [0.0, 0.0]}
+    return [first, last]
+
+
+@pytest.fixture
+def active(grid, tmp_path):
+    """A copy of the IMP runs in which layers were recorded."""
+    shutil.copytree(grid / "imp", tmp_path / "active")
+    for path in (tmp_path / "active").glob("seed*/result.json"):
+        result = json.loads(path.read_text())
+        for row in rows_of(result):
+            row["layers"] = layers(row["kept"], row["total"])
+        path.write_text(json.dumps(result))
+    return tmp_path / "active"
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of a page; every tag must be closed, in order."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.text, self.open, self.elements = path.read_text(), [], []
+        self.feed(self.text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes), [name for name, _ in self.open]))
+        if tag not in VOID or not (tag in ("path", "use") and self.get_starttag_text().endswith("/>")):
+            self.open.append((tag, attributes))
+        if tag in ("meta", "link", "br"):
+            self.open.pop()
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes), [name for name, _ in self.open]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def attribute(self, name):
+        return [attributes[name] for _, attributes, _ in self.elements if name in attributes]
+
+
+def table(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def everything(directory):
+    return {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+def test_the_page_stands_alone(grid, active, tmp_path):
+    path = report.write([str(grid), str(active)], str(tmp_path / "out"))
+    page = Page(Path(path))
+    assert "http" not in page.text
+    assert "<script" not in page.text
+    assert "@import" not in page.text
+    for reference in page.attribute("src") + page.attribute("href"):
+        assert reference.startswith(("#", "data:")), reference
+    assert all(inside.startswith("#") for inside in re.findall(r"url\(([^)]*)\)", page.text))
+    ids = page.attribute("id")
+    assert len(ids) == len(set(ids))
+    referred = [href[1:] for href in page.attribute("href") if href.startswith("#")]
+    referred += re.findall(r"url\(#([^)]*)\)", page.text)
+    assert referred
+    assert set(referred) <= set(ids)
+
+
+def test_every_plot_has_words_and_files(grid, active, tmp_path):
+    path = Path(report.write([str(grid), str(active)], str(tmp_path / "out")))
+    page = path.read_text()
+    figures = re.findall(r"<figure.*?</figure>", page, re.S)
+    names = {each.stem for each in (tmp_path / "out" / "report").iterdir()}
+    assert len(figures) == len(names) == 12
+    assert names > ACTIVITY | {
+        "accuracy",
+        "learning",
+        "cost",
+        "early-bird-rule",
+        "early-bird-1",
+        "early-time",
+    }
+    for figure in figures:
+        caption = re.search(r"<figcaption>(.+?) <a ", figure, re.S).group(1)
+        assert re.search(r"\d", caption)
+        assert len(caption) > 60
+        assert caption in re.search(r'role="img" aria-label="([^"]+)"', figure).group(1)
+        assert "<text" in figure
+        # its colours follow the theme
+        drawn = set(re.findall(r"(?:fill|stroke): (#\w+)", figure))
+        assert not drawn, drawn
+        (name, numbers) = re.search(
+            r'download="([^"]+)" href="data:text/csv;base64,([^"]+)"', figure
+        ).groups()
+        assert base64.b64decode(numbers) == (tmp_path / "out" / "report" / name).read_bytes()
+    for name in names:
+        assert (tmp_path / "out" / "report" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "out" / "report" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_numbers_are_those_of_result_json(grid, tmp_path):
+    report.write([str(grid / "imp")], str(tmp_path))
+    shown = table(tmp_path / "report" / "accuracy.csv")
+    expected = []
+    for seed in (0, 1):
+        result = json.loads((grid / "imp" / f"seed{seed}" / "result.json").read_text())
+        for row in result["rounds"] + result["controls"]:
+            expected.append((row["kind"], seed, row["round"], row["kept"], row["final_test_accuracy"]))
+    fields = ("kind", "seed", "round", "kept", "final_test_accuracy")
+    got = [(r["kind"], *map(int, (r["seed"], r["round"], r["kept"])), float(r[fields[-1]])) for r in shown]
+    assert sorted(got) == sorted(expected)
+
+    learnt = table(tmp_path / "report" / "learning.csv")
+    expected = []
+    for seed in (0, 1):
+        lines = map(json.loads, (grid / "imp" / f"seed{seed}" / "metrics.jsonl").read_text().splitlines())
+        expected += [
+            (line["kind"], line["round"], seed, line["epoch"], line["train_loss"], line["test_accuracy"])
+            for line in lines
+            if line["event"] == "epoch"
+        ]
+    whole, real = ("round", "seed", "epoch"), ("train_loss", "test_accuracy")
+    got = [(r["kind"], *(int(r[k]) for k in whole), *(float(r[k]) for k in real)) for r in learnt]
+    assert sorted(got) == sorted(expected)
+
+
+def test_numbers_of_the_searches(grid, tmp_path):
+    report.write([str(grid / "eb")], str(tmp_path))
+    result = json.loads((grid / "eb" / "result.json").read_text())
+    lines = [json.loads(line) for line in (grid / "eb" / "metrics.jsonl").read_text().splitlines()]
+    masks = [line for line in lines if line["event"] == "mask"]
+    expected = {(m["epoch"], e): d for m in masks for e, d in enumerate(m["hamming"])}
+    shown = table(tmp_path / "report" / "early-bird-1.csv")
+    assert expected
+    assert {(int(r["epoch"]), int(r["earlier_epoch"])): float(r["hamming"]) for r in shown} == expected
+    shown = table(tmp_path / "report" / "early-time.csv")
+    assert {r["t"]: float(r["divergence"]) for r in shown} == result["early_time"]["divergences"]
+    chosen = [int(r["t"]) for r in shown if r["chosen"] == "True"]
+    assert chosen == [result["early_time"]["num_timesteps"]]
+
+
+def test_energy_is_that_of_the_operations(active, tmp_path):
+    for mac, ac in ((4.6, 0.9), (2.0, 0.5)):
+        flags = [] if mac == 4.6 else ["--energy-mac", "2", "--energy-ac", "0.5"]
+        assert main(["report", str(active), "--output", str(tmp_path), *flags]) == 0
+        rows = table(tmp_path / "report" / "energy.csv")
+        assert len(rows) == 6
+        for row in rows:  # see `layers`
+            kept = int(row["kept"])
+            assert float(row["synops_per_image"]) == 8 * kept
+            assert float(row["macs_per_image"]) == 10 * kept
+            assert float(row["picojoules"]) == pytest.approx(kept * (10 * mac + 8 * ac), rel=1e-12)
+        page = (tmp_path / "report.html").read_text()
+        assert f"{mac:g} pJ" in page
+        assert "Memory traffic" in page
+    rows = table(tmp_path / "report" / "silence.csv")
+    assert {(float(r["silent_neurons_share"]), float(r["dead_channels_share"])) for r in rows} == {
+        (0.25, 0.125)
+    }
+
+
+def test_runs_without_recorded_layers_have_the_other_plots(grid, tmp_path):
+    report.write([str(grid)], str(tmp_path))
+    names = {path.stem for path in (tmp_path / "report").iterdir()}
+    assert not names & ACTIVITY
+    assert "accuracy" in names
+
+
+def test_by_default_beside_the_runs(grid, tmp_path, monkeypatch, capsys):
+    shutil.copytree(grid / "eb", tmp_path / "eb")
+    assert main(["report", str(tmp_path / "eb")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "eb" / "report.html")
+    assert (tmp_path / "eb" / "report" / "accuracy.pdf").exists()
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "eb", str(grid / "probe")]) == 0
+    assert (tmp_path / "report.html").exists()
+    # and the report is not a run
+    assert main(["report", "eb"]) == 0
+
+
+def test_cells_without_a_result_are_listed(grid, tmp_path):
+    shutil.copytree(grid, tmp_path / "grid")
+    unfinished = tmp_path / "grid" / "sub" / "cell"
+    unfinished.mkdir(parents=True)
+    shutil.copy(grid / "eb" / "config.json", unfinished)
+    result = json.loads((grid / "eb" / "result.json").read_text())
+    (tmp_path / "grid" / "eb" / "result.json").write_text(json.dumps(result | {"finished": False}))
+    found = runs.collect([str(tmp_path / "grid"), str(tmp_path / "grid" / "eb")])
+    assert found.without_result == (str(unfinished),)
+    # each once, and not what only sums up seeds
+    assert sorted(run.method for run in found.runs) == ["eb+et", "imp", "imp", "probe-timesteps"]
+    page = Path(report.write([str(tmp_path / "grid")])).read_text()
+    assert f"{unfinished}</code>: no result" in page
+    assert "eb</code>: not finished" in page
+    # what makes the comparison unfair is said
+    assert "runs differ in num timesteps: 2, 4" in page
+
+
+def test_the_same_search_elsewhere_is_another_line(grid, tmp_path):
+    shutil.copytree(grid / "imp", tmp_path / "other")
+    report.write([str(grid / "imp"), str(tmp_path / "other")], str(tmp_path / "out"))
+    twins = (grid / "imp", tmp_path / "other")
+    common = os.path.commonpath(twins)
+    labels = {row["series"] for row in table(tmp_path / "out" / "report" / "accuracy.csv")}
+    assert labels == {f"IMP, {os.path.relpath(each / 'seed0', common)}" for each in twins}
+
+
+def break_(run, what):
+    """A damaged run, and the part of the message that names the damage."""
+    result = run / "result.json"
+    content = json.loads(result.read_text())
+    if what == "cut short":
+        result.write_text(result.read_text()[:100])
+    elif what == "no object":
+        result.write_text("[]")
+    elif what == "another format":
+        result.write_text(json.dumps(content | {"format": "snnlth-result-9"}))
+    elif what == "no rounds":
+        content.pop("rounds")
+        result.write_text(json.dumps(content))
+    elif what == "more kept than there are":
+        content["rounds"][0]["kept"] = 10**9
+        result.write_text(json.dumps(content))
+    elif what == "no number":
+        content["tickets"][0]["final_test_accuracy"] = "high"
+        result.write_text(json.dumps(content))
+    elif what == "half a layer":
+        content["tickets"][0]["layers"] = [{"name": "conv"}]
+        result.write_text(json.dumps(content))
+    elif what == "a line of metrics":
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        (run / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
+    elif what == "no result":
+        result.unlink()
+    elif what == "not there":
+        shutil.rmtree(run)
+    else:
+        shutil.rmtree(run)
+        run.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("cut short", "result.json: damaged"),
+        ("no object", "result.json: damaged (not an object)"),
+        ("another format", "result.json: format 'snnlth-result-9', this version reads 'snnlth-result-1'"),
+        ("no rounds", "result.json: damaged ('rounds' is missing)"),
+        ("more kept than there are", "result.json: damaged (1000000000 of"),
+        ("no number", "result.json: damaged ("),
+        ("half a layer", "result.json: damaged ('weights' is missing)"),
+        ("a line of metrics", "metrics.jsonl: line 2 is damaged"),
+        ("no result", "no result (1 begun)"),
+        ("not there", "no such directory"),
+        ("empty", "no search in it"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(grid, tmp_path, capsys, what, message):
+    shutil.copytree(grid / "eb", tmp_path / "run")
+    break_(tmp_path / "run", what)
+    before = everything(tmp_path)
+    assert main(["report", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert str(tmp_path / "run") in line
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no directory given"),
+        (["--energy-mac", "-1"], "--energy-mac -1.0: allowed: picojoules, 0 or more"),
+        (["--energy-ac", "nan"], "--energy-ac nan: allowed: picojoules, 0 or more"),
+        (["--output", "/dev/null/x"], "--output /dev/null/x"),
+    ],
+)
+def test_bad_arguments(grid, capsys, arguments, message):
+    assert main(["report", *([str(grid / "eb")] if arguments else []), *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_without_matplotlib(grid, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(InputError, match=r"pip install 'snnlth_jax\[plots\]'"):
+        report.write([str(grid / "eb")], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_old_page_stays_until_the_new_one_is_whole(grid, tmp_path, monkeypatch):
+    (tmp_path / "report.html").write_text("old")
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        report.write([str(grid / "eb")], str(tmp_path))
+    assert (tmp_path / "report.html").read_text() == "old"
+
+
+def luminance(color):
+    """Relative, of WCAG 2."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("colors", [theme.LIGHT, theme.DARK], ids=["light", "dark"])
+def test_colours_stand_out(colors):
+    surface = luminance(colors["surface"])
+    assert len(set(colors.values())) == len(colors)
+    for role, color in colors.items():
+        light, dark = sorted((luminance(color), surface), reverse=True)
+        contrast = (light + 0.05) / (dark + 0.05)
+        least = {"surface": 1, "faint": 1.1, "ink": 7, "muted": 4.5}.get(role, 3)  # WCAG: 3 for graphics
+        assert contrast >= least, (role, contrast)
+
+
+def test_dense_networks_of_other_conditions_are_kept_apart(grid, tmp_path):
+    shutil.copytree(grid / "imp" / "seed1", tmp_path / "longer")
+    path = tmp_path / "longer" / "result.json"
+    result = json.loads(path.read_text())
+    result["config"]["epochs"] = 9
+    result["rounds"][0]["final_test_accuracy"] = 1.0
+    path.write_text(json.dumps(result))
+    (experiment,) = experiments(runs.collect([str(grid / "imp"), str(tmp_path / "longer")]).runs)
+    assert [row.accuracy for _, row in experiment.dense(runs.read(tmp_path / "longer"))] == [1.0]
+    assert [run.config["epochs"] for run, _ in experiment.dense()] == [2, 2]
+    assert experiment.differences() == {"epochs": ["2", "9"]}
