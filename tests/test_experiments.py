@@ -173,7 +173,7 @@ def test_a_script_from_its_cells_to_its_claims(tiny, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "cell 1 of 1: eb_0.75, seed 0" in text
     assert "not there" not in text
-    assert "open" not in text
+    assert ": open, " not in text
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert tiny() == 0
     again = capsys.readouterr().out
