@@ -1,9 +1,10 @@
 """Whole searches for a ticket, IMP and Early-Bird, each with Early-Time and without: seconds by phase.
 
-    python benchmarks/search.py [FLAG...]
+    python benchmarks/search.py [--rounds N] [--sparsity S] [FLAG...]
 
-Flags are those of `snnlth imp` but for what differs between the four; by default digits, as small as the
-demo. Seconds are those of result.json: training steps, evaluations, pruning; compilation apart.
+Flags are those that `snnlth imp` and `snnlth eb` share; by default digits, as small as the demo. --rounds are
+those of IMP, --sparsity that of Early-Bird. Seconds are those of result.json: training steps, evaluations,
+pruning; compilation apart.
 """
 
 import argparse
@@ -16,24 +17,22 @@ from rich.table import Table
 
 from snnlth_jax import checkpoints, cli
 
-SEARCHES = {
-    "IMP": ["imp"],
-    "IMP + ET": ["imp", "--early-time"],
-    "EB": ["eb", "--sparsity", "0.95"],
-    "EB + ET": ["eb", "--sparsity", "0.95", "--early-time"],
-}
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    _, flags = parser.parse_known_args()
+    parser.add_argument("--rounds", default="12")
+    parser.add_argument("--sparsity", default="0.9578")
+    options, flags = parser.parse_known_args()
+    imp, eb = ["imp", "--rounds", options.rounds], ["eb", "--sparsity", options.sparsity]
+    searches = {"IMP": imp, "IMP + ET": [*imp, "--early-time"], "EB": eb, "EB + ET": [*eb, "--early-time"]}
     columns = ("probe", "search", "ticket", "compiling", "together", "epochs of the search", "FLOPs of IMP's")
     table = Table("", *columns, title=f"{jax.devices()[0].device_kind}: {' '.join(flags)}")
     with tempfile.TemporaryDirectory(prefix="snnlth_search_") as directory:
-        for name, command in SEARCHES.items():
+        for name, command in searches.items():
             run = checkpoints.paths(Path(directory) / name.replace(" ", ""))
             status = cli.main([*command, *flags, "--workdir", str(run.config.parent)])
-            assert status == 0
+            if status:
+                raise SystemExit(status)
             result = checkpoints.read_json(run.result)
             probe, search, ticket = (
                 sum(row["seconds"] for row in result[part]) for part in ("preparations", "rounds", "tickets")
