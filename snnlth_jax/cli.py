@@ -225,6 +225,7 @@ def exit_status(action: Callable[[], int | None]) -> int:
     """
     before = signal.signal(signal.SIGTERM, _stop)  # until a search watches for it, and after
     logger = logging.getLogger("snnlth_jax")
+    level, handlers = logger.level, logger.handlers
     logger.setLevel(logging.INFO)
     logger.handlers, logger.propagate = [_Print()], False
     # Orbax logs the tracebacks of what it raises, and leaves unfinished work on damaged files and full disks
@@ -247,7 +248,8 @@ def exit_status(action: Callable[[], int | None]) -> int:
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
         os._exit(130)
     finally:
-        logger.propagate = True
+        logger.handlers, logger.propagate = handlers, True
+        logger.setLevel(level)
         signal.signal(signal.SIGTERM, before)
 
 

@@ -371,7 +371,7 @@ def test_cache_of_other_arrays_is_rebuilt(written, cache, caplog):
         fewer = {name: array[1:] for name, array in archive.items()}
     np.savez(file, **fewer)
     same(first, data.load("cifar10", written[0], cache_dir=cache))
-    assert len(caplog.records) == 2
+    assert [record.levelname for record in caplog.records].count("WARNING") == 2
 
 
 def test_changed_source_is_decoded_anew(copy, cache):
