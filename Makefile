@@ -4,17 +4,17 @@ BIN := .venv/bin
 EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
 	experiments/bn_on_rewind.py experiments/eb_criteria.py experiments/rewinding.py
 
-.PHONY: help venv demo experiments-smoke test lint format lock clean
+.PHONY: help venv demo experiments-smoke test docs lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
-venv: .venv/ready  ## .venv with the package, its demo and development extras
+venv: .venv/ready  ## .venv with the package and all that is below
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnlth_jax needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs]'
 	touch $@
 
 demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
@@ -25,6 +25,9 @@ experiments-smoke: venv  ## every table and figure at a scale of minutes on digi
 
 test: venv  ## the test suite, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+docs: venv  ## the documentation as a site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 lint: venv  ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .
@@ -37,7 +40,7 @@ format: venv  ## let ruff rewrite the tree
 
 lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet -e '.[demo,plots,tensorboard,nir,dev]'
+	.venv-lock/bin/pip install --quiet -e '.[demo,plots,tensorboard,nir,dev,docs]'
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 

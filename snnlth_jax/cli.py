@@ -25,7 +25,7 @@ from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.signals import Stopped, answered_within
 from snnlth_jax.training import NonFiniteLoss
 
-__all__ = ["exit_status", "main", "parsed", "search"]
+__all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
 PATIENCE = 25.0  # seconds to answer a signal in
 
@@ -191,7 +191,7 @@ def _doctor(command: _Doctor) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
-_COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
+COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "imp": (configs.ImpConfig, search),
     "eb": (configs.EbConfig, search),
     "one-shot": (configs.OneShotConfig, search),
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> int | None:
         command = _parse(arguments)
-        return _COMMANDS[arguments[0]][1](command)
+        return COMMANDS[arguments[0]][1](command)
 
     return exit_status(action)
 
@@ -293,7 +293,7 @@ def _parse(arguments: list[str]) -> Any:
     """The dataclass of the command."""
     return parsed(
         lambda: tyro.extras.subcommand_cli_from_dict(
-            {name: parser for name, (parser, _) in _COMMANDS.items()},
+            {name: parser for name, (parser, _) in COMMANDS.items()},
             prog="snnlth",
             args=arguments,
             registry=_LISTS,

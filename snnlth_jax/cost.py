@@ -1,6 +1,7 @@
 """What a network costs: multiply-accumulates counted in its own program, and from them training FLOPs."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 __all__ = ["macs", "train_flops"]
 
 
-def macs(fn, *args, padding: bool = True) -> int:
+def macs(fn: Callable[..., Any], *args: Any, padding: bool = True) -> int:
     """Multiply-accumulates of the convolutions and matrix products in one call of `fn`.
 
     Counted in the traced program, loops as often as they run: every output element costs the size of its

@@ -6,11 +6,11 @@ potential `v`, passed in and handed back.
 In one timestep (the paper's neuron; with its constants `v_charged = 0.25 v + 0.75 x`):
 
 .. math::
-    v &\leftarrow v + (x - (v - v_{reset})) / \tau      && \text{charge, decay\_input} \\
-    v &\leftarrow v - (v - v_{reset}) / \tau + x        && \text{charge, otherwise} \\
-    s &= \Theta(v - v_{threshold})                      && \text{fire; } \Theta(0) = 1 \\
-    v &\leftarrow (1 - s)\, v + s\, v_{reset}           && \text{hard reset} \\
-    v &\leftarrow v - s\, v_{threshold}                 && \text{soft reset, v\_reset is None}
+    v &\leftarrow v + (x - (v - v_\text{reset})) / \tau      && \text{charge, input decaying} \\
+    v &\leftarrow v - (v - v_\text{reset}) / \tau + x        && \text{charge, otherwise} \\
+    s &= \Theta(v - v_\text{threshold})                      && \text{fire; } \Theta(0) = 1 \\
+    v &\leftarrow (1 - s)\, v + s\, v_\text{reset}           && \text{hard reset} \\
+    v &\leftarrow v - s\, v_\text{threshold}                 && \text{soft reset}
 
 with `v_reset` read as 0 in the charge of a soft-reset neuron, and the `s` of the reset hidden from the
 gradient where `detach_reset`.
