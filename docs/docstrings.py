@@ -23,4 +23,4 @@ def _displayed(match: re.Match[str]) -> str:
     latex = " ".join(match[2].split())
     if r"\\" in latex:
         latex = rf"\begin{{align*}} {latex} \end{{align*}}"
-    return match[1] + convert(latex, display="block")
+    return f'{match[1]}<div class="equation">{convert(latex, display="block")}</div>'

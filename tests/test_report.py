@@ -11,6 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import browser
 import pytest
 import small
 from rich.console import Console
@@ -123,6 +124,17 @@ def test_the_page_stands_alone(grid, active, tmp_path):
     referred += re.findall(r"url\(#([^)]*)\)", page.text)
     assert referred
     assert set(referred) <= set(ids)
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_a_phone_and_a_laptop(grid, active, tmp_path, width):
+    report.write([str(grid), str(active)], str(tmp_path / "out"))
+    found = browser.look(tmp_path / "out" / "report.html", width, tmp_path)
+    assert found["elements"] > 200
+    assert found["width"] <= width
+    assert found["wide"] == []
+    assert found["messages"] == []
 
 
 def test_every_plot_has_words_and_files(grid, active, tmp_path):
