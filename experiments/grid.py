@@ -19,7 +19,7 @@ from etils import epath
 from findings import Claim, Found, Missing, Table
 from rich.console import Console
 
-from snnlth_jax import checkpoints, cli, configs
+from snnlth_jax import checkpoints, cli, configs, hosts
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import replicates
 from snnlth_jax.training import NonFiniteLoss
@@ -137,6 +137,8 @@ class Options:
     """The cells are in there, of all experiments together"""
     cells: str = "1/1"
     """i/n: run only the i-th of n shares of the cells, one on each machine; tables show all that are there"""
+    distributed: bool = False
+    """Several hosts: connect the processes that run this command, one on each, as `snnlth imp` does"""
 
 
 def jobs(
@@ -182,9 +184,9 @@ def run(
     planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
 ) -> dict[str, list[str]]:
     """Run what is not finished; which cells failed, by the line that says why."""
-    todo = [job for job in mine if result(planned[job]) is None]
-    for job in todo[:1]:
-        configs.load_dataset(planned[job])  # what is wrong with the data is so with all
+    todo = [job for job in mine if not hosts.everywhere(result(planned[job]) is not None)]
+    if todo:  # what is wrong with the data is so with all
+        hosts.together(lambda: configs.load_dataset(planned[todo[0]]))
     failed: dict[str, list[str]] = {}
     for i, (name, seed) in enumerate(todo, start=1):
         config = planned[name, seed]
@@ -236,13 +238,15 @@ def main(
 
     def action() -> int:
         parsed = cli.parsed(lambda: tyro.cli(Options, description=doc, args=arguments), "--help")
+        if parsed.distributed:
+            hosts.connect()
         where = {"dataset": parsed.dataset, "arch": parsed.arch}
         seeds = scale(parsed.scale).seeds
         planned = jobs(cells(parsed.scale, **where), seeds, parsed.workdir, parsed.data_dir)
-        console = Console(width=max(Console().width, 110), highlight=False)
+        console = Console(width=max(Console().width, 110), highlight=False, quiet=not hosts.is_first())
         failed = run(planned, share(planned, parsed.cells), console)
         report(planned, tables, claims, console)
-        for line, names in failed.items():
+        for line, names in failed.items() if hosts.is_first() else ():
             print(f"failed: {'; '.join(names)}: {line}", file=sys.stderr)
         return 1 if failed else 0
 

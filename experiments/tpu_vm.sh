@@ -2,6 +2,7 @@
 # Run a search on a Cloud TPU VM, through preemptions, until it is done; then fetch its results.
 #
 #   experiments/tpu_vm.sh --name NAME --zone ZONE --bucket gs://BUCKET/DIR [FLAG...] -- snnlth imp ...
+#   experiments/tpu_vm.sh --name NAME ... -- experiments/table1_early_time.py --scale fast
 #
 #   --name NAME       of the VM and of the run: lower-case letters, digits and hyphens
 #   --zone ZONE       one that has such TPUs, us-west4-a for instance
@@ -13,10 +14,10 @@
 #   --delete          delete the VM when the results are fetched
 #   --dry-run         print the commands of a run that nothing disturbs, and run none
 #
-# The command is any search of snnlth; --workdir, --data-dir and --distributed are added to it. HEAD of this
-# checkout is what runs. The VM is created if there is none of that name. Ctrl-C ends the watching and not
-# the run: the same line takes it up again. Exit status: that of the run, 1 if the cloud fails, 2 for bad
-# input. Results come to runs/NAME, without the checkpoints.
+# The command is any search of snnlth, or a script of experiments/; --workdir, --data-dir and --distributed are
+# added to it. HEAD of this checkout is what runs. The VM is created if there is none of that name. Ctrl-C ends
+# the watching and not the run: the same line takes it up again. Exit status: that of the run, 1 if the cloud
+# fails, 2 for bad input. Results come to runs/NAME, without the checkpoints.
 #
 # Beforehand: gcloud, logged in; for a TPU of several hosts, ssh-add ~/.ssh/google_compute_engine; a bucket in
 # the zone's region that the VM's service account may write; and there each dataset but digits, prepared where
@@ -59,7 +60,14 @@ bucket=${bucket%/}
   v6e-*) version=v2-alpha-tpuv6e ;;
   *) fail 2 "--type $type: allowed: v2-N, v3-N, v4-N, v5litepod-N, v5p-N, v6e-N; others with --version" ;;
 esac
-[ "${1-}" = snnlth ] && [ $# -ge 2 ] || fail 2 "no command; allowed: -- snnlth and a search with its flags"
+if [[ ${1-} =~ ^experiments/[a-z0-9_]+\.py$ ]]; then
+  [ -f "$(dirname "$0")/${1#experiments/}" ] || fail 2 "$1: there is no such script"
+  set -- .venv/bin/python "$@"
+elif [ "${1-}" = snnlth ] && [ $# -ge 2 ]; then
+  set -- .venv/bin/snnlth "${@:2}"
+else
+  fail 2 "no command; allowed: -- snnlth and a search with its flags, or a script of experiments/"
+fi
 for word; do
   [[ ! $word =~ ^--(workdir|data[-_]dir|(no-)?distributed)(=|$) ]] ||
     fail 2 "$word in the command: allowed: none, this script sets it"
@@ -100,7 +108,7 @@ attempt() {
 # --- What the workers are told, each in its own ~/snnlth: command is the one under way or run last, status
 # its exit status once it has ended; lock is held as long as a process of it lives.
 
-command=$(quoted env JAX_COMPILATION_CACHE_DIR="$bucket/jax_cache" ".venv/bin/$1" "${@:2}" \
+command=$(quoted env JAX_COMPILATION_CACHE_DIR="$bucket/jax_cache" "$@" \
   --workdir "$bucket/runs/$name" --data-dir "$bucket/data" --distributed)
 # uv brings the Python that the image lacks
 install="mkdir -p snnlth && tar -xzf source.tar.gz -C snnlth && cd snnlth && \

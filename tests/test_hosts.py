@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,22 +15,22 @@ import small
 
 from snnlth_jax import checkpoints
 
-SEARCH = ["eb", "--num-timesteps", "3", "--early-time", "--early-time-examples", "40"]
+SEARCH = ["-m", "snnlth_jax.cli", "eb", "--num-timesteps", "3", "--early-time", "--early-time-examples", "40"]
 SEARCH += ["--early-time-lambda", "1", "--queue", "2", "--tau", "0", "--controls", "redrawn"]
 SEARCH += ["--width", "0.1", "--train-examples", "96", "--batch-size", "40", "--epochs", "4"]
 
 
-def start(workdir, *more, second=()):
+def start(workdir, *more, command=SEARCH, second=()):
     """The command on two hosts; the second may be given more flags."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
     several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": flags}
-    command = [*SEARCH, "--distributed", "--workdir", str(workdir), *more]
+    command = [*command, "--distributed", "--workdir", str(workdir), *more]
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "snnlth_jax.cli", *command, *(second if index else ())],
+            [sys.executable, *command, *(second if index else ())],
             env=os.environ | several | {"JAX_PROCESS_ID": str(index)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -76,7 +77,7 @@ def test_hosts_give_the_numbers_of_one(undisturbed, tmp_path):
     run, _ = undisturbed
     alone = checkpoints.paths(tmp_path / "alone")
     command = [*SEARCH, "--devices", "4", "--workdir", str(tmp_path / "alone")]
-    subprocess.run([sys.executable, "-m", "snnlth_jax.cli", *command], check=True, capture_output=True)
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
     losses = [[line["train_loss"] for line in small.lines(paths)] for paths in (run, alone)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
 
@@ -102,6 +103,36 @@ def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
     small.same_outcome(run, expected)
 
 
+EXPERIMENT = """
+import sys
+import grid
+train = {"num_timesteps": 2, "width": 0.1, "train_examples": 96, "batch_size": 40, "epochs": 1}
+grid.SCALES["paper"] = grid.Scale(train, {"rounds": 2, "rewind_epoch": 0})
+def cells(scale, **where):
+    tiny = grid.scale(scale, **where)
+    bad = tiny.one_shot(0.9, "random", learning_rate=1e30)
+    return {"random_0.5": tiny.one_shot(0.5, "random"), "random_0.9": bad, "imp": tiny.imp()}
+sys.exit(grid.main(cells, [], []))
+"""
+
+
+def test_an_experiment_runs_its_cells_on_all_of_them(tmp_path, monkeypatch):
+    """One cell fails on every host, the others are run; again, they are skipped."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent / "experiments"), prepend=os.pathsep)
+    script = tmp_path / "script.py"
+    script.write_text(EXPERIMENT)
+    for ran in (3, 1):
+        statuses, told = finish(start(tmp_path / "cells", command=[str(script)]))
+        assert statuses == [1, 1], told
+        assert told[0][0].count("cell ") == ran
+        assert told[0][1].startswith("failed: random_0.9, seed 0: ")
+        assert "the loss or a weight is not finite" in told[0][1]
+        assert "cell" not in told[1][0]
+        assert told[1][1] == ""
+    results = [json.loads(path.read_text()) for path in (tmp_path / "cells").rglob("result.json")]
+    assert [each["devices"]["count"] for each in results if each["finished"]] == [4, 4]
+
+
 def test_bad_input_ends_all_of_them(tmp_path):
     """Also where one host alone finds it bad, or the two were started differently."""
     different = "the hosts have different configurations"
@@ -125,7 +156,7 @@ def test_bad_input_ends_all_of_them(tmp_path):
 
 def test_connecting_to_nobody_is_one_line(tmp_path):
     command = [*SEARCH, "--distributed", "--workdir", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, "-m", "snnlth_jax.cli", *command], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("snnlth: error: --distributed: ")
     assert len(done.stderr.splitlines()) == 1

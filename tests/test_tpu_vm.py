@@ -186,6 +186,13 @@ def test_a_dry_run_prints_every_command_in_order_and_runs_none(cloud):
     assert again.stdout == done.stdout
 
 
+def test_a_script_of_experiments_runs_there_too(cloud):
+    (cloud.checkout / "experiments" / "fig9_snip.py").touch()
+    said = cloud.launch("--dry-run", *FLAGS, "--", "experiments/fig9_snip.py", "--scale", "fast").stdout
+    expected = ".venv/bin/python experiments/fig9_snip.py --scale fast --workdir gs://bucket/dir/runs/run1"
+    assert f"{expected} --data-dir gs://bucket/dir/data --distributed" in said.replace("\\", "")
+
+
 @pytest.mark.parametrize("how", ["launched", "pasted"])
 def test_a_dry_run_does_not_lie(cloud, how):
     """What it printed is what an undisturbed run does, and does the same when pasted into a shell."""
@@ -356,6 +363,7 @@ def test_arguments_reach_the_workers_as_they_are(cloud):
         ("--name n --zone z --bucket gs://b --", "no command; allowed: -- snnlth"),
         ("--name n --zone z --bucket gs://b -- snnlth", "no command; allowed: -- snnlth"),
         ("--name n --zone z --bucket gs://b -- python imp.py", "no command; allowed: -- snnlth"),
+        ("--name n --zone z --bucket gs://b -- experiments/fig0.py", "experiments/fig0.py: there is no such"),
         ("--name n --zone z --bucket gs://b -- snnlth imp --workdir w", "--workdir in the command"),
         ("--name n --zone z --bucket gs://b -- snnlth imp --data-dir=d", "--data-dir=d in the command"),
         ("--name n --zone z --bucket gs://b -- snnlth imp --data_dir d", "--data_dir in the command"),
