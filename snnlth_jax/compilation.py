@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import platform
+import tempfile
 from pathlib import Path
 
 import jax
@@ -33,6 +34,8 @@ def keep_programs() -> None:
         return
     try:
         directory().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory()):
+            pass
     except OSError as error:
         log.warning("compiled programs are not kept (%s)", error)
     else:

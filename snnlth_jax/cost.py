@@ -14,9 +14,9 @@ __all__ = ["macs", "train_flops"]
 def macs(fn: Callable[..., Any], *args: Any, padding: bool = True) -> int:
     """Multiply-accumulates of the convolutions and matrix products in one call of `fn`.
 
-    Counted in the traced program, loops as often as they run: every output element costs the size of its
-    window, everything that is neither convolution nor matrix product is left out. Convolutions count as
-    such, however this platform computes them.
+    Counted in the traced program: every output element costs the size of its window, everything that is
+    neither convolution nor matrix product is left out. Loops of a fixed length (`scan`) count as often as
+    they run, others (`while_loop`) once. Convolutions count as such, however this platform computes them.
 
     Args:
       fn: any traceable function.

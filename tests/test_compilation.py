@@ -3,6 +3,10 @@
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
+
+from snnlth_jax import compilation
 
 PROGRAM = """
 import jax, logging
@@ -33,7 +37,21 @@ def test_kept_and_used_and_damage_is_survived(tmp_path):
     assert programs(tmp_path) == kept
     for path in kept:
         path.write_bytes(path.read_bytes()[:-20])  # as a killed process or a full disk leaves it
-    assert "compilation cache" in run(SNNLTH_CACHE_DIR=tmp_path)
+    for _ in range(2):  # JAX leaves a damaged file where it is
+        assert "compilation cache" in run(SNNLTH_CACHE_DIR=tmp_path)
+    for path in kept:
+        path.unlink()
+    assert run(SNNLTH_CACHE_DIR=tmp_path) == ""
+
+
+def test_a_user_without_a_home_has_a_cache_too(tmp_path, monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SNNLTH_CACHE_DIR", raising=False)
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert compilation.directory().parent == tmp_path / f"snnlth_jax-{os.getuid()}"
 
 
 def test_the_user_decides(tmp_path):

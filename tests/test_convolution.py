@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
-from snnlth_jax.models.convolution import conv
+from snnlth_jax.models import convolution, winograd
 
 CASES = [
     (side, size, stride)
@@ -16,8 +17,16 @@ CASES = [
 ]
 
 
-def reference(x, kernel, stride):
-    padding = [(kernel.shape[0] // 2,) * 2] * 2
+def around(kernel):
+    return [(kernel.shape[0] // 2,) * 2] * 2
+
+
+def conv(x, kernel, stride=1):
+    return convolution.conv(x, kernel, (stride, stride), around(kernel))
+
+
+def reference(x, kernel, stride=1):
+    padding = around(kernel)
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -36,7 +45,7 @@ def test_values_and_gradients(side, size, stride, x64):
         y, pullback = jax.vjp(lambda x, k: conv(x, k), x, kernel)
         return y, *pullback(jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape))
 
-    ours = jax.jit(lambda: outcome(lambda x, k: conv(x, k, (stride, stride), None)))()
+    ours = jax.jit(lambda: outcome(lambda x, k: conv(x, k, stride)))()
     theirs = jax.jit(lambda: outcome(lambda x, k: reference(x, k, stride)))()
     for a, b in zip(ours, theirs, strict=True):
         assert a.dtype == b.dtype
@@ -53,8 +62,8 @@ def test_gradients_of_gradients(x64):
         )
 
     ours, theirs = (
-        curvature(lambda x, k: conv(x, k, (1, 1), None)),
-        curvature(lambda x, k: reference(x, k, 1)),
+        curvature(conv),
+        curvature(reference),
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
@@ -62,19 +71,65 @@ def test_gradients_of_gradients(x64):
 def test_vmap_over_replicates(x64):
     x, kernel = arguments((4, 4), 3)
     xs, kernels = jnp.stack([x, -x]), jnp.stack([kernel, 2 * kernel])
-    got = jax.vmap(jax.grad(lambda k, x: jnp.sum(conv(x, k, (1, 1), None) ** 3)))(kernels, xs)
+    got = jax.vmap(jax.grad(lambda k, x: jnp.sum(conv(x, k) ** 3)))(kernels, xs)
     for i in (0, 1):
         expected = jax.grad(lambda k, i=i: jnp.sum(reference(xs[i], k, 1) ** 3))(kernels[i])
         np.testing.assert_allclose(got[i], expected, rtol=1e-9, atol=1e-9)
 
 
-# images, pixels, channels in and out: by minimal filtering all three, all but the kernel's gradient, none
-LARGE = [(40, 8, 6, 128, 160), (12, 8, 8, 64, 96), (160, 2, 2, 128, 64), (9, 9, 8, 64, 64), (3, 4, 4, 64, 64)]
+@pytest.mark.parametrize("apart", ["images", "kernel"])
+def test_shard_map_over_one_of_the_two(apart, x64):
+    """Replicates over devices share their images; data parallel ones their kernel."""
+    x, kernel = arguments((4, 4), 3)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("each",))
+    both = [jnp.stack([a, 2 * a]) if name == apart else a for name, a in (("images", x), ("kernel", kernel))]
+    specs = tuple(P("each") if name == apart else P() for name in ("images", "kernel"))
+
+    def mapped(conv):
+        def each(x, k):
+            x, k = (a[0] if a.ndim > 4 else a for a in (x, k))
+            return jax.grad(lambda k: jnp.sum(conv(x, k) ** 3))(k)[None]
+
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=P("each"))(*both)
+
+    np.testing.assert_allclose(mapped(conv), mapped(reference), rtol=1e-9, atol=1e-9)
+
+
+def test_what_it_does_not_do_is_refused():
+    x, kernel = arguments((6, 6), 3)
+    for kernel_, strides, padding in (
+        (kernel, (1, 1), "VALID"),
+        (kernel, (1, 2), around(kernel)),
+        (kernel[:2], (1, 1), around(kernel)),
+        (kernel[:2, :2], (1, 1), around(kernel)),
+    ):
+        with pytest.raises(NotImplementedError, match="window_strides"):
+            convolution.conv(x, kernel_, strides, padding)
+    with pytest.raises(NotImplementedError, match="rhs_dilation"):
+        convolution.conv(x, kernel, (1, 1), around(kernel), rhs_dilation=(2, 2))
+
+
+# images, height, width, channels in and out; whether the convolution and the gradient of its input, and
+# whether the kernel's gradient, are by minimal filtering
+LARGE = {
+    (41, 8, 6, 128, 160): (True, True),
+    (12, 8, 8, 64, 96): (True, False),
+    (160, 2, 2, 128, 64): (True, False),
+    (9, 9, 8, 64, 64): (False, False),
+    (3, 4, 4, 64, 64): (False, False),
+}
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("sizes", LARGE)
-def test_large_ones_and_their_gradients(sizes, stride, x64):
+def test_large_ones_and_their_gradients(sizes, stride, x64, monkeypatch):
+    """Some images at a time, of which the last has fewer."""
+    taken = []
+    monkeypatch.setattr(winograd, "_CACHE", 4 * 8 * 48 * 160 * 6)
+    monkeypatch.setattr(convolution, "_CACHE", 8 * 48 * 9 * 128 * 6)
+    for name in ("conv", "grad_x", "grad_kernel"):
+        way = getattr(winograd, name)
+        monkeypatch.setattr(winograd, name, lambda *a, name=name, way=way: taken.append(name) or way(*a))
     *image, channels, outputs = sizes
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (*image, channels))
@@ -84,17 +139,33 @@ def test_large_ones_and_their_gradients(sizes, stride, x64):
         y, pullback = jax.vjp(conv, x, kernel)
         return y, *pullback(jax.random.normal(keys[2], y.shape))
 
-    ours = outcome(lambda x, k: conv(x, k, (stride, stride), None))
-    theirs = outcome(lambda x, k: reference(x, k, stride))
+    ours, theirs = outcome(lambda x, k: conv(x, k, stride)), outcome(lambda x, k: reference(x, k, stride))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+    inputs, kernels = LARGE[sizes] if stride == 1 else (False, False)
+    assert set(taken) == ({"conv", "grad_x"} if inputs else set()) | ({"grad_kernel"} if kernels else set())
 
 
 def test_minimal_filtering_is_as_precise_as_float32_allows():
-    keys = jax.random.split(jax.random.key(0), 2)
+    """To 1e-6 of the largest number, the convolution and both gradients."""
+    keys = jax.random.split(jax.random.key(0), 3)
     spikes = (jax.random.uniform(keys[0], (20, 16, 16, 128)) < 0.2).astype(jnp.float32)
-    kernel = jax.random.normal(keys[1], (3, 3, 128, 64)) / 34
+    kernel = jax.random.normal(keys[1], (3, 3, 128, 128)) / 34
+    grad = jax.random.normal(keys[2], (20, 16, 16, 128))
+    y, pullback = jax.vjp(conv, spikes, kernel)
     with jax.enable_x64(True):
-        exact = reference(jnp.asarray(spikes, jnp.float64), jnp.asarray(kernel, jnp.float64), 1)
-    error = np.abs(np.asarray(conv(spikes, kernel, (1, 1), None)) - np.asarray(exact)).max()
-    assert error < 5e-6 * np.abs(exact).max()
+        exact_y, exactly = jax.vjp(reference, *(jnp.asarray(a, jnp.float64) for a in (spikes, kernel)))
+        expected = jax.device_get((exact_y, *exactly(jnp.asarray(grad, jnp.float64))))
+    for a, b in zip((y, *pullback(grad)), expected, strict=True):
+        assert a.dtype == jnp.float32
+        assert np.abs(np.asarray(a) - b).max() < 1e-6 * np.abs(b).max()
+
+
+def test_half_precision_rounds_and_does_no_worse():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, kernel = jax.random.normal(keys[0], (20, 8, 8, 64)), jax.random.normal(keys[1], (3, 3, 64, 64)) / 24
+    exact, pullback = jax.vjp(reference, x, kernel)
+    y, half = jax.vjp(conv, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    for a, b in zip((y, *half(exact.astype(jnp.bfloat16))), (exact, *pullback(exact)), strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert np.abs(np.asarray(a, np.float32) - np.asarray(b)).max() < 2e-2 * np.abs(b).max()

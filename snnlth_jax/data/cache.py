@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,17 @@ log = logging.getLogger(__name__)
 
 
 def directory(cache_dir: str | os.PathLike | None = None) -> Path:
-    """`cache_dir`, else `$SNNLTH_CACHE_DIR`, else `snnlth_jax` in `$XDG_CACHE_HOME` or in `~/.cache`."""
+    """`cache_dir`, else `$SNNLTH_CACHE_DIR`, else `snnlth_jax` in `$XDG_CACHE_HOME` or in `~/.cache`.
+
+    A user without a home, as in some containers, has one in the directory of temporary files.
+    """
     chosen = cache_dir or os.environ.get("SNNLTH_CACHE_DIR")
     if not chosen:
         chosen = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "snnlth_jax"
-    return Path(chosen).expanduser()
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"snnlth_jax-{os.getuid()}"
 
 
 def read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> dict[str, np.ndarray] | None:

@@ -33,25 +33,37 @@ def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], paddi
       x: `[N, H, W, C]`.
       kernel: `[size, size, C, features]`, size odd.
       window_strides: the same in both directions.
-      padding: size // 2 on each side.
+      padding: `[(size // 2, size // 2)] * 2`.
       **options: as flax gives them; none but the defaults is supported.
 
     Returns:
       `[N, ceil(H / stride), ceil(W / stride), features]`; differentiable in reverse mode, repeatedly.
+
+    Raises:
+      NotImplementedError: other arguments, which `lax.conv_general_dilated` may take.
     """
+    (size, width), (stride, other) = kernel.shape[:2], window_strides
+    if width != size or size % 2 == 0 or other != stride or padding != [(size // 2, size // 2)] * 2:
+        raise NotImplementedError(
+            f"kernel {kernel.shape[:2]}, window_strides {window_strides}, padding {padding}"
+        )
     for name in ("lhs_dilation", "rhs_dilation", "feature_group_count", "precision"):
         if options.get(name) not in (None, 1, (1, 1)):
             raise NotImplementedError(f"{name} {options[name]}")
-    if own := tuple(_varying(x) - _varying(kernel)):
-        # in shard_map, a copy of each device's own, since all ways below must have gradients of one type
-        kernel = lax.pcast(kernel, own, to="varying")
-    return _conv(x, kernel, window_strides[0])
+    # in shard_map, both as of each device's own, since all ways below must have gradients of one type
+    varying = _varying(x) | _varying(kernel)
+    return _conv(_vary(x, varying), _vary(kernel, varying), stride)
 
 
 def _varying(x: jax.Array) -> frozenset[str]:
     """The mapped axes of `shard_map` over which an array varies (another name in other releases)."""
     aval: Any = jax.typeof(x)
     return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())
+
+
+def _vary(x: jax.Array, over: frozenset[str]) -> jax.Array:
+    missing = tuple(over - _varying(x))
+    return lax.pcast(x, missing, to="varying") if missing else x
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
@@ -84,8 +96,6 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
         return winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
-    chunk = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * per_image <= _CACHE))
-
     total = jnp.zeros_like(kernel, jnp.promote_types(kernel.dtype, jnp.float32)).reshape(outputs, inputs)
 
     def add(total, images):
@@ -96,8 +106,7 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
             grad = lax.optimization_barrier(grad.T).T
         return total + jnp.tensordot(grad, patches, (0, 0), preferred_element_type=total.dtype), None
 
-    chunks = tuple(a.reshape(-1, chunk, *a.shape[1:]) for a in (x, grad))
-    total = lax.scan(add, total, chunks)[0] if chunk < len(x) else add(total, (x, grad))[0]
+    total, _ = lax.scan(add, total, tuple(winograd.chunks(a, per_image, _CACHE) for a in (x, grad)))
     return total.T.reshape(kernel.shape).astype(kernel.dtype)
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["conv", "fits", "grad_kernel", "grad_x"]
+__all__ = ["chunks", "conv", "fits", "grad_kernel", "grad_x"]
 
 _A = ((1, 0), (1, 1), (1, -1), (0, -1))
 _B = ((1, 0, 0, 0), (0, 1, -1, 1), (-1, 1, 1, 0), (0, 0, 0, -1))
@@ -58,7 +58,8 @@ def _conv(x: jax.Array, channels: int, product: Callable[[jax.Array, int, int], 
         # n, H / 2, 2, W / 2, 2, K
         return jnp.stack([jnp.stack(row, 3) for row in pixels], 2).reshape(*x.shape[:3], -1)
 
-    return lax.map(some, _chunks(x, channels)).reshape(*x.shape[:3], -1)
+    done = lax.map(some, chunks(x, _tile_bytes(x, channels), _CACHE))
+    return done.reshape(-1, *done.shape[2:])[: len(x)]
 
 
 def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
@@ -69,18 +70,28 @@ def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
         tiles, grads = (_stacked(part) for part in (_input_tiles(images[0]), _output_tiles(images[1])))
         return total + lax.dot_general(tiles, grads, (([1], [1]), ([0], [0]))), None
 
-    channels = sum(kernel.shape[2:])
+    per_image = _tile_bytes(x, sum(kernel.shape[2:]))
     total = jnp.zeros_like(kernel, shape=(16, *kernel.shape[2:]))
-    total, _ = lax.scan(add, total, (_chunks(x, channels), _chunks(grad, channels)))
+    total, _ = lax.scan(add, total, (chunks(x, per_image, _CACHE), chunks(grad, per_image, _CACHE)))
     rows = _transform(_transposed(_G), [[total[4 * i + j] for j in range(4)] for i in range(4)])
     return jnp.stack([jnp.stack(row) for row in rows])
 
 
-def _chunks(x: jax.Array, channels: int) -> jax.Array:
-    """`[n, N / n, H, W, C]`: as many images at a time as have tiles of so many channels in the cache."""
-    per_image = 4 * x.dtype.itemsize * math.prod(x.shape[1:3]) * channels
-    size = max(n for n in range(1, len(x) + 1) if len(x) % n == 0 and (n == 1 or n * per_image <= _CACHE))
-    return x.reshape(-1, size, *x.shape[1:])
+def chunks(x: jax.Array, per_image: int, cache: int) -> jax.Array:
+    """`[n, some, ...]` of images `[N, ...]`: at a time as many as have `per_image` bytes each in the cache.
+
+    All chunks are of one size; images of zeros fill the last.
+    """
+    count = -(-len(x) // max(1, cache // per_image))
+    size = -(-len(x) // count)
+    if missing := count * size - len(x):
+        x = jnp.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)))
+    return x.reshape(count, size, *x.shape[1:])
+
+
+def _tile_bytes(x: jax.Array, channels: int) -> int:
+    """Of the tiles of an image that has so many channels."""
+    return 4 * x.dtype.itemsize * math.prod(x.shape[1:3]) * channels
 
 
 def _input_tiles(x: jax.Array) -> list[list[jax.Array]]:
