@@ -1,0 +1,53 @@
+"""What the paper claims and a network of minutes can carry: the scripts' own claims, put to a search on digits.
+
+The searches are cells of `--scale smoke`, shortened. Claims that do not survive that are in
+docs/experiments.md, with their numbers.
+"""
+
+import dataclasses
+
+import fig1_methods
+import fig4_kl_over_epochs
+import fig6_imp_ablations
+import grid
+import pytest
+import small
+import table1_early_time
+from rich.console import Console
+
+SHORT = {"width": 0.5, "train_examples": 512, "epochs": 6, "eval_every": 6, "checkpoint_every": 6, "devices": 1}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    smoke = grid.SCALES["smoke"]
+    scale = dataclasses.replace(smoke, train={**smoke.train, **SHORT})
+    cells = {
+        "imp": scale.imp(),
+        "imp+et": scale.imp(early_time=True, early_time_epochs=1, early_time_examples=200),
+        "random_0.9688": scale.one_shot(0.9688, "random"),
+        "probe": scale.probe(),
+    }
+    planned = grid.jobs(cells, (0,), str(tmp_path_factory.mktemp("cells")), None)
+    assert grid.run(planned, list(planned), Console(quiet=True)) == {}
+    return grid.gather(planned)
+
+
+def the(script, words):
+    """The claim of a script that has these words."""
+    (claim,) = [claim for claim in script.CLAIMS if words in claim.text]
+    return claim
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        the(fig1_methods, "imp beats random"),
+        the(table1_early_time, "costs T'/T"),
+        the(fig6_imp_ablations, "deep layers end sparser"),
+        the(fig4_kl_over_epochs, "falls with t"),
+    ],
+    ids=lambda claim: claim.text,
+)
+def test_holds(claim, found):
+    assert claim.verdict(found).startswith("holds"), claim.verdict(found)
