@@ -1,4 +1,4 @@
-"""What the paper claims and a network of minutes can carry: the scripts' own claims, put to a search on digits.
+"""What the paper claims and a search of a minute can carry: the scripts' own claims, put to one on digits.
 
 The searches are cells of `--scale smoke`, shortened. Claims that do not survive that are in
 docs/experiments.md, with their numbers.
@@ -11,11 +11,11 @@ import fig4_kl_over_epochs
 import fig6_imp_ablations
 import grid
 import pytest
-import small
 import table1_early_time
 from rich.console import Console
 
-SHORT = {"width": 0.5, "train_examples": 512, "epochs": 6, "eval_every": 6, "checkpoint_every": 6, "devices": 1}
+SHORT = {"width": 0.5, "train_examples": 512, "epochs": 6, "eval_every": 6, "checkpoint_every": 6}
+SHORT |= {"devices": 1}
 
 
 @pytest.fixture(scope="module")

@@ -267,6 +267,24 @@ def test_cells_without_a_result_are_listed(grid, tmp_path):
     assert "runs differ in num timesteps: 2, 4" in page
 
 
+def test_names_say_what_is_not_usual(grid, tmp_path):
+    """Of two of a method both values; of more, those that are not the most common one."""
+    for changes in ({}, {"rewind_epoch": 0}, {"scope": "layer"}):
+        run = tmp_path / "-".join(["imp", *changes])
+        shutil.copytree(grid / "imp" / "seed0", run)
+        for path in (run / "config.json", run / "result.json"):
+            content = json.loads(path.read_text())
+            (content if path.name == "config.json" else content["config"]).update(changes)
+            path.write_text(json.dumps(content))
+
+    def names(*directories):
+        found = runs.collect([str(tmp_path / directory) for directory in directories]).runs
+        return [series.label for series in experiments(found)[0].series]
+
+    assert names("imp", "imp-rewind_epoch", "imp-scope") == ["IMP", "IMP, rewind epoch 0", "IMP, scope layer"]
+    assert sorted(names("imp", "imp-scope")) == ["IMP, scope global", "IMP, scope layer"]
+
+
 def test_the_same_search_elsewhere_is_another_line(grid, tmp_path):
     shutil.copytree(grid / "imp", tmp_path / "other")
     report.write([str(grid / "imp"), str(tmp_path / "other")], str(tmp_path / "out"))

@@ -9,6 +9,7 @@ from snnlth_jax.report.plot import (
     across,
     against_density,
     label_ends,
+    listed,
     log_axis,
     percent,
     reference,
@@ -48,7 +49,7 @@ def accuracy(experiment: Experiment) -> Plot | None:
             rows += [(*row_fields(series.label, *each), each[1].accuracy) for each in series.trainings(kind)]
     dense = experiment.dense()
     densities = [density for *_, points in lines for density in points]
-    with canvas(room(label for _, _, label, _ in lines)) as drawing:
+    with canvas(**room(label for _, _, label, _ in lines)) as drawing:
         weights_axis(drawing.axes, [*densities, 0.5])
         for series, style, _, points in lines:
             slot = series.slot if style == "-" or not single else 6
@@ -72,7 +73,7 @@ def accuracy(experiment: Experiment) -> Plot | None:
     for _, _, label, points in lines:
         density, point = list(points.items())[-1]
         said.setdefault(percent(1 - density), []).append(f"{label} {point}")
-    sparsest = "; ".join(f"at {sparsity}: {', '.join(labels)}" for sparsity, labels in said.items())
+    sparsest = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in said.items())
     most = max(point.count for *_, points in lines for point in points.values())
     caption = f"Weights are removed from left to right. At the sparsest, {sparsest}"
     if dense:
@@ -99,7 +100,7 @@ def cost(experiment: Experiment) -> Plot | None:
     if sum(len({row.kept for _, row in rows}) for rows in found.values()) < 2:
         return None
     table, ends, said = [], [], []
-    with canvas(room(series.label for series in found)) as drawing:
+    with canvas(**room(series.label for series in found)) as drawing:
         axes = drawing.axes
         for series, rows in found.items():
             flops = across(rows, lambda row: row.flops)
@@ -122,7 +123,7 @@ def cost(experiment: Experiment) -> Plot | None:
         label_ends(drawing, ends)
     caption = (
         "Up and left is better. Each point is a ticket at one sparsity, the sparsest last: "
-        f"{', '.join(said)}. The cost is that of the search from its start to the masks and of the training "
+        f"{listed(said)}. The cost is that of the search from its start to the masks and of the training "
         "of the ticket; a pruned weight is counted as if it were there."
     )
     spent_on = ("search_train_flops", "training_train_flops", "search_relative_to_imp")

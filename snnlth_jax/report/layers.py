@@ -8,6 +8,7 @@ from snnlth_jax.report.plot import (
     End,
     Plot,
     label_ends,
+    listed,
     log_axis,
     percent,
     room,
@@ -34,7 +35,7 @@ def densities(experiment: Experiment) -> Plot | None:
                 continue
             least = min(range(len(values)), key=lambda i: values[i].mean)
             said.append(f"{label} least in layer {least + 1} ({percent(values[least].mean)})")
-        return f"Share of the weights left in each layer of the sparsest tickets: {'; '.join(said)}."
+        return f"Share of the weights left in each layer of the sparsest tickets: {listed(said, '; ')}."
 
     return _by_layer(
         experiment,
@@ -57,7 +58,7 @@ def firing_rates(experiment: Experiment) -> Plot | None:
         said = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
         return (
             "Mean spikes per neuron and timestep on test images, by layer; mean over the layers: "
-            f"{', '.join(said)}. The classifier does not spike."
+            f"{listed(said)}. The classifier does not spike."
         )
 
     title = "Firing rates, by layer"
@@ -84,7 +85,7 @@ def _by_layer(
     rows: list[tuple[Any, ...]] = []
     ends, means = [], {}
     names = [layer.name for layer in shown[0][2][0][1].layers]
-    with canvas(room(label for label, _, _ in shown)) as drawing:
+    with canvas(**room(label for label, _, _ in shown)) as drawing:
         axes = drawing.axes
         for label, slot, trainings in shown:
             of: dict[int, list[float]] = {}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from snnlth_jax.report.accuracy import CONTROLS
-from snnlth_jax.report.plot import End, Plot, label_ends, room, whole_numbers
+from snnlth_jax.report.plot import End, Plot, label_ends, listed, room, whole_numbers
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series, spread
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
@@ -43,7 +43,7 @@ def learning_curves(experiment: Experiment) -> Plot | None:
     tested = all(len(curve.means(True)[0]) > 1 for curve in curves)
     last_round = max(curve.round for curve in curves)
     ends, values = {}, []
-    with canvas(room(_label(curve, alone) for curve in curves)) as drawing:
+    with canvas(**room(_label(curve, alone) for curve in curves)) as drawing:
         for curve in curves:
             x, y = curve.means(tested)
             look = _look(curve, alone, last_round)
@@ -60,7 +60,7 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         label_ends(drawing, list(ends.values()))
     what = "test set" if tested else "training set (the test set was measured at the end only)"
     which = "the trainings of the search, the sparser the stronger" if alone else "the sparsest tickets"
-    last = ", ".join(f"{end.text} {end.y:.4f}" for end in ends.values())
+    last = listed([f"{end.text} {end.y:.4f}" for end in ends.values()])
     caption = f"Accuracy over epochs on the {what}, of {which}. After the last epoch: {last}."
     header = ("series", "kind", "round", "seed", "epoch", "train_accuracy", "test_accuracy", "train_loss")
     rows = [(c.series.label, c.kind, c.round, *point) for c in curves for point in c.points]

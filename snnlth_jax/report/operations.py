@@ -11,6 +11,7 @@ from snnlth_jax.report.plot import (
     across,
     against_density,
     label_ends,
+    listed,
     log_axis,
     percent,
     room,
@@ -41,7 +42,7 @@ def synops(experiment: Experiment) -> Plot | None:
         said = [_from_to(series.label, points, lambda v: si(v)) for series, points in means.items()]
         return (
             "Additions that spikes cause over the weights left, for one test image and all timesteps "
-            f"(SynOps): {'; '.join(said)}. The first layer, whose input is no spikes, has none."
+            f"(SynOps): {listed(said, '; ')}. The first layer, whose input is no spikes, has none."
         )
 
     title = "Synaptic operations against sparsity"
@@ -57,8 +58,8 @@ def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_A
         said = [_from_to(s.label, points, lambda v: f"{1e-3 * v:.3g} nJ") for s, points in means.items()]
         return (
             f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an "
-            f"addition (32 bits, 45 nm): {'; '.join(said)}. Memory traffic, of weights and states, is left "
-            "out and usually costs more: operations alone flatter spiking networks."
+            f"addition (32 bits, 45 nm): {listed(said, '; ')}. Memory traffic, of weights and states, is "
+            "left out and usually costs more: operations alone flatter spiking networks."
         )
 
     title = "Energy of the operations against sparsity"
@@ -107,7 +108,7 @@ def _against(
         for series in means
         for run, row in found[series]
     ]
-    with canvas(room(series.label for series in means)) as drawing:
+    with canvas(**room(series.label for series in means)) as drawing:
         axes, ends = drawing.axes, []
         weights_axis(axes, [*(density for points in means.values() for density in points), 0.5])
         for series, points in means.items():
@@ -140,7 +141,7 @@ def silence(experiment: Experiment) -> Plot | None:
         for series, trainings in found.items()
         for run, row in trainings
     ]
-    with canvas(room(labels.values())) as drawing:
+    with canvas(**room(labels.values())) as drawing:
         axes, ends, said = drawing.axes, [], []
         every = [row.density for trainings in found.values() for _, row in trainings]
         weights_axis(axes, [*every, 0.5])
@@ -157,7 +158,7 @@ def silence(experiment: Experiment) -> Plot | None:
         label_ends(drawing, ends)
     caption = (
         "Neurons without a spike on any test image (silent), and channels that cannot influence the result "
-        f"or are reached by no input (dead, dashed): {'; '.join(said)}."
+        f"or are reached by no input (dead, dashed): {listed(said, '; ')}."
     )
     header = (*ROW, "silent_neurons_share", "dead_channels_share")
     return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure)

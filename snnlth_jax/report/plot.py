@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from snnlth_jax.report.runs import Run, Training
 from snnlth_jax.report.series import Spread, spread
-from snnlth_jax.report.theme import LIGHT, MARKERS, Drawing, color
+from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
 
 __all__ = [
     "ROW",
@@ -15,6 +15,7 @@ __all__ = [
     "across",
     "against_density",
     "label_ends",
+    "listed",
     "log_axis",
     "percent",
     "reference",
@@ -25,6 +26,9 @@ __all__ = [
     "weights_axis",
     "whole_numbers",
 ]
+
+
+LABEL = 13.5  # points from one label to the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,9 +143,21 @@ def reference(drawing: Drawing, value: float, text: str) -> "End":
     return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"])
 
 
-def room(labels: Iterable[str]) -> float:
-    """Where axes end that leave room for labels at their right."""
-    return 1 - 0.04 - 0.0178 * max([7, *(len(_short(label)) for label in labels)])
+def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
+    """The first of them, and how many more there are: for captions, whose numbers are all in the table.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=1)
+    ('a, b, c', 'a and 2 more')
+    """
+    more = len(parts) - most
+    return between.join(parts) if more <= 0 else f"{between.join(parts[:most])} and {more} more"
+
+
+def room(labels: Iterable[str]) -> dict[str, float]:
+    """Where axes end and how high a figure is that leaves room for labels at their right, see `canvas`."""
+    shown = [_short(label) for label in labels]
+    height = 0.6 + LABEL * (len(shown) + 2) / 72 / 0.9
+    return {"right": 1 - 0.04 - 0.0178 * max([7, *map(len, shown)]), "height": max(HEIGHT, height)}
 
 
 def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
@@ -198,7 +214,7 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
     """
     axes = drawing.axes
     axes.get_xlim(), axes.get_ylim()  # has matplotlib find them
-    gap = 13.5 / (axes.get_window_extent().height * 72 / drawing.figure.dpi)
+    gap = LABEL / (axes.get_window_extent().height * 72 / drawing.figure.dpi)
     to_axes = axes.transData + axes.transAxes.inverted()
     placed = sorted(((*to_axes.transform(end[:2]), end) for end in ends), key=lambda place: place[1])
     for (x, y, end), at in zip(placed, _apart([y for _, y, _ in placed], gap), strict=True):

@@ -4,7 +4,17 @@ from typing import Any
 
 import numpy as np
 
-from snnlth_jax.report.plot import End, Plot, label_ends, log_axis, percent, reference, room, whole_numbers
+from snnlth_jax.report.plot import (
+    End,
+    Plot,
+    label_ends,
+    listed,
+    log_axis,
+    percent,
+    reference,
+    room,
+    whole_numbers,
+)
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series, spread
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
@@ -115,7 +125,7 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
         (series.label, run.config["sparsity"]): f"{series.label} {percent(run.config['sparsity'])}"
         for series, run in runs
     }
-    with canvas(room(names.values())) as drawing:
+    with canvas(**room(names.values())) as drawing:
         axes = drawing.axes
         for series, run in runs:
             config = run.config
@@ -149,7 +159,7 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
         bound = reference(drawing, first["tau"], f"τ = {first['tau']:g}")
         log_axis(axes.yaxis, "{:g}".format)
         label_ends(drawing, [*ends.values(), bound])
-    fired = "; ".join(f"{label}: {', '.join(dict.fromkeys(epochs))}" for label, epochs in said.items())
+    fired = listed([f"{label}: {', '.join(dict.fromkeys(epochs))}" for label, epochs in said.items()], "; ")
     caption = (
         f"The newest of {first['queue']} masks against the others: a search stops, marked, once the largest "
         f"distance is below τ = {first['tau']:g}. Epochs after which they stopped: {fired}."
@@ -168,7 +178,7 @@ def early_time(experiment: Experiment) -> Plot | None:
     if not found:
         return None
     rows, ends, said = [], [], []
-    with canvas(room(series.label for series in found)) as drawing:
+    with canvas(**room(series.label for series in found)) as drawing:
         axes = drawing.axes
         for series, runs in found.items():
             curves: dict[int, list[float]] = {}
@@ -200,7 +210,7 @@ def early_time(experiment: Experiment) -> Plot | None:
     caption = (
         "How far the prediction after t timesteps is from that after all T: Kullback-Leibler divergence, "
         f"over {scale}. "
-        f"The search runs with the first t below λ = {bound:g}, or all where none is: {'; '.join(said)}."
+        f"The search runs with the first t below λ = {bound:g}, or all where none is: {listed(said, '; ')}."
     )
     header = ("series", "workdir", "seed", "t", "divergence", "normalised", "chosen")
     return Plot("early-time", "Early-Time's choice of timesteps", caption, header, rows, drawing.figure)
@@ -219,7 +229,7 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
         for m in (each.early_time or {})["over_epochs"]
         for bound, t in m["by_lambda"].items()
     ]
-    with canvas(room(["epoch 10"])) as drawing:
+    with canvas(**room(["epoch 10"])) as drawing:
         axes, ends = drawing.axes, []
         for i, m in enumerate(measured):
             x, y = [float(bound) for bound in m["by_lambda"]], list(m["by_lambda"].values())

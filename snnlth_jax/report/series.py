@@ -1,5 +1,6 @@
 """Runs that belong together: the seeds and the sparsities of a method are one line of a plot."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -169,14 +170,14 @@ def _series(runs: Sequence[Run]) -> tuple[Series, ...]:
             copy += 1
         groups.setdefault(f"{_identity(run)} {copy}", []).append(run)
     members = [sorted(group, key=lambda run: (run.seed, run.directory)) for group in groups.values()]
-    members.sort(key=lambda group: _rank(group[0].method))
-    labels = _labels([group[0] for group in members])
+    named = list(zip(_labels([group[0] for group in members]), members, strict=True))
+    named.sort(key=lambda each: (_rank(each[1][0].method), "," in each[0]))  # what is usual first
     own = {method: _ORDER.index(method) for method in {run.method for run in runs} & {*_ORDER}}
     free = iter([slot for slot in range(len(runs) + len(own)) if slot not in own.values()])
     # the first of a method has its colour, further ones what no method here has
-    slots = [own.pop(group[0].method) if group[0].method in own else next(free) for group in members]
     return tuple(
-        Series(label, slot, tuple(group)) for label, slot, group in zip(labels, slots, members, strict=True)
+        Series(label, own.pop(of[0].method) if of[0].method in own else next(free), tuple(of))
+        for label, of in named
     )
 
 
@@ -204,7 +205,7 @@ def _rank(method: str) -> int:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Of the method, with the options in which runs of it differ; where they do not, with the directory."""
+    """Of the method, with what is not as in most runs of it; where all is the same, with the directory."""
     labels = []
     for run in runs:
         others = [other for other in runs if other.method == run.method and other is not run]
@@ -214,7 +215,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
             if name not in ("seed", "dataset_fingerprint", "sparsity", "like", "final_rounds", "controls")
             and any(other.config.get(name, value) != value for other in others)
         ]
-        parts = [f"{name.replace('_', ' ')} {_short(run.config[name])}" for name in differs]
+        unusual = [name for name in differs if not _usual(name, run, others)]
+        parts = [f"{name.replace('_', ' ')} {_short(run.config[name])}" for name in unusual]
         if any(_same(run, other, differs) for other in others):
             common = os.path.commonpath([os.path.dirname(each.directory) for each in (run, *others)])
             parts.append(os.path.relpath(run.directory, common))
@@ -224,6 +226,14 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 def _same(a: Run, b: Run, names: Sequence[str]) -> bool:
     return all(a.config.get(name) == b.config.get(name) for name in names)
+
+
+def _usual(name: str, run: Run, others: Sequence[Run]) -> bool:
+    """Whether more runs have its value than any other, or it is not set."""
+    counts = collections.Counter(_short(each.config.get(name)) for each in (run, *others))
+    (value, most), *rest = counts.most_common(2)
+    mine = run.config[name]
+    return mine is None or (_short(mine) == value and all(count < most for _, count in rest))
 
 
 def _short(value: Any) -> str:
