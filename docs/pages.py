@@ -140,4 +140,4 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
             return text if (ROOT / path).exists() else match[0]
         return f"[{text}]({posixpath.relpath(site, posixpath.dirname(here) or '.')}{anchor})"
 
-    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!http|#)([^)#\s]+)(#[^)]*)?\)", link, markdown)
+    return re.sub(r"\[([^\]]+)\]\((?!http|#)([^)#\s]+)(#[^)]*)?\)", link, markdown)

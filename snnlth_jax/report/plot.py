@@ -243,7 +243,7 @@ def _apart(heights: Sequence[float], gap: float) -> list[float]:
 
 def _bottom(cluster: Sequence[float], gap: float) -> float:
     height = gap * (len(cluster) - 1)
-    return max(min(sum(cluster) / len(cluster) - height / 2, 1 + gap / 2 - height), -gap / 2)
+    return max(min(sum(cluster) / len(cluster) - height / 2, 1 + gap / 4 - height), -gap / 2)
 
 
 def _top(cluster: Sequence[float], gap: float) -> float:
