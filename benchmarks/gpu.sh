@@ -1,48 +1,58 @@
 #!/usr/bin/env bash
 # Everything that is measured on a GPU, in pieces of under ten minutes each; results in benchmarks/results.
 #
-#     benchmarks/gpu.sh PIECE... [--peer PYTHON]     pieces: machine step timesteps batches epoch prune search, or all
+#     benchmarks/gpu.sh PIECE... [--peer PYTHON]     or all
 #
-# PYTHON is an interpreter with torch and spikingjelly, to be timed beside ours. $SNNLTH_PYTHON is ours, by
-# default python3. A piece that takes longer is ended, and the next begins.
+# Pieces: machine step_vgg16 step_resnet19 few_timesteps many_timesteps small_batches large_batches epoch_128
+# epoch_512 prune search. PYTHON is an interpreter with torch and spikingjelly, to be timed beside ours.
+# $SNNLTH_PYTHON is ours, by default python3. A piece that takes longer is ended, and the next begins. With
+# JAX_PLATFORMS=cpu the CPU is measured, to try the script out.
 set -uo pipefail
-cd "$(dirname "$0")/.."
 python=${SNNLTH_PYTHON:-python3}
-results=benchmarks/results
+all=(machine step_vgg16 step_resnet19 few_timesteps many_timesteps small_batches large_batches epoch_128 epoch_512 prune search)
 pieces=() peer=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --peer) peer=(--peer "${2:?--peer needs the path of an interpreter}"); shift 2 ;;
-        all) pieces+=(machine step timesteps batches epoch prune search); shift ;;
-        machine | step | timesteps | batches | epoch | prune | search) pieces+=("$1"); shift ;;
-        *) echo "gpu.sh: error: $1: allowed: machine step timesteps batches epoch prune search all, --peer PYTHON" >&2; exit 2 ;;
+        --peer)
+            peer=(--peer "${2:?--peer needs the path of an interpreter}"); shift 2
+            case ${peer[1]} in /*) ;; */*) peer[1]=$PWD/${peer[1]} ;; esac ;;
+        all) pieces+=("${all[@]}"); shift ;;
+        *)
+            [[ " ${all[*]} " == *" $1 "* ]] || { echo "gpu.sh: error: $1: allowed: ${all[*]}, all, --peer PYTHON" >&2; exit 2; }
+            pieces+=("$1"); shift ;;
     esac
 done
-[ ${#pieces[@]} -gt 0 ] || { echo "gpu.sh: error: no piece: machine step timesteps batches epoch prune search, or all" >&2; exit 2; }
+[ ${#pieces[@]} -gt 0 ] || { echo "gpu.sh: error: no piece; allowed: ${all[*]}, or all" >&2; exit 2; }
+cd "$(dirname "$0")/.."
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+[ "${JAX_PLATFORMS-}" = cpu ] || "$python" -c 'import jax, sys; sys.exit(jax.default_backend() == "cpu")' ||
+    { echo "gpu.sh: error: $python: JAX finds no GPU" >&2; exit 1; }
+results=benchmarks/results
 mkdir -p "$results"
 
-piece() { # NAME SCRIPT FLAG...
-    echo "== $1: $2 ${*:3}"
-    timeout 580 "$python" "benchmarks/$2" "${@:3}" 2>&1 | tee "$results/gpu_$1.txt"
+failed=0
+run() { # NAME COMMAND...
+    echo "== $1: ${*:2}"
+    timeout 580 "${@:2}" 2>&1 | tee "$results/gpu_$1.txt"
     local status=${PIPESTATUS[0]}
     [ "$status" = 0 ] || { echo "gpu.sh: $1 ended with status $status" >&2; failed=1; }
 }
+steps() { # NAME FLAG...
+    run "$1" "$python" benchmarks/train_step.py "${peer[@]}" --dtype bfloat16 --name "gpu_$1" "${@:2}"
+}
+# 388 batches of 128, 97 of 512: nearly CIFAR-10, and no smaller batch at the end
+epoch() { run "epoch_$1" "$python" benchmarks/epoch.py --batch "$1" --dtype bfloat16 --examples 49664; }
 
-failed=0
-bf16=(--dtype bfloat16)
 for name in "${pieces[@]}"; do
     case $name in
-        machine) { nvidia-smi; "$python" -m snnlth_jax.cli doctor; } 2>&1 | tee "$results/gpu_machine.txt" ;;
-        step) for arch in vgg16 resnet19; do
-            piece "step_$arch" train_step.py "${peer[@]}" --arch "$arch" --batch 128,512 "${bf16[@]}" --name "gpu_step_$arch"
-        done ;;
-        timesteps) piece timesteps train_step.py "${peer[@]}" --arch vgg16 --timesteps 1,2,3,4,6,8 --batch 128 "${bf16[@]}" --name gpu_timesteps ;;
-        batches) piece batches train_step.py "${peer[@]}" --arch vgg16 --batch 32,64,256,1024 "${bf16[@]}" --name gpu_batches ;;
-        epoch) for batch in 128 512; do
-            piece "epoch_$batch" epoch.py --batch "$batch" "${bf16[@]}" --examples 49920
-        done ;;
-        prune) piece prune prune.py ;;
-        search) piece search search.py ;;
+        machine) run machine bash -c "nvidia-smi; '$python' -m snnlth_jax.cli doctor" ;;
+        step_*) steps "$name" --arch "${name#step_}" --batch 128,512 ;;
+        few_timesteps) steps "$name" --arch vgg16 --timesteps 1,2,3 --batch 128 ;;
+        many_timesteps) steps "$name" --arch vgg16 --timesteps 4,6,8 --batch 128 ;;
+        small_batches) steps "$name" --arch vgg16 --batch 32,64,256 ;;
+        large_batches) steps "$name" --arch vgg16 --batch 1024 --in-turn ;;
+        epoch_*) epoch "${name#epoch_}" ;;
+        prune | search) run "$name" "$python" "benchmarks/$name.py" ;;
     esac
 done
 exit "$failed"

@@ -4,12 +4,15 @@
 
 Flags are those that `snnlth imp` and `snnlth eb` share; by default digits, as small as the demo. --rounds are
 those of IMP, --sparsity that of Early-Bird. Seconds are those of result.json: training steps, evaluations,
-pruning; compilation apart.
+pruning; compilation apart, each search's own: programs are not kept on disk from one to the next.
 """
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
+
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
 import jax
 from rich.console import Console

@@ -3,15 +3,20 @@
 Reads one JSON object a line from standard input and answers each with one on standard output. It runs in an
 environment of its own, with torch and spikingjelly; this package is not imported.
 
-    {"prepare": {arch, mode, timesteps, dtype, device, file, compile}}  ->  {"loss": of three steps, ...}
-    {"steps": n}                                                       ->  {"seconds": ...}
+    {"outcome": {arch, mode, timesteps, device, file, into}}   ->  {}, and `into` holds what one pass computed
+    {"prepare": {arch, mode, timesteps, dtype, device, file}}  ->  {"loss": of three steps, ...}
+    {"steps": n}                                               ->  {"seconds": ...}
 
 Modes: "authors" loops over timesteps as the authors' code does, batch norm with each timestep's own
-statistics; "multi-step" runs each layer for all timesteps at once, in SpikingJelly's fastest way: batch norm
-then has statistics of all timesteps together, so that the loss is another one.
+statistics; "multi-step" runs each layer for all timesteps at once: batch norm then has statistics of all
+timesteps together, which from two timesteps on is another network. "multi-step compiled" and "multi-step
+graphs" are that with `torch.compile`, the latter with CUDA graphs. All but "authors" have channels last and,
+on a GPU, cuDNN's choice of algorithms by timing and the fused SGD; on which of its backends neurons run,
+SpikingJelly decides and says on standard error.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -23,22 +28,19 @@ from torch import nn
 VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 
 
+COMPILERS = {
+    "multi-step compiled": torch.compile,
+    "multi-step graphs": lambda network: torch.compile(network, mode="reduce-overhead"),
+}
+
+
 def lif(mode: str) -> neuron.LIFNode:
-    multi = mode != "authors"
-    node = neuron.LIFNode(
+    return neuron.LIFNode(
         tau=4 / 3,
         surrogate_function=surrogate.ATan(alpha=2.0),
         detach_reset=True,
-        step_mode="m" if multi else "s",
+        step_mode="s" if mode == "authors" else "m",
     )
-    for backend in ("triton", "cupy"):
-        if multi and torch.cuda.is_available() and backend in node.supported_backends:
-            try:
-                node.backend = backend
-                break
-            except ImportError:
-                pass
-    return node
 
 
 def convolution(inputs: int, outputs: int, mode: str, size: int = 3, stride: int = 1, bias: bool = True):
@@ -126,29 +128,43 @@ class ResNet(nn.Module):
         return rest(current.expand(timesteps, *current.shape))
 
 
+def load(arch: str, mode: str, file: str, device: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """The network with the weights of a file, and its images and labels."""
+    network = {"vgg16": VGG, "resnet19": ResNet}[arch](mode)
+    with np.load(file) as arrays:
+        given = {name: torch.from_numpy(arrays[name]) for name in arrays}
+    images, labels = given.pop("images").permute(0, 3, 1, 2).contiguous(), given.pop("labels").long()
+    network = network.to(next(iter(given.values())).dtype)
+    missing, unexpected = network.load_state_dict(given, strict=False)
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    assert not missing + unexpected, missing + unexpected
+    channels_last = {"memory_format": torch.channels_last} if mode != "authors" else {}
+    return network.to(device, **channels_last), images.to(device, **channels_last), labels.to(device)
+
+
+def outcome(arch: str, mode: str, timesteps: int, device: str, file: str, into: str) -> None:
+    """Logits in training mode, and every running statistic after it, in the precision of the file."""
+    network, images, _ = load(arch, mode, file, device)
+    logits = network(images, timesteps)
+    running = {name: array for name, array in network.state_dict().items() if "running" in name}
+    computed = {"logits": logits, **running}
+    np.savez(into, **{name: array.detach().cpu().numpy() for name, array in computed.items()})
+
+
 class Training:
     """A network, a batch, and SGD as the authors run it."""
 
-    def __init__(
-        self, arch: str, mode: str, timesteps: int, dtype: str, device: str, file: str, compile: bool
-    ):
+    def __init__(self, arch: str, mode: str, timesteps: int, dtype: str, device: str, file: str):
         torch.manual_seed(0)
         self.device, self.timesteps = device, timesteps
         self.low = torch.bfloat16 if dtype == "bfloat16" else None
-        network = {"vgg16": VGG, "resnet19": ResNet}[arch](mode)
-        with np.load(file) as arrays:
-            images = torch.from_numpy(arrays["images"].transpose(0, 3, 1, 2).copy())
-            self.labels = torch.from_numpy(arrays["labels"].astype(np.int64)).to(device)
-            state = {
-                name: torch.from_numpy(arrays[name]) for name in arrays if name not in ("images", "labels")
-            }
-        missing, unexpected = network.load_state_dict(state, strict=False)
-        missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-        assert not missing + unexpected, missing + unexpected
-        channels_last = {"memory_format": torch.channels_last} if mode != "authors" else {}
-        self.network, self.images = network.to(device, **channels_last), images.to(device, **channels_last)
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-        self.forward = torch.compile(self.network) if compile else self.network
+        tuned = mode != "authors" and device == "cuda"
+        torch.backends.cudnn.benchmark = tuned
+        self.network, self.images, self.labels = load(arch, mode, file, device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=tuned
+        )
+        self.forward = COMPILERS.get(mode, lambda network: network)(self.network)
 
     def step(self) -> torch.Tensor:
         with torch.autocast(self.device, self.low, enabled=self.low is not None):
@@ -178,27 +194,30 @@ class Training:
 
 
 def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     training = None
     for line in sys.stdin:
-        command = json.loads(line)
+        ((command, given),) = json.loads(line).items()
         try:
-            if "prepare" in command:
-                training = None
+            answer = {}
+            if command == "outcome":
+                outcome(**given)
+            elif command == "prepare":
                 begun = time.perf_counter()
-                training = Training(**command["prepare"])
+                training = Training(**given)
                 first = float(training.step())
                 seconds = time.perf_counter() - begun
                 answer = {
                     "loss": [first, float(training.step()), float(training.step())],
                     "first_step_seconds": seconds,
                     "peak_memory": training.peak_memory(),
-                    "torch": torch.__version__,
                 }
             else:
-                answer = {"seconds": training.run(command["steps"])}
+                answer = {"seconds": training.run(given)}
         except Exception as error:  # out of memory, a backend that does not work: this case is left out
             training, answer = None, {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
