@@ -20,8 +20,9 @@ venv: .venv/ready  ## .venv with the package and all that is below
 demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
 	$(BIN)/python experiments/demo.py
 
-experiments-smoke: venv  ## every table and figure at a scale of minutes on digits; in runs/experiments
-	set -e; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke; done
+experiments-smoke: venv  ## every table and figure in minutes on digits, and the report: runs/experiments
+	failed=0; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke || failed=1; done; \
+	$(BIN)/snnlth report runs/experiments --output runs/experiments && exit $$failed
 
 test: venv  ## the test suite, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadscope

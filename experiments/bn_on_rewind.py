@@ -24,7 +24,7 @@ TABLES = [findings.accuracies]
 CLAIMS = [
     findings.Claim(
         "the choice makes no difference at the highest sparsity (within 0.5 %)",
-        lambda found: [found.accuracy(choice) for choice in CHOICES],
+        lambda found: sorted(found.accuracy(choice) for choice in CHOICES)[:: len(CHOICES) - 1],
         "≈",
         within=0.005,
     )

@@ -13,7 +13,7 @@ import sys
 import findings
 import grid
 
-PJ_MAC, PJ_ADDITION = 4.6, 0.9
+from snnlth_jax.analysis import activity
 
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
@@ -29,8 +29,7 @@ def per_image(found: findings.Found) -> list[dict[str, float]]:
         layers = [layer for row in rows for layer in row["layers"]]
         sums = {
             "spikes": sum(layer["spikes_per_image"] or 0.0 for layer in layers),
-            "synops": sum(sum(layer["synops_per_image"]) for layer in layers),
-            "macs": sum(sum(layer["macs_per_image"]) for layer in layers),
+            **activity.energy(layers),
         }
         rounds.append({"sparsity": rows[0]["sparsity"]} | {k: v / len(rows) for k, v in sums.items()})
     return rounds
@@ -39,9 +38,8 @@ def per_image(found: findings.Found) -> list[dict[str, float]]:
 def operations(found: findings.Found) -> findings.Table:
     lines = findings.table("per image", "sparsity", "spikes", "synaptic operations", "MACs", "nJ")
     for each in per_image(found):
-        energy = (PJ_ADDITION * each["synops"] + PJ_MAC * each["macs"]) / 1000
         counts = (f"{each[name]:,.0f}" for name in ("spikes", "synops", "macs"))
-        lines.add_row(f"{100 * each['sparsity']:.2f} %", *counts, f"{energy:,.1f}")
+        lines.add_row(f"{100 * each['sparsity']:.2f} %", *counts, f"{each['picojoules'] / 1000:,.1f}")
     return lines
 
 

@@ -13,8 +13,6 @@ import sys
 import findings
 import grid
 
-from snnlth_jax import masks, tickets
-
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
     s = grid.scale(scale, **where)
@@ -29,8 +27,8 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 
 def by_layer(found: findings.Found) -> dict[str, tuple[int, int]]:
     """Weights that the sparsest ticket of imp keeps in each layer, and all, in the order of the layers."""
-    run = found["imp"]["runs"][0]
-    return masks.by_layer(tickets.load(f"{run['workdir']}/{run['tickets'][-1]['ticket']}").masks)
+    layers = found["imp"]["runs"][0]["rounds"][-1]["layers"]
+    return {layer["name"]: (layer["kept"], layer["weights"]) for layer in layers}
 
 
 def layers(found: findings.Found) -> findings.Table:

@@ -21,19 +21,25 @@ class Found(dict[str, dict[str, Any]]):
     """Results by cell, see `replicates.summary`, over the seeds there are; `runs` holds those of each seed.
 
     Attributes:
-      lacking: cells without a result.
+      lacking: cells without a result, or with those of some seeds only.
     """
 
     lacking: tuple[str, ...] = ()
 
     def __missing__(self, name: str) -> dict[str, Any]:
-        raise Missing(f"{name} is not there")
+        raise Missing(f"{name} is not there, or not with all seeds")
+
+    def complete(self) -> "Found":
+        """Without the cells that lack a seed."""
+        whole = Found({name: cell for name, cell in self.items() if name not in self.lacking})
+        whole.lacking = self.lacking
+        return whole
 
     def tickets(self, method: str) -> list[dict[str, Any]]:
         """Of all cells of a method, by sparsity."""
         for name in self.lacking:
-            if name.split("_")[0] == method:
-                raise Missing(f"{name} is not there")
+            if name.split("_")[0] == method and name not in self:
+                raise Missing(f"{name} is not there, or not with all seeds")
         rows = [row for name, cell in self.items() if name.split("_")[0] == method for row in cell["tickets"]]
         if not rows:
             raise Missing(f"{method} is not there")
@@ -169,6 +175,8 @@ class Claim:
         """ "holds", "does not hold" or "open", with the numbers."""
         try:
             values = [float(value) for value in self.values(found)]
+            if len(values) < 2:
+                raise Missing("there is one number only")
         except Missing as missing:
             return f"open, {missing}"
         pairs = list(itertools.pairwise(values))

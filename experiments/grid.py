@@ -8,6 +8,7 @@ is run once. What is found is for `findings`.
 
 import dataclasses
 import itertools
+import json
 import re
 import sys
 import textwrap
@@ -19,7 +20,7 @@ from etils import epath
 from findings import Claim, Found, Missing, Table
 from rich.console import Console
 
-from snnlth_jax import checkpoints, cli, configs, hosts
+from snnlth_jax import checkpoints, cli, configs, data, hosts, records
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import replicates
 from snnlth_jax.training import NonFiniteLoss
@@ -175,9 +176,15 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
 
 
 def result(config: configs.Resolved) -> dict[str, Any] | None:
-    """Of a search that is finished."""
-    found = checkpoints.read_json(checkpoints.paths(config.workdir).result)
-    return found | {"workdir": config.workdir} if found and found["finished"] else None
+    """Of that search, if it is finished and can be read; one of another configuration is none."""
+    path = checkpoints.paths(config.workdir).result
+    try:
+        found = dict(records.checked(path, checkpoints.read_json(path) or {}))
+    except InputError:
+        return None
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    same = all(mine.get(name, value) == value for name, value in found["config"].items())
+    return found | {"workdir": config.workdir} if found["finished"] and same else None
 
 
 def run(
@@ -186,7 +193,8 @@ def run(
     """Run what is not finished; which cells failed, by the line that says why."""
     todo = [job for job in mine if not hosts.everywhere(result(planned[job]) is not None)]
     if todo:  # what is wrong with the data is so with all
-        hosts.together(lambda: configs.load_dataset(planned[todo[0]]))
+        first = planned[todo[0]]
+        hosts.together(lambda: data.load(first.dataset, first.data_dir))
     failed: dict[str, list[str]] = {}
     for i, (name, seed) in enumerate(todo, start=1):
         config = planned[name, seed]
@@ -207,12 +215,12 @@ def run(
 
 def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
     """All results that are there, this process's or not."""
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in planned}
+    runs: dict[str, list[dict[str, Any] | None]] = {name: [] for name, _ in planned}
     for (name, _), config in planned.items():
-        if there := result(config):
-            runs[name].append(there)
-    found = Found({name: replicates.summary(each) | {"runs": each} for name, each in runs.items() if each})
-    found.lacking = tuple(name for name, each in runs.items() if not each)
+        runs[name].append(result(config))
+    there = {name: [one for one in each if one] for name, each in runs.items()}
+    found = Found({name: replicates.summary(each) | {"runs": each} for name, each in there.items() if each})
+    found.lacking = tuple(name for name, each in runs.items() if not all(each))
     return found
 
 
@@ -269,5 +277,6 @@ def report(
             console.print(make(found))
         except Missing as missing:
             console.print(f"table: open, {missing}", soft_wrap=True)
-    for claim in claims:
-        console.print(f"claim: {claim.text}: {claim.verdict(found)}", soft_wrap=True, markup=False)
+    for claim in claims:  # of all seeds or none
+        verdict = claim.verdict(found.complete())
+        console.print(f"claim: {claim.text}: {verdict}", soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ On a terminal there is a progress bar, elsewhere a plain line per epoch.
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,11 +15,27 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from snnlth_jax import files, hosts
+from snnlth_jax.errors import InputError
 from snnlth_jax.tensorboard import Events
 
-__all__ = ["FORMAT", "Recorder", "duration", "environment", "lines", "phase_name"]
+__all__ = ["FORMAT", "Recorder", "checked", "duration", "environment", "lines", "phase_name"]
 
 FORMAT = "snnlth-result-1"  # of result.json and metrics.jsonl
+
+
+def checked(path: epath.Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a result.json holds, if it is one that this version reads.
+
+    Raises:
+      InputError: it is of another format, or lacks what every result has.
+    """
+    written = result.get("format", FORMAT)  # the first one had no name yet
+    if written != FORMAT:
+        raise InputError(f"{path}: format {written!r}, this version reads {FORMAT!r}")
+    for name in ("method", "finished", "config", "rounds", "tickets", "controls"):
+        if name not in result:
+            raise InputError(f"{path}: damaged ({name!r} is missing); allowed: as a search wrote it")
+    return result
 
 
 class Recorder:

@@ -154,12 +154,13 @@ def without_layers(result):
     ("change", "message"),
     [
         (lambda result: None, "no result.json; allowed: the directory of a search"),
-        (lambda result: '{"rounds"', "damaged, or not of a search"),
-        (lambda result: "{}", "damaged, or not of a search"),
+        (lambda result: '{"rounds"', "damaged"),
+        (lambda result: "{}", "damaged ('method' is missing)"),
+        (lambda r: json.dumps(r | {"format": "snnlth-result-9"}), "this version reads 'snnlth-result-1'"),
         (without_layers, "recorded by a version without analysis"),
         (lambda r: json.dumps({**r, "rounds": [], "tickets": [], "controls": []}), "nothing is trained yet"),
     ],
-    ids=["none", "cut short", "another's", "older", "empty"],
+    ids=["none", "cut short", "another's", "another format", "older", "empty"],
 )
 def test_directories_with_nothing_to_show(finished, tmp_path, capsys, change, message):
     _, run = finished

@@ -3,16 +3,16 @@
 import dataclasses
 import importlib
 import itertools
+import json
 import signal
 from pathlib import Path
 
 import findings
 import grid
-import numpy as np
 import pytest
 import small
 
-from snnlth_jax import configs, tickets
+from snnlth_jax import checkpoints, configs
 from snnlth_jax.errors import InputError
 
 SCRIPTS = {
@@ -168,7 +168,10 @@ def test_a_script_from_its_cells_to_its_claims(tiny, tmp_path, capsys):
     assert "cell 1 of 2: imp, seed 0" in text
     assert "not there: eb_0.75 seed 0" in text
     assert "claim: imp beats random at the highest sparsity: " in text
-    assert "eb falls behind imp at the highest sparsity: open, eb_0.75 is not there" in text
+    assert (
+        "eb falls behind imp at the highest sparsity: open, eb_0.75 is not there, or not with all seeds"
+        in text
+    )
     assert tiny("--cells", "2/2") == 0
     text = capsys.readouterr().out
     assert "cell 1 of 1: eb_0.75, seed 0" in text
@@ -186,8 +189,8 @@ def test_a_cell_that_fails_leaves_the_others(tiny, capsys):
     def cells(scale, dataset=None, arch=None):
         s = grid.scale(scale)
         return {
-            "diverged": s.one_shot(0.5, "random", learning_rate=1e30),
             "bad": s.one_shot(0.5, "random", train_examples=5000),
+            "diverged": s.one_shot(0.5, "random", learning_rate=1e30),
             "random_0.5": s.one_shot(0.5, "random"),
         }
 
@@ -195,18 +198,55 @@ def test_a_cell_that_fails_leaves_the_others(tiny, capsys):
     captured = capsys.readouterr()
     failures = captured.err.splitlines()
     assert len(failures) == 2
-    assert failures[0].startswith("failed: diverged, seed 0: ticket 1, epoch 1, step ")
-    assert failures[0].endswith(": the loss or a weight is not finite")
-    assert failures[1].startswith("failed: bad, seed 0: --train-examples 5000: allowed: 1 to")
-    assert "not there: diverged seed 0, bad seed 0" in captured.out
+    assert failures[0].startswith("failed: bad, seed 0: --train-examples 5000: allowed: 1 to")
+    assert failures[1].startswith("failed: diverged, seed 0: ticket 1, epoch 1, step ")
+    assert failures[1].endswith(": the loss or a weight is not finite")
+    assert "not there: bad seed 0, diverged seed 0" in captured.out
     assert "random" in captured.out[captured.out.index("test accuracy of the tickets") :]
+
+
+def test_only_a_finished_result_of_that_search_counts(tmp_path):
+    (config,) = grid.jobs({"imp": TINY.imp()}, [0], str(tmp_path), None).values()
+    paths = checkpoints.paths(config.workdir)
+    paths.config.parent.mkdir()
+    good = {"method": "imp", "finished": True, "rounds": [], "tickets": [], "controls": []}
+    good |= {"format": "snnlth-result-1", "config": {"epochs": 4, "final_rounds": [2], "more": "known"}}
+    for changes, counts in (
+        ({}, True),
+        ({"finished": False}, False),
+        ({"format": "snnlth-result-9"}, False),
+        ({"config": good["config"] | {"epochs": 5}}, False),
+    ):
+        paths.result.write_text(json.dumps(good | changes))
+        assert (grid.result(config) is not None) == counts
+    paths.result.write_text("{")
+    assert grid.result(config) is None
+
+
+def test_claims_are_of_all_seeds_or_open(monkeypatch):
+    planned = grid.jobs(SCRIPTS["fig5_accuracy_vs_sparsity"].cells("smoke"), (0, 1), "runs", None)
+    results = {"imp": cell([0.98, 0.98, 0.98, 0.97]), "random": one(0.8, 0.98), "eb": one(0.9, 0.98)}
+
+    def result(config):
+        return (
+            None
+            if (config.method, config.seed) == ("one-shot", 1)
+            else results.get(config.method, results["random"])
+        )
+
+    monkeypatch.setattr(grid, "result", result)
+    monkeypatch.setattr(grid.replicates, "summary", lambda each: each[0])
+    found = grid.gather(planned)
+    assert found.accuracy("random") == 0.8  # in tables
+    verdict = findings.BEATS_RANDOM.verdict(found.complete())
+    assert verdict == "open, random_0.75 is not there, or not with all seeds"
 
 
 def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
     load, calls = configs.load_dataset, itertools.count(1)
 
     def interrupted(config):
-        if next(calls) == 3:  # of the second cell
+        if next(calls) == 2:  # of the second cell
             signal.raise_signal(signal.SIGTERM)
         return load(config)
 
@@ -292,6 +332,11 @@ def test_claims_are_open_without_results(script):
         assert claim.verdict(findings.Found()).startswith("open, ")
 
 
+def test_one_number_is_no_comparison():
+    claim = findings.Claim("", lambda found: [1.0])
+    assert claim.verdict(findings.Found()) == "open, there is one number only"
+
+
 @pytest.mark.parametrize(
     ("relation", "values", "expected"),
     [
@@ -319,7 +364,7 @@ def test_imp_against_random():
     assert verdict("fig1_methods", claim, bad) == "does not hold, 0.7 < 0.8"
     found = findings.Found(good)
     found.lacking = ("random_0.99",)
-    assert findings.BEATS_RANDOM.verdict(found) == "open, random_0.99 is not there"
+    assert findings.BEATS_RANDOM.verdict(found) == "open, random_0.99 is not there, or not with all seeds"
 
 
 def test_early_time_costs_its_share():
@@ -371,16 +416,11 @@ def test_divergences_fall_and_stand_still():
     assert stable == "does not hold, 0.6 > 0.4"
 
 
-def test_deep_layers_are_counted_from_the_ticket(tmp_path):
+def test_deep_layers_are_counted_in_the_sparsest_network():
     def results(first, last):
-        def leaf(kept):
-            return np.arange(8).reshape(2, 4) < kept
-
-        masks = {"layer1": {"conv": {"kernel": leaf(first)}}, "layer2": {"conv": {"kernel": leaf(last)}}}
-        masks["readout"] = {"kernel": leaf(8)}
-        tickets.save(tmp_path / "t.safetensors", tickets.Ticket(masks, masks, {}, {}))
-        run = {"workdir": str(tmp_path), "tickets": [{"ticket": "t.safetensors"}]}
-        return {"imp": cell([1, 1, 1, 1]) | {"runs": [run]}}
+        kept = {"layer1/conv/kernel": first, "layer2/conv/kernel": last, "readout/kernel": 8}
+        layers = [{"name": name, "kept": n, "weights": 8} for name, n in kept.items()]
+        return {"imp": cell([1, 1, 1, 1]) | {"runs": [{"rounds": [{"layers": []}, {"layers": layers}]}]}}
 
     claim = "deep layers end sparser"
     assert verdict("fig6_imp_ablations", claim, results(4, 1)) == "holds, 0.875 > 0.5"

@@ -20,6 +20,7 @@ from snnlth_jax import configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
+from snnlth_jax.report.plot import percent
 from snnlth_jax.report.series import experiments
 from snnlth_jax.search import early_bird, early_time, imp, replicates
 
@@ -267,22 +268,132 @@ def test_cells_without_a_result_are_listed(grid, tmp_path):
     assert "runs differ in num timesteps: 2, 4" in page
 
 
+def copied(source, target, change=lambda result: None, **config):
+    """A run with another configuration, and its result changed in place."""
+    shutil.copytree(source, target)
+    for name in ("config.json", "result.json"):
+        content = json.loads((target / name).read_text())
+        (content["config"] if name == "result.json" else content).update(config)
+        if name == "result.json":
+            change(content)
+        (target / name).write_text(json.dumps(content))
+    return str(target)
+
+
 def test_names_say_what_is_not_usual(grid, tmp_path):
     """Of two of a method both values; of more, those that are not the most common one."""
-    for changes in ({}, {"rewind_epoch": 0}, {"scope": "layer"}):
-        run = tmp_path / "-".join(["imp", *changes])
-        shutil.copytree(grid / "imp" / "seed0", run)
-        for path in (run / "config.json", run / "result.json"):
-            content = json.loads(path.read_text())
-            (content if path.name == "config.json" else content["config"]).update(changes)
-            path.write_text(json.dumps(content))
+    seed0 = grid / "imp" / "seed0"
+    usual = copied(seed0, tmp_path / "usual")
+    rewound = copied(seed0, tmp_path / "rewound", rewind_epoch=0)
+    layer = copied(seed0, tmp_path / "layer", scope="layer")
 
     def names(*directories):
-        found = runs.collect([str(tmp_path / directory) for directory in directories]).runs
-        return [series.label for series in experiments(found)[0].series]
+        return [series.label for series in experiments(runs.collect(directories).runs)[0].series]
 
-    assert names("imp", "imp-rewind_epoch", "imp-scope") == ["IMP", "IMP, rewind epoch 0", "IMP, scope layer"]
-    assert sorted(names("imp", "imp-scope")) == ["IMP, scope global", "IMP, scope layer"]
+    assert names(layer, rewound, usual) == ["IMP", "IMP, scope layer", "IMP, rewind epoch 0"]
+    assert sorted(names(usual, layer)) == ["IMP, scope global", "IMP, scope layer"]
+
+
+def test_masks_like_a_ticket_are_another_method(grid, tmp_path):
+    """Whatever ticket that is for each seed."""
+    seed0, seed1 = (grid / "imp" / f"seed{seed}" for seed in (0, 1))
+    of = [copied(run, tmp_path / f"plain{i}", like=None) for i, run in enumerate((seed0, seed1))]
+    of += [copied(run, tmp_path / f"like{i}", like=f"hash{i}") for i, run in enumerate((seed0, seed1))]
+    (compared,) = experiments(runs.collect(of).runs)
+    found = {series.label: [run.seed for run in series.runs] for series in compared.series}
+    assert found == {"IMP": [0, 1], "IMP, like a ticket": [0, 1]}
+
+
+def sparsest(run):
+    ticket = json.loads((run / "result.json").read_text())["tickets"][-1]
+    return percent(1 - ticket["kept"] / ticket["total"])
+
+
+def test_an_unfinished_seed_is_not_the_headline(grid, tmp_path):
+    def begun(result):
+        result.update(finished=False, tickets=[], controls=[], rounds=result["rounds"][:1])
+
+    seed0, seed1 = (grid / "imp" / f"seed{seed}" for seed in (0, 1))
+    of = [copied(seed0, tmp_path / "a"), copied(seed1, tmp_path / "b", begun)]
+    page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+    assert f"With {sparsest(seed0)} of the weights gone" in page
+    assert "one seed." in page[page.index("Weights are removed from left to right") :][:400]
+
+
+def test_points_from_dense_are_those_of_each_seed(grid, tmp_path):
+    """A seed whose dense network is not there does not count."""
+
+    def without_dense(result):
+        result["rounds"] = result["rounds"][1:]
+
+    seed0 = grid / "imp" / "seed0"
+    of = [str(copied(seed0, tmp_path / "a")), copied(grid / "imp" / "seed1", tmp_path / "b", without_dense)]
+    page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+    result = json.loads((seed0 / "result.json").read_text())
+    lost = result["tickets"][-1]["final_test_accuracy"] - result["rounds"][0]["final_test_accuracy"]
+    assert f"<td>{100 * lost:+.2f}</td>" in page
+
+
+def test_what_does_not_spike_is_not_silent(active, tmp_path):
+    def artificial(result):
+        for row in rows_of(result):
+            for layer in row["layers"]:
+                layer |= dict.fromkeys(("neurons", "silent_neurons", "saturated_neurons", "firing_rate"))
+
+    report.write([copied(active / "seed0", tmp_path / "relu", artificial)], str(tmp_path / "out"))
+    rows = table(tmp_path / "out" / "report" / "silence.csv")
+    assert {row["silent_neurons_share"] for row in rows} == {""}
+    assert all(row["dead_channels_share"] for row in rows)
+
+
+def test_a_dead_ticket_does_not_take_the_others_with_it(active, tmp_path):
+    def dead(result):
+        for row in rows_of(result):
+            if row["kept"] < min(each["kept"] for each in result["rounds"][:2]):
+                for layer in row["layers"]:
+                    layer |= {"synops_per_image": [0.0, 0.0]}
+
+    path = report.write([copied(active / "seed0", tmp_path / "dead", dead)], str(tmp_path / "out"))
+    synops = [float(row["synops_per_image"]) for row in table(tmp_path / "out" / "report" / "synops.csv")]
+    assert min(synops) == 0 < max(synops)
+    assert f"Not shown, since it is 0: IMP {sparsest(active / 'seed0')}." in Path(path).read_text()
+
+
+def test_settings_that_differ_are_both_said(grid, tmp_path):
+    other = {"tau": 0.5, "queue": 3, "early_time_lambda": 0.25, "early_time_normalisation": "max"}
+    of = [copied(grid / "eb", tmp_path / "a"), copied(grid / "eb", tmp_path / "b", **other)]
+    page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+    assert "newest of 2 or 3 masks" in page
+    assert "below its τ, 0.5 or 1" in page
+    assert "below its λ, 0.25 or 0.6" in page
+    assert "over that of t = 2 or the largest" in page
+
+
+def test_a_directory_may_be_called_anything(grid, tmp_path):
+    for name in ("a$_$", "b<i>&"):
+        copied(grid / "eb", tmp_path / name)
+    page = Path(report.write([str(tmp_path)], str(tmp_path / "out"))).read_text()
+    assert "a$_$" in page
+    assert "<i>" not in page
+
+
+def test_links_are_followed_once(grid, tmp_path):
+    root = tmp_path / "runs"
+    copied(grid / "eb", root / "run")
+    (root / "latest").symlink_to("run")
+    (root / "loop").symlink_to(".")
+    assert len(runs.collect([str(root), str(root / "latest")]).runs) == 1
+
+
+def test_a_failed_cell_is_listed_whether_named_or_found(grid, tmp_path):
+    good = copied(grid / "eb", tmp_path / "good")
+    for name, content in (("failed", "{}"), ("damaged", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content if name == "damaged" else '{"seed": 0}')
+    for of in ([str(tmp_path)], [good, str(tmp_path / "failed"), str(tmp_path / "damaged")]):
+        page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+        for name in ("failed", "damaged"):
+            assert f"{tmp_path / name}</code>: no result" in page
 
 
 def test_the_same_search_elsewhere_is_another_line(grid, tmp_path):
@@ -316,6 +427,19 @@ def break_(run, what):
     elif what == "half a layer":
         content["tickets"][0]["layers"] = [{"name": "conv"}]
         result.write_text(json.dumps(content))
+    elif what == "a layer without weights":
+        content["rounds"][0]["layers"] = [layers(0, 0)[0]]
+        result.write_text(json.dumps(content))
+    elif what == "no divergences":
+        content["early_time"].pop("divergences")
+        result.write_text(json.dumps(content))
+    elif what == "no fields":
+        (run / "metrics.jsonl").write_text('{"event": "epoch"}\n')
+    elif what == "no text":
+        (run / "metrics.jsonl").write_bytes(b"\xff\n")
+    elif what == "no file":
+        (run / "metrics.jsonl").unlink()
+        (run / "metrics.jsonl").mkdir()
     elif what == "a line of metrics":
         lines = (run / "metrics.jsonl").read_text().splitlines()
         (run / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:20], *lines[2:]]) + "\n")
@@ -338,6 +462,11 @@ def break_(run, what):
         ("more kept than there are", "result.json: damaged (1000000000 of"),
         ("no number", "result.json: damaged ("),
         ("half a layer", "result.json: damaged ('weights' is missing)"),
+        ("a layer without weights", "result.json: damaged (layer layer01/conv/kernel: 0 of 0 weights kept)"),
+        ("no divergences", "result.json: damaged ('divergences' is missing)"),
+        ("no fields", "metrics.jsonl: line 1 is damaged"),
+        ("no text", "metrics.jsonl: damaged ("),
+        ("no file", "metrics.jsonl: damaged ("),
         ("a line of metrics", "metrics.jsonl: line 2 is damaged"),
         ("no result", "no result (1 begun)"),
         ("not there", "no such directory"),

@@ -169,7 +169,7 @@ def traffic(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
     Each operation reads its weight, and reads and writes the potential (or sum) that it adds to; each spiking
     neuron reads and writes its potential once a timestep more, to leak, fire and reset; each spike is sent
-    once. An upper bound: caches and reuse make it less.
+    once. Caches and reuse make it less; where inputs and currents come from is not counted.
 
     Args:
       layers: as recorded under `layers`.

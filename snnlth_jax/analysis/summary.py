@@ -11,7 +11,7 @@ from snnlth_jax import checkpoints
 from snnlth_jax.analysis import activity, sparsity
 from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.errors import InputError
-from snnlth_jax.records import phase_name
+from snnlth_jax.records import checked, phase_name
 from snnlth_jax.tables import new_table
 
 __all__ = ["show"]
@@ -72,8 +72,9 @@ def _read(workdir: epath.PathLike) -> Row:
             f"{workdir}: no result.json; allowed: the directory of a search that trained a round"
         )
     result = checkpoints.read_json(path)
-    if result is None or "rounds" not in result:
-        raise InputError(f"{path}: damaged, or not of a search; running the search again mends it")
+    if result is None:
+        raise InputError(f"{path}: damaged; running the search again mends it")
+    checked(path, result)
     if "seeds" in result:
         several = ", ".join(f"{workdir}/seed{seed}" for seed in result["seeds"])
         raise InputError(f"{workdir}: a search with several seeds; allowed: one of {several}")

@@ -34,7 +34,8 @@ def write(
       The path of the page, which is written last and in one go.
 
     Raises:
-      InputError: nothing to report, damaged results, or an output that cannot be written; nothing was.
+      InputError: nothing to report or damaged results, and nothing was written; or an output that cannot be
+        written, and an older page stays as it was.
     """
     if not workdirs:
         raise InputError("report: no directory given; allowed: one or more of searches")

@@ -74,11 +74,11 @@ def accuracy(experiment: Experiment) -> Plot | None:
         density, point = list(points.items())[-1]
         said.setdefault(percent(1 - density), []).append(f"{label} {point}")
     sparsest = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in said.items())
-    most = max(point.count for *_, points in lines for point in points.values())
+    counts = [list(points.values())[-1].count for *_, points in lines]
     caption = f"Weights are removed from left to right. At the sparsest, {sparsest}"
     if dense:
         caption += f"; the dense network {spread(row.accuracy or 0 for _, row in dense)} (dashed line)"
-    caption += f"; {seeds(most)}."
+    caption += f"; {seeds(counts)}."
     if few and any(series.trainings("search") for series in results):
         caption += " Dotted without markers: rounds of the search in the network that is searched."
     return Plot(
@@ -93,7 +93,9 @@ def _accuracy(row: Training) -> float:
 def cost(experiment: Experiment) -> Plot | None:
     """Test accuracy against what search and training of a ticket cost together (paper, Table 1)."""
     found = {
-        series: [(run, row) for run in series.runs for row in run.tickets if row.flops and row.accuracy]
+        series: [
+            (run, row) for run in series.runs for row in run.tickets if row.flops and row.accuracy is not None
+        ]
         for series in experiment.series
     }
     found = {series: rows for series, rows in found.items() if rows}

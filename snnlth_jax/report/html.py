@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from snnlth_jax import ledger
@@ -18,7 +19,7 @@ _MEANINGS = {
     "eb": "EB: Early-Bird, the search stops when the masks stand still",
     "et": "ET: Early-Time, the search runs with fewer timesteps",
     "transfer": "Transfer: searched in the ReLU twin, trained as a spiking network",
-    "snip": "SNIP, GraSP, SynFlow: pruned at initialisation by a score",
+    "snip grasp synflow": "SNIP, GraSP, SynFlow: pruned at initialisation by a score",
     "random": "Random: pruned at initialisation at random",
 }
 
@@ -102,10 +103,10 @@ def page(
 
 def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
     """The result in a sentence, and what the abbreviations stand for."""
-    said, methods = [], ""
+    said, methods = [], set()
     for experiment, _ in experiments[:3]:
         best = [(series, rows) for series in experiment.series if (rows := series.sparsest())]
-        methods += " ".join(run.method for run in experiment.runs)
+        methods |= {word for run in experiment.runs for word in re.split(r"[ +]", run.method)}
         if not best:
             continue
         series, rows = max(
@@ -122,8 +123,8 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
         if control := [pair for pair in series.trainings("random") if pair[1].kept == kept]:
             text += f"; random masks of the same layer-wise counts: {spread(_accuracies(control))}"
         said.append(text + ".")
-    meanings = [text for name, text in _MEANINGS.items() if name in methods]
-    return f'<p class="lead">{_text(" ".join(said))}</p><p class="lead">{_text(". ".join(meanings))}.</p>'
+    meanings = [f"{text}." for words, text in _MEANINGS.items() if methods & {*words.split()}]
+    return "".join(f'<p class="lead">{_text(" ".join(lines))}</p>' for lines in (said, meanings) if lines)
 
 
 def _accuracies(rows: Iterable[tuple[Run, Training]]) -> list[float]:
@@ -173,8 +174,7 @@ def _summary(experiment: Experiment) -> str:
             ["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))]
         )
     for series in experiment.series:
-        alike = _accuracies(experiment.dense(series.runs[0]))
-        reference = spread(alike).mean if alike else None
+        dense_of = {run.seed: row.accuracy or 0.0 for run, row in experiment.dense(series.runs[0])}
         by_kept: dict[int, list[tuple[Run, Training]]] = {}
         for run in series.runs:
             for row in run.tickets:
@@ -184,6 +184,7 @@ def _summary(experiment: Experiment) -> str:
             reached = spread(_accuracies(found))
             control = [pair for pair in series.trainings("random") if pair[1].kept == kept]
             key = f'<span class="key" style="background: var(--s{series.slot % 8})"></span>'
+            lost = [(row.accuracy or 0.0) - dense_of[run.seed] for run, row in found if run.seed in dense_of]
             relative = [row.relative for _, row in found if row.relative is not None]
             rows.append(
                 [
@@ -191,7 +192,7 @@ def _summary(experiment: Experiment) -> str:
                     percent(found[0][1].sparsity),
                     f"{kept:,}",
                     str(reached),
-                    "" if reference is None else f"{100 * (reached.mean - reference):+.2f}",
+                    f"{100 * spread(lost).mean:+.2f}" if lost else "",
                     str(spread(_accuracies(control))) if control else "",
                     f"{spread(relative).mean:.3f}" if relative else "",
                     str(len(found)),

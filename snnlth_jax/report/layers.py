@@ -1,6 +1,6 @@
 """What is in a network, layer by layer: weights and spikes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from snnlth_jax.report.plot import (
@@ -28,7 +28,7 @@ def densities(experiment: Experiment) -> Plot | None:
     def kept(layer: Layer) -> float:
         return layer.kept / layer.weights
 
-    def caption(means: dict[str, list[Spread]], names: Sequence[str]) -> str:
+    def caption(means: dict[str, list[Spread]]) -> str:
         said = []
         for label, values in means.items():
             if label == "dense":
@@ -54,7 +54,7 @@ def firing_rates(experiment: Experiment) -> Plot | None:
     def rate(layer: Layer) -> float | None:
         return None if not layer.firing_rate else sum(layer.firing_rate) / len(layer.firing_rate)
 
-    def caption(means: dict[str, list[Spread]], names: Sequence[str]) -> str:
+    def caption(means: dict[str, list[Spread]]) -> str:
         said = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
         return (
             "Mean spikes per neuron and timestep on test images, by layer; mean over the layers: "
@@ -71,7 +71,7 @@ def _by_layer(
     title: str,
     axis: str,
     value: Callable[[Layer], float | None],
-    caption: Callable[[dict[str, list[Spread]], Sequence[str]], str],
+    caption: Callable[[dict[str, list[Spread]]], str],
     log: bool = False,
 ) -> Plot | None:
     shown: list[tuple[str, int | None, list[tuple[Run, Training]]]] = []
@@ -123,4 +123,4 @@ def _by_layer(
     )
     spikes = [f"firing_rate_t{t}" for t in range(1, timesteps + 1)]
     header = (*ROW, "layer", "name", "weights", "layer_kept", name.replace("-", "_"), *spikes)
-    return Plot(name, title, caption(means, names), header, rows, drawing.figure)
+    return Plot(name, title, caption(means), header, rows, drawing.figure)

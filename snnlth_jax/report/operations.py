@@ -1,5 +1,6 @@
 """Operations of a network and their energy, and what in it does nothing, against sparsity."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from snnlth_jax.analysis import activity
@@ -98,11 +99,16 @@ def _against(
     found = _measured(experiment)
     *_, value = columns.values()
     means = {series: across(rows, lambda row: value(row.layers)) for series, rows in found.items()}
-    means = {
-        s: points for s, points in means.items() if all(point.mean > 0 for point in points.values())
-    }  # a log axis has no 0: of the ReLU twin there are no spikes
+    # a log axis has no 0: the ReLU twin has no spikes, and a network whose layer is gone may have none
+    some = {s: {d: p for d, p in points.items() if p.mean > 0} for s, points in means.items()}
+    means, before = {series: points for series, points in some.items() if points}, means
     if not means:
         return None
+    without = [
+        f"{series.label} {percent(1 - density)}"
+        for series in means
+        for density in before[series].keys() - means[series].keys()
+    ]
     rows = [
         (*row_fields(series.label, run, row), *(of(row.layers) for of in columns.values()))
         for series in means
@@ -121,8 +127,9 @@ def _against(
         log_axis(axes.yaxis)
         axes.set_ylabel(axis)
         label_ends(drawing, ends)
-    count = max(point.count for points in means.values() for point in points.values())
-    text = caption(means) + ("" if count == 1 else f" {seeds(count).capitalize()}.")
+    counts = [list(points.values())[-1].count for points in means.values()]
+    text = caption(means) + ("" if max(counts) == 1 else f" {seeds(counts).capitalize()}.")
+    text += f" Not shown, since it is 0: {listed(sorted(without))}." if without else ""
     return Plot(name, title, text, (*ROW, *columns), rows, drawing.figure)
 
 
@@ -131,11 +138,13 @@ def silence(experiment: Experiment) -> Plot | None:
     found = _measured(experiment)
     if not found:
         return None
-    measures: dict[str, tuple[str, Callable[[Training], float]]] = {
-        "silent": ("-", _silent),
-        "dead": ("--", lambda row: _share([(layer.dead_channels, layer.channels) for layer in row.layers])),
+    measures = {"silent": ("-", _silent), "dead": ("--", _dead)}
+    shown = {
+        (series, name): [(run, row) for run, row in trainings if value(row) is not None]
+        for series, trainings in found.items()
+        for name, (_, value) in measures.items()
     }
-    labels = {(series, name): f"{series.label} {name}" for series in found for name in measures}
+    labels = {(series, name): f"{series.label} {name}" for (series, name), rows in shown.items() if rows}
     rows = [
         (*row_fields(series.label, run, row), *(value(row) for _, value in measures.values()))
         for series, trainings in found.items()
@@ -145,13 +154,12 @@ def silence(experiment: Experiment) -> Plot | None:
         axes, ends, said = drawing.axes, [], []
         every = [row.density for trainings in found.values() for _, row in trainings]
         weights_axis(axes, [*every, 0.5])
-        for series, trainings in found.items():
-            for name, (style, value) in measures.items():
-                points = across(trainings, value)
-                against_density(drawing, points, series.slot, style)
-                label = labels[series, name]
-                ends.append(End(list(points)[-1], list(points.values())[-1].mean, label, color(series.slot)))
-                said.append(_from_to(label, points, percent))
+        for (series, name), label in labels.items():
+            style, value = measures[name]
+            points = across(shown[series, name], functools.partial(_number, value))
+            against_density(drawing, points, series.slot, style)
+            ends.append(End(list(points)[-1], list(points.values())[-1].mean, label, color(series.slot)))
+            said.append(_from_to(label, points, percent))
         axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.set_ylabel("share")
@@ -164,10 +172,20 @@ def silence(experiment: Experiment) -> Plot | None:
     return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure)
 
 
-def _silent(row: Training) -> float:
+def _number(value: Callable[[Training], float | None], row: Training) -> float:
+    return value(row) or 0.0
+
+
+def _silent(row: Training) -> float | None:
     return _share([(layer.silent_neurons or 0, layer.neurons or 0) for layer in row.layers])
 
 
-def _share(parts: Sequence[tuple[int, int]]) -> float:
+def _dead(row: Training) -> float | None:
+    """Of the channels in front of neurons; a sum has those of each of its parts."""
+    return _share([(layer.dead_channels, layer.channels) for layer in row.layers])
+
+
+def _share(parts: Sequence[tuple[int, int]]) -> float | None:
+    """None of nothing: the ReLU twin has no spiking neurons."""
     whole = sum(total for _, total in parts)
-    return sum(part for part, _ in parts) / whole if whole else 0.0
+    return sum(part for part, _ in parts) / whole if whole else None

@@ -1,6 +1,7 @@
 """A plot and its numbers; the words, axes and lines that several plots have in common."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,22 +56,25 @@ class Plot:
 
 
 def percent(sparsity: float) -> str:
-    """As people write it, with as many digits as it takes to tell it from 100 %.
+    """As people write it, with as many digits as it takes to tell it from 0 and 100 %.
 
-    >>> percent(0.75), percent(0.9578), percent(0.98216), percent(0.99964)
-    ('75 %', '95.8 %', '98.2 %', '99.96 %')
+    >>> percent(0.75), percent(0.9578), percent(0.98216), percent(0.99964), percent(0.0004)
+    ('75 %', '95.8 %', '98.2 %', '99.96 %', '0.04 %')
     """
-    digits = 1 if sparsity < 0.995 else 2
+    nearest = min(sparsity, 1 - sparsity)
+    digits = max(1, -math.floor(math.log10(100 * nearest))) if nearest > 0 else 1
     return f"{round(100 * sparsity, digits):g} %"
 
 
-def seeds(count: int) -> str:
-    """How many seeds a mean is of; of one it need not be said.
+def seeds(counts: Sequence[int]) -> str:
+    """How many seeds means are of.
 
-    >>> seeds(3), seeds(1)
-    ('mean and standard deviation of 3 seeds', 'one seed')
+    >>> seeds([3, 3]), seeds([1]), seeds([1, 3])
+    ('mean and standard deviation of 3 seeds', 'one seed', 'mean and standard deviation of 1 to 3 seeds')
     """
-    return "one seed" if count == 1 else f"mean and standard deviation of {count} seeds"
+    fewest, *_, most = sorted((*counts, *counts))
+    several = f"{fewest} to {most}" if fewest < most else str(most)
+    return "one seed" if most == 1 else f"mean and standard deviation of {several} seeds"
 
 
 def si(value: float) -> str:
@@ -223,7 +227,8 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
             axes.plot([x, 1.03], [y, at], color=end.color, linewidth=0.7, alpha=0.6, **fixed)
         else:
             axes.plot([1.022], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
-        axes.text(1.046, at, _short(end.text), color=end.color, va="center", fontweight="bold", **fixed)
+        look = {"color": end.color, "va": "center", "fontweight": "bold", "parse_math": False}
+        axes.text(1.046, at, _short(end.text), **look, **fixed)
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

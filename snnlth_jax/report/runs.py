@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -153,34 +154,33 @@ class Runs:
 
 
 def collect(workdirs: Sequence[str]) -> Runs:
-    """Every run in these directories or anywhere below, each once, in the order of their names.
+    """Every run in these directories or below, each once, in the order of their names.
 
     Raises:
-      InputError: a directory that does not exist or has no result in it; a result that is damaged, or of a
-        format that this version does not read.
+      InputError: a directory that does not exist or has no search in it; none with a result; a result that is
+        damaged, or of a format that this version does not read.
     """
     runs: dict[str, Run] = {}
     without: dict[str, str] = {}
+    seen: set[str] = set()
+    allowed = "allowed: a directory with a result.json, which a search has after its first training"
     for workdir in workdirs:
         root = epath.Path(workdir)
         if not root.is_dir():
             raise InputError(
                 f"{workdir}: no such directory; allowed: those of searches, or one with them below"
             )
-        found = list(_directories(root))
-        results = {}
-        for directory in found:
-            if (directory / "result.json").exists():
-                results[_place(directory)] = read(directory)
-            else:
+        begun = _place(root) in seen
+        for directory in _directories(root, seen):
+            begun = True
+            if not (directory / "result.json").exists():
                 without[_place(directory)] = str(directory)
-        if not any(results.values()):
-            there = f"no result ({len(found)} begun)" if found else "no search"
-            raise InputError(
-                f"{workdir}: {there} in it or below; allowed: a directory with a result.json, which a search "
-                "has after its first training"
-            )
-        runs |= {name: run for name, run in results.items() if run is not None}
+            elif (run := read(directory)) is not None:
+                runs[_place(directory)] = run
+        if not begun:
+            raise InputError(f"{workdir}: no search in it or below; {allowed}")
+    if not runs:
+        raise InputError(f"{', '.join(workdirs)}: no result ({len(without)} begun); {allowed}")
     return Runs(tuple(runs.values()), tuple(without.values()))
 
 
@@ -197,9 +197,7 @@ def read(directory: epath.PathLike) -> Run | None:
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise InputError(f"{paths.result}: damaged ({error}); allowed: as a search wrote it") from error
-    written = result.get("format", records.FORMAT)  # the first one had no name yet
-    if written != records.FORMAT:
-        raise InputError(f"{paths.result}: format {written!r}, this version reads {records.FORMAT!r}")
+    records.checked(paths.result, result)
     if "seeds" in result:
         return None
     try:
@@ -224,6 +222,7 @@ def read(directory: epath.PathLike) -> Run | None:
         if not isinstance(run.seed, int):
             raise TypeError("the seed is not a number")
         _ = run.config["dataset"], run.config["arch"], run.config["num_timesteps"]
+        _ = run.early_time and (run.early_time["divergences"], run.early_time["num_timesteps"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else error
         raise InputError(f"{paths.result}: damaged ({reason}); allowed: as a search wrote it") from error
@@ -231,20 +230,24 @@ def read(directory: epath.PathLike) -> Run | None:
 
 
 def _place(directory: epath.Path) -> str:
-    """One name, however the directory was written."""
-    return str(checkpoints.paths(directory).result)
+    """One name, however the directory was written or linked to."""
+    return str(directory) if "://" in str(directory) else os.path.realpath(directory)
 
 
-def _directories(root: epath.Path) -> Iterator[epath.Path]:
-    """Of runs: `root`, or those below; not what only holds those of several seeds."""
-    config = checkpoints.read_json(root / "config.json")
-    holds_seeds = config is not None and not isinstance(config.get("seed"), int)
-    if not holds_seeds and (config is not None or (root / "result.json").exists()):
+def _directories(root: epath.Path, seen: set[str]) -> Iterator[epath.Path]:
+    """Of runs: `root`, or those below that were not seen yet; not what only holds those of several seeds."""
+    if _place(root) in seen:
+        return
+    seen.add(_place(root))
+    configured = (root / "config.json").exists()
+    config = checkpoints.read_json(root / "config.json") or {"seed": 0}  # damaged: of a run that ended early
+    holds_seeds = configured and not isinstance(config.get("seed"), int)
+    if not holds_seeds and (configured or (root / "result.json").exists()):
         yield root
-        if config is not None:
+        if configured:
             return  # what is below are its checkpoints and tickets
     for below in sorted(path for path in root.iterdir() if path.is_dir()):
-        yield from _directories(below)
+        yield from _directories(below, seen)
 
 
 def _training(row: dict[str, Any]) -> Training:
@@ -258,11 +261,19 @@ def _training(row: dict[str, Any]) -> Training:
     return Training(
         **{name: row[name] for name in same},
         accuracy=accuracy,
-        layers=tuple(_only(Layer, layer) for layer in row.get("layers") or ()),
+        layers=tuple(map(_layer, row.get("layers") or ())),
         search=_only(Cost, search) if search else None,
         training=_only(Cost, training) if training else None,
         relative=row.get("search_relative_to_imp"),
     )
+
+
+def _layer(fields: dict[str, Any]) -> Layer:
+    layer = _only(Layer, fields)
+    counts = (layer.kept, layer.weights, layer.dead_channels, layer.channels)
+    if not (0 <= layer.kept <= layer.weights and layer.weights and all(isinstance(n, int) for n in counts)):
+        raise ValueError(f"layer {layer.name}: {layer.kept} of {layer.weights} weights kept")
+    return layer
 
 
 def _only(kind: Any, fields: dict[str, Any]) -> Any:
@@ -270,15 +281,24 @@ def _only(kind: Any, fields: dict[str, Any]) -> Any:
     return kind(**{field.name: fields[field.name] for field in dataclasses.fields(kind)})
 
 
+# what is read of the lines of an event
+_FIELDS = {
+    "epoch": ("kind", "round", "epoch", "train_accuracy", "train_loss"),
+    "mask": ("epoch", "fired", "hamming", "overlap"),
+}
+
+
 def _lines(path: epath.Path) -> Iterator[dict[str, Any]]:
     """Of metrics.jsonl; a last one that is cut off is still being written."""
-    text = path.read_text() if path.exists() else ""
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); allowed: as a search wrote it") from error
     whole, _, _ = text.rpartition("\n")
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             fields = json.loads(line)
-            if not isinstance(fields, dict) or "event" not in fields:
-                raise ValueError("no event")
-        except ValueError as error:
+            _ = [fields[name] for name in _FIELDS.get(fields["event"], ())]
+        except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{path}: line {number} is damaged; allowed: as a search wrote it") from error
         yield fields

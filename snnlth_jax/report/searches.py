@@ -1,5 +1,6 @@
 """How searches came to their end: Early-Bird's masks that stand still, Early-Time's timesteps."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
     ]
     if not runs:
         return None
-    first = runs[0][1].config
+    taus, queues = ({run.config[name] for _, run in runs} for name in ("tau", "queue"))
     rows: list[tuple[Any, ...]] = []
     ends: dict[str, End] = {}
     said: dict[str, list[str]] = {}
@@ -156,16 +157,25 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
         axes.set_ylabel("largest distance in the queue (log)")
         whole_numbers(axes.xaxis)
         axes.margins(y=0.12)
-        bound = reference(drawing, first["tau"], f"τ = {first['tau']:g}")
+        bounds = [reference(drawing, tau, f"τ = {tau:g}") for tau in sorted(taus)]
         log_axis(axes.yaxis, "{:g}".format)
-        label_ends(drawing, [*ends.values(), bound])
+        label_ends(drawing, [*ends.values(), *bounds])
     fired = listed([f"{label}: {', '.join(dict.fromkeys(epochs))}" for label, epochs in said.items()], "; ")
     caption = (
-        f"The newest of {first['queue']} masks against the others: a search stops, marked, once the largest "
-        f"distance is below τ = {first['tau']:g}. Epochs after which they stopped: {fired}."
+        f"The newest of {_either(queues)} masks against the others: a search stops, marked, once the largest "
+        f"distance is below its τ, {_either(taus)}. Epochs after which they stopped: {fired}."
     )
     header = ("series", "workdir", "seed", "epoch", "largest_distance", "queue_full", "fired")
     return Plot("early-bird-rule", "Early-Bird's firing rule", caption, header, rows, drawing.figure)
+
+
+def _either(values: Iterable[float]) -> str:
+    """The settings that there are.
+
+    >>> _either({0.6}), _either({0.9, 0.3})
+    ('0.6', '0.3 or 0.9')
+    """
+    return " or ".join(f"{value:g}" for value in sorted(values))
 
 
 def early_time(experiment: Experiment) -> Plot | None:
@@ -199,18 +209,20 @@ def early_time(experiment: Experiment) -> Plot | None:
             chosen = [(run.early_time or {})["num_timesteps"] for run in runs]
             full = runs[0].config["num_timesteps"]
             said.append(f"{series.label} T' = {', '.join(map(str, sorted(set(chosen))))} of {full}")
-        bound = next(iter(found.values()))[0].config["early_time_lambda"]
+        configs = [run.config for runs in found.values() for run in runs]
+        bounds = sorted({config["early_time_lambda"] for config in configs})
         axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
         whole_numbers(axes.xaxis)
         axes.set_xlabel("timesteps t")
         axes.set_ylabel("normalised divergence")
-        label_ends(drawing, [*ends, reference(drawing, bound, f"λ = {bound:g}")])
-    largest = next(iter(found.values()))[0].config["early_time_normalisation"] == "max"
-    scale = "the largest" if largest else "that of t = 2"
+        label_ends(drawing, [*ends, *(reference(drawing, bound, f"λ = {bound:g}") for bound in bounds)])
+    scales = {"max": "the largest", "first": "that of t = 2"}
+    scale = " or ".join(sorted({scales[config["early_time_normalisation"]] for config in configs}))
     caption = (
         "How far the prediction after t timesteps is from that after all T: Kullback-Leibler divergence, "
         f"over {scale}. "
-        f"The search runs with the first t below λ = {bound:g}, or all where none is: {listed(said, '; ')}."
+        f"The search runs with the first t below its λ, {_either(bounds)}, or all where none is: "
+        f"{listed(said, '; ')}."
     )
     header = ("series", "workdir", "seed", "t", "divergence", "normalised", "chosen")
     return Plot("early-time", "Early-Time's choice of timesteps", caption, header, rows, drawing.figure)
@@ -247,7 +259,8 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
     )
     caption = (
         "Timesteps that a search would have, by λ and by the epoch of the dense network (the later the "
-        f"stronger), of {run.config['num_timesteps']}; after epoch {last['epoch']}: {chosen}."
+        f"stronger), of {run.config['num_timesteps']}, with seed {run.seed}; after epoch {last['epoch']}: "
+        f"{chosen}."
     )
     header = ("workdir", "seed", "epoch", "lambda", "num_timesteps")
     return Plot("early-time-lambda", "Timesteps chosen, by λ", caption, header, rows, drawing.figure)

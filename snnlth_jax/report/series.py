@@ -81,11 +81,11 @@ class Series:
         return found
 
     def sparsest(self) -> list[tuple[Run, Training]]:
-        """Of each seed the sparsest ticket that all seeds have."""
+        """Of each seed the sparsest ticket that all seeds have, but for those that have none yet."""
         rows = self.trainings("result")
         if not rows:
             return []
-        seeds = {run.seed for run in self.runs if run.tickets or run.rounds}
+        seeds = {run.seed for run in self.runs if run.tickets}
         by_kept: dict[int, list[tuple[Run, Training]]] = {}
         for run, row in rows:
             by_kept.setdefault(row.kept, []).append((run, row))
@@ -181,9 +181,14 @@ def _series(runs: Sequence[Run]) -> tuple[Series, ...]:
     )
 
 
+def _settings(run: Run) -> dict[str, Any]:
+    """Its configuration; which ticket it is like differs from seed to seed, that it is like one does not."""
+    return run.config | ({"like": "a ticket"} if run.config.get("like") else {})
+
+
 def _identity(run: Run) -> str:
-    ignored = ("seed", "sparsity", "like", "dataset_fingerprint")
-    return json.dumps({k: v for k, v in run.config.items() if k not in ignored}, sort_keys=True)
+    ignored = ("seed", "sparsity", "dataset_fingerprint")
+    return json.dumps({k: v for k, v in _settings(run).items() if k not in ignored}, sort_keys=True)
 
 
 def _twins(a: Run, b: Run) -> bool:
@@ -211,12 +216,12 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         others = [other for other in runs if other.method == run.method and other is not run]
         differs = [
             name
-            for name, value in run.config.items()
-            if name not in ("seed", "dataset_fingerprint", "sparsity", "like", "final_rounds", "controls")
-            and any(other.config.get(name, value) != value for other in others)
+            for name, value in _settings(run).items()
+            if name not in ("seed", "dataset_fingerprint", "sparsity", "final_rounds", "controls")
+            and any(_settings(other).get(name, value) != value for other in others)
         ]
         unusual = [name for name in differs if not _usual(name, run, others)]
-        parts = [f"{name.replace('_', ' ')} {_short(run.config[name])}" for name in unusual]
+        parts = [f"{name.replace('_', ' ')} {_short(_settings(run)[name])}" for name in unusual]
         if any(_same(run, other, differs) for other in others):
             common = os.path.commonpath([os.path.dirname(each.directory) for each in (run, *others)])
             parts.append(os.path.relpath(run.directory, common))
@@ -225,14 +230,14 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _same(a: Run, b: Run, names: Sequence[str]) -> bool:
-    return all(a.config.get(name) == b.config.get(name) for name in names)
+    return all(_settings(a).get(name) == _settings(b).get(name) for name in names)
 
 
 def _usual(name: str, run: Run, others: Sequence[Run]) -> bool:
     """Whether more runs have its value than any other, or it is not set."""
-    counts = collections.Counter(_short(each.config.get(name)) for each in (run, *others))
+    mine = _settings(run)[name]
+    counts = collections.Counter(_short(_settings(each).get(name)) for each in (run, *others))
     (value, most), *rest = counts.most_common(2)
-    mine = run.config[name]
     return mine is None or (_short(mine) == value and all(count < most for _, count in rest))
 
 
