@@ -14,7 +14,7 @@ import pytest
 import table1_early_time
 from rich.console import Console
 
-SHORT = {"width": 0.5, "train_examples": 512, "epochs": 6, "eval_every": 6, "checkpoint_every": 6}
+SHORT = {"width": 0.5, "train_examples": 512, "epochs": 5, "eval_every": 5, "checkpoint_every": 5}
 SHORT |= {"devices": 1}
 
 
