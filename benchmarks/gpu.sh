@@ -4,17 +4,18 @@
 #     benchmarks/gpu.sh PIECE... [--peer PYTHON]     or all
 #
 # Pieces: machine step_vgg16 step_resnet19 few_timesteps many_timesteps small_batches large_batches epoch_128
-# epoch_512 prune search. PYTHON is an interpreter with torch and spikingjelly, to be timed beside ours.
-# $SNNLTH_PYTHON is ours, by default python3. A piece that takes longer is ended, and the next begins. With
-# JAX_PLATFORMS=cpu the CPU is measured, to try the script out.
+# epoch_512 profile prune search. PYTHON is an interpreter with torch and spikingjelly, to be timed beside ours.
+# $SNNLTH_PYTHON is ours, by default python3. A piece that takes longer is ended, and the next begins. Without a
+# GPU nothing is measured, but with JAX_PLATFORMS=cpu, to try the script out.
 set -uo pipefail
 python=${SNNLTH_PYTHON:-python3}
-all=(machine step_vgg16 step_resnet19 few_timesteps many_timesteps small_batches large_batches epoch_128 epoch_512 prune search)
+all=(machine step_vgg16 step_resnet19 few_timesteps many_timesteps small_batches large_batches epoch_128 epoch_512 profile prune search)
 pieces=() peer=()
 while [ $# -gt 0 ]; do
     case $1 in
         --peer)
-            peer=(--peer "${2:?--peer needs the path of an interpreter}"); shift 2
+            [ -n "${2-}" ] || { echo "gpu.sh: error: --peer: allowed: the path of an interpreter" >&2; exit 2; }
+            peer=(--peer "$2"); shift 2
             case ${peer[1]} in /*) ;; */*) peer[1]=$PWD/${peer[1]} ;; esac ;;
         all) pieces+=("${all[@]}"); shift ;;
         *)
@@ -23,9 +24,9 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ ${#pieces[@]} -gt 0 ] || { echo "gpu.sh: error: no piece; allowed: ${all[*]}, or all" >&2; exit 2; }
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-[ "${JAX_PLATFORMS-}" = cpu ] || "$python" -c 'import jax, sys; sys.exit(jax.default_backend() == "cpu")' ||
+[ "${JAX_PLATFORMS-}" = cpu ] || "$python" -c 'import jax, sys; sys.exit(jax.default_backend() == "cpu")' 2>/dev/null ||
     { echo "gpu.sh: error: $python: JAX finds no GPU" >&2; exit 1; }
 results=benchmarks/results
 mkdir -p "$results"
@@ -33,7 +34,7 @@ mkdir -p "$results"
 failed=0
 run() { # NAME COMMAND...
     echo "== $1: ${*:2}"
-    timeout 580 "${@:2}" 2>&1 | tee "$results/gpu_$1.txt"
+    timeout -k 10 570 "${@:2}" 2>&1 | tee "$results/gpu_$1.txt"
     local status=${PIPESTATUS[0]}
     [ "$status" = 0 ] || { echo "gpu.sh: $1 ended with status $status" >&2; failed=1; }
 }
@@ -52,6 +53,7 @@ for name in "${pieces[@]}"; do
         small_batches) steps "$name" --arch vgg16 --batch 32,64,256 ;;
         large_batches) steps "$name" --arch vgg16 --batch 1024 --in-turn ;;
         epoch_*) epoch "${name#epoch_}" ;;
+        profile) run "$name" "$python" benchmarks/step_profile.py --batch 128 --dtype bfloat16 ;;
         prune | search) run "$name" "$python" "benchmarks/$name.py" ;;
     esac
 done

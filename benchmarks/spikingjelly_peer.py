@@ -156,6 +156,8 @@ class Training:
 
     def __init__(self, arch: str, mode: str, timesteps: int, dtype: str, device: str, file: str):
         torch.manual_seed(0)
+        if mode == "multi-step graphs" and device != "cuda":
+            raise ValueError("CUDA graphs need a GPU")
         self.device, self.timesteps = device, timesteps
         self.low = torch.bfloat16 if dtype == "bfloat16" else None
         tuned = mode != "authors" and device == "cuda"
@@ -204,8 +206,8 @@ def main() -> None:
             if command == "outcome":
                 outcome(**given)
             elif command == "prepare":
-                begun = time.perf_counter()
                 training = Training(**given)
+                begun = time.perf_counter()
                 first = float(training.step())
                 seconds = time.perf_counter() - begun
                 answer = {

@@ -4,13 +4,14 @@
 
 PYTHON is the interpreter of an environment with torch and spikingjelly, which are kept out of this one;
 without it ours runs alone. Both start from the same weights and train on the same batch: forward, loss,
-backward, SGD with momentum and weight decay. That it is the same network is seen first, in double precision
-on four images: logits in training mode and the running statistics of every batch norm have to agree to 1e-6
-with T = 2 for `authors`, and with T = 1 for the multi-step modes, whose batch norm takes all timesteps
-together: from T = 2 on they are another network. The matrix rate is that of square matrix products measured
-here, in the same precision. "compile" is the time to compile, for the peer that of its first step. The losses
-of the first and the third step are shown too. What does not run or agree is left out, with a line. With
---name the rows go to benchmarks/results/NAME.json, after each cell.
+backward, SGD with momentum and weight decay. That it is the same network is seen first, once per network, in
+double precision on four images, before anything is compiled by torch: logits in training mode and the
+running statistics of every batch norm have to agree to 1e-6 with T = 2 for `authors`, and with T = 1 for the
+multi-step modes, whose batch norm takes all timesteps together: from T = 2 on they are another network. The
+matrix rate is that of square matrix products measured here, in the same precision. "compile" is the time to
+compile, for the peer that of its first step with its compilation. The losses of the first and the third step
+are shown too. What does not run is left out, with a line; so is what does not agree, and then the status is
+1. With --name the rows go to benchmarks/results/NAME.json, after each cell.
 """
 
 import argparse
@@ -63,7 +64,7 @@ class Ours:
             return jax.lax.fori_loop(0, steps, body, (state, training.zero_metrics()))
 
         begun = time.perf_counter()
-        self._steps, self.memory = sharding.compiled(loop, (state, batch, jnp.int32(1)), None, donate=1)
+        self.program, self.memory = sharding.compiled(loop, (state, batch, jnp.int32(1)), None, donate=1)
         self.compile_seconds = time.perf_counter() - begun
         self._state, self._batch, self.said = jax.tree.map(jnp.array, state), batch, ""
         self.losses = []
@@ -72,7 +73,7 @@ class Ours:
             self.losses.append(float(metrics.loss) / int(metrics.examples))
 
     def _run(self, steps):
-        self._state, metrics = self._steps(self._state, self._batch, jnp.int32(steps))
+        self._state, metrics = self.program(self._state, self._batch, jnp.int32(steps))
         return jax.block_until_ready(metrics)
 
     def seconds(self, steps: int) -> float:
@@ -81,7 +82,7 @@ class Ours:
         return time.perf_counter() - begun
 
     def close(self) -> None:
-        del self._steps, self._state, self._batch
+        del self.program, self._state, self._batch
 
 
 class Peer:
@@ -98,7 +99,9 @@ class Peer:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({command: given}) + "\n")
         line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": f"the process ended; {self.said}"}
+        if not line:
+            raise RuntimeError(f"the process ended: {self.said.rpartition(chr(10))[2]}")
+        answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
@@ -113,12 +116,13 @@ class Peer:
 
     @property
     def said(self) -> str:
-        """The end of what it said on standard error."""
+        """The last lines of what it said on standard error."""
         self._errors.seek(0)
-        return self._errors.read().strip()[-400:]
+        return "\n".join(self._errors.read().strip().splitlines()[-5:])
 
     def close(self) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of a question that it did not live to read
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -141,10 +145,10 @@ def matrix_rate(dtype: str) -> float:
     return 2 * size**3 * count / min(seconds(count) for _ in range(5))
 
 
-def disagreement(arch: str, mode: str, peer: Peer, device: str, directory: str) -> float:
+def disagreement(arch: str, mode: str, python: str) -> float:
     """The largest difference between what the peer's network and ours compute, of the largest number."""
     timesteps = 2 if mode == "authors" else 1
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), tempfile.TemporaryDirectory() as directory:
         model = models.create(arch, 10)
         images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 32, 32, 3)))
         variables = jax.jit(functools.partial(model.init, num_timesteps=1))(jax.random.key(0), images)
@@ -156,53 +160,74 @@ def disagreement(arch: str, mode: str, peer: Peer, device: str, directory: str) 
         variables = jax.tree_util.tree_map_with_path(louder, variables)
         step = functools.partial(model.apply, num_timesteps=timesteps, train=True, mutable=["batch_stats"])
         logits, updates = jax.jit(step)(variables, images)
-        ours = {"logits": logits, **to_state_dict(model, {**variables, **updates})}
+        state = to_state_dict(model, {**variables, **updates})
+        ours = {"logits": logits, **{name: array for name, array in state.items() if "running" in name}}
         given, into = f"{directory}/given.npz", f"{directory}/outcome.npz"
         np.savez(given, images=images, labels=np.zeros(4), **to_state_dict(model, variables))
-        asked = {"arch": arch, "mode": mode, "timesteps": timesteps, "device": device}
-        peer.ask("outcome", asked | {"file": given, "into": into})
+        asked = {"arch": arch, "mode": mode, "timesteps": timesteps, "device": torch_device()}
+        with contextlib.closing(Peer(python, directory)) as peer:
+            peer.ask("outcome", asked | {"file": given, "into": into})
         with np.load(into) as theirs:
-            errors = [np.abs(theirs[name] - ours[name]).max() / np.abs(ours[name]).max() for name in theirs]
-        return max(map(float, errors))
+            errors = [np.abs(theirs[name] - own).max() / np.abs(own).max() for name, own in ours.items()]
+        return float(np.max(errors))  # NaN if there is one
 
 
-def cell(arch: str, timesteps: int, batch_size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The rows of one configuration: ours, and the peer's modes that run and compute the same."""
-    dtype = options.dtype
+def agrees(arch: str, mode: str, python: str) -> bool:
+    """Whether the peer's network is ours; if not, or if that cannot be seen, a line says so."""
+    try:
+        error = disagreement(arch, mode, python)
+        reason = "" if error < 1e-6 else f"another network, {error:.1e} from ours"
+    except RuntimeError as refused:
+        reason = one_line(refused)
+    print(f"{arch}, {mode}: {reason or f'the same network, {error:.1e} from ours'}", flush=True)
+    return not reason
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
+
+
+def torch_device() -> str:
+    return "cpu" if jax.default_backend() == "cpu" else "cuda"
+
+
+def problem(arch: str, batch_size: int, dtype: str) -> tuple[Any, training.TrainState, training.Batch]:
+    """A network, its state before training, and a batch of noise."""
     model = models.create(arch, 10, dtype=None if dtype == "float32" else jnp.dtype(dtype))
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch_size, 32, 32, 3)).astype(np.float32)
-    labels = rng.integers(10, size=batch_size).astype(np.int32)
-    state = training.init_state(jax.random.key(0), model, optimizers.create(), jnp.asarray(images[:1]))
+    images = jnp.asarray(rng.standard_normal((batch_size, 32, 32, 3)), jnp.float32)
+    labels = jnp.asarray(rng.integers(10, size=batch_size), jnp.int32)
+    state = training.init_state(jax.random.key(0), model, optimizers.create(), images[:1])
+    return model, state, training.Batch(images, labels)
+
+
+def cell(
+    arch: str, timesteps: int, batch_size: int, modes: list[str], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The rows of one configuration: ours, and the peer's modes that run."""
+    dtype = options.dtype
+    model, state, batch = problem(arch, batch_size, dtype)
     apply = functools.partial(model.apply, num_timesteps=timesteps)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    flops = batch_size * cost.train_flops(2 * cost.macs(apply, variables, jnp.asarray(images[:1])))
-    device = "cpu" if jax.default_backend() == "cpu" else "cuda"
+    flops = batch_size * cost.train_flops(2 * cost.macs(apply, variables, batch.images[:1]))
     with tempfile.TemporaryDirectory() as directory:
         file = f"{directory}/batch.npz"
-        np.savez(file, images=images, labels=labels, **to_state_dict(model, variables))
+        np.savez(file, images=batch.images, labels=batch.labels, **to_state_dict(model, variables))
 
         def peers(mode):
             peer = Peer(options.peer, directory)
             try:
-                error = disagreement(arch, mode, peer, device, directory)
-                if not error < 1e-6:
-                    raise RuntimeError(f"another network: {error:.1e} from ours")
-                where = {"arch": arch, "mode": mode, "timesteps": timesteps, "device": device}
+                where = {"arch": arch, "mode": mode, "timesteps": timesteps, "device": torch_device()}
                 peer.prepare(**where, dtype=dtype, file=file)
             except RuntimeError:
                 peer.close()
                 raise
             return peer
 
-        def ours():
-            batch = training.Batch(jnp.asarray(images), jnp.asarray(labels))
-            return Ours(model, state, batch, timesteps)
-
         makers: dict[str, Callable[[], Ours | Peer]] = {
-            mode: functools.partial(peers, mode) for mode in (options.modes if options.peer else ())
+            mode: functools.partial(peers, mode) for mode in modes
         }
-        makers["ours"] = ours
+        makers["ours"] = functools.partial(Ours, model, state, batch, timesteps)
         rows = []
         for group in [[name] for name in makers] if options.in_turn else [list(makers)]:
             rows += contest({name: makers[name] for name in group}, options.repeat)
@@ -223,7 +248,7 @@ def contest(makers: dict[str, Callable[[], Ours | Peer]], repeat: int) -> list[d
             samples.pop(name)
             if name in contestants:
                 contestants.pop(name).close()
-            print(f"{name} is left out: {str(error)[:400]}", flush=True)
+            print(f"{name} is left out: {one_line(error)}", flush=True)
 
     def make(name: str) -> None:
         contestants[name] = makers[name]()
@@ -291,7 +316,7 @@ def key(row: dict[str, Any]) -> tuple:
     return row["network"], row["timesteps"], row["batch"]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     numbers = {"type": lambda text: [int(part) for part in text.split(",")]}
     names = {"type": lambda text: text.split(",")}
@@ -319,13 +344,21 @@ def main() -> None:
         "matrix_flops_per_second": rate,
         "rows": [],
     }
+    modes = options.modes if options.peer else []
+    kinds = {mode: "authors" if mode == "authors" else "multi-step" for mode in modes}
+    same = {
+        (arch, kind): agrees(arch, kind, options.peer)
+        for arch, kind in itertools.product(options.arch, dict.fromkeys(kinds.values()))
+    }
     for arch, timesteps, batch in itertools.product(options.arch, options.timesteps, options.batch):
-        rows = cell(arch, timesteps, batch, options)
+        agreeing = [mode for mode in modes if same[arch, kinds[mode]]]
+        rows = cell(arch, timesteps, batch, agreeing, options)
         show(rows, rate)
         record["rows"] += rows
         if options.name:
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    return 0 if all(same.values()) else 1
 
 
 def peer_versions(python: str | None) -> dict[str, str]:
@@ -341,4 +374,4 @@ def processor() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
