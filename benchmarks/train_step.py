@@ -332,6 +332,8 @@ def main() -> int:
     )
     parser.add_argument("--name", help="of the file in benchmarks/results, which is not written without")
     options = parser.parse_args()
+    if unknown := set(options.modes) - set(MODES):
+        parser.error(f"--modes: {', '.join(sorted(unknown))}: allowed: {', '.join(MODES)}")
     device, versions = jax.devices()[0], peer_versions(options.peer)
     rate = matrix_rate(options.dtype)
     print(f"{device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}, {options.dtype}: ", end="")
