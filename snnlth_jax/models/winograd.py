@@ -80,13 +80,16 @@ def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
 def chunks(x: jax.Array, per_image: int, cache: int) -> jax.Array:
     """`[n, some, ...]` of images `[N, ...]`: at a time as many as have `per_image` bytes each in the cache.
 
-    All chunks are of one size; images of zeros fill the last.
+    All chunks are of one size. Where no size between half of that and all of it divides N, images of zeros
+    fill the last chunk, which costs a copy.
     """
-    count = -(-len(x) // max(1, cache // per_image))
-    size = -(-len(x) // count)
-    if missing := count * size - len(x):
+    most = min(len(x), max(1, cache // per_image))
+    size = max(n for n in range(1, most + 1) if len(x) % n == 0)
+    if 2 * size < most:
+        size = -(-len(x) // -(-len(x) // most))
+    if missing := -len(x) % size:
         x = jnp.pad(x, ((0, missing), *((0, 0),) * (x.ndim - 1)))
-    return x.reshape(count, size, *x.shape[1:])
+    return x.reshape(-1, size, *x.shape[1:])
 
 
 def _tile_bytes(x: jax.Array, channels: int) -> int:
