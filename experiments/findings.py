@@ -21,9 +21,11 @@ class Found(dict[str, dict[str, Any]]):
     """Results by cell, see `replicates.summary`, over the seeds there are; `runs` holds those of each seed.
 
     Attributes:
-      lacking: cells without a result, or with those of some seeds only.
+      absent: cells and seeds without a result.
+      lacking: the cells of these: without a result, or with those of some seeds only.
     """
 
+    absent: tuple[tuple[str, int], ...] = ()
     lacking: tuple[str, ...] = ()
 
     def __missing__(self, name: str) -> dict[str, Any]:

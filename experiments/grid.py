@@ -215,12 +215,15 @@ def run(
 
 def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
     """All results that are there, this process's or not."""
-    runs: dict[str, list[dict[str, Any] | None]] = {name: [] for name, _ in planned}
-    for (name, _), config in planned.items():
-        runs[name].append(result(config))
-    there = {name: [one for one in each if one] for name, each in runs.items()}
-    found = Found({name: replicates.summary(each) | {"runs": each} for name, each in there.items() if each})
-    found.lacking = tuple(name for name, each in runs.items() if not all(each))
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in planned}
+    absent = []
+    for (name, seed), config in planned.items():
+        if there := result(config):
+            runs[name].append(there)
+        else:
+            absent.append((name, seed))
+    found = Found({name: replicates.summary(each) | {"runs": each} for name, each in runs.items() if each})
+    found.absent, found.lacking = tuple(absent), tuple(dict.fromkeys(name for name, _ in absent))
     return found
 
 
@@ -269,14 +272,14 @@ def report(
 ) -> None:
     """Tables and claims of what is there, and what is not."""
     found = gather(planned)
-    absent = [f"{name} seed {seed}" for (name, seed), config in planned.items() if result(config) is None]
-    if absent:
-        console.print(f"not there: {', '.join(absent)}", soft_wrap=True)
+    if found.absent:
+        absent = ", ".join(f"{name} seed {seed}" for name, seed in found.absent)
+        console.print(f"not there: {absent}", soft_wrap=True)
     for make in tables:
         try:
             console.print(make(found))
         except Missing as missing:
             console.print(f"table: open, {missing}", soft_wrap=True)
-    for claim in claims:  # of all seeds or none
-        verdict = claim.verdict(found.complete())
-        console.print(f"claim: {claim.text}: {verdict}", soft_wrap=True, markup=False)
+    complete = found.complete()  # claims are of all seeds or none
+    for claim in claims:
+        console.print(f"claim: {claim.text}: {claim.verdict(complete)}", soft_wrap=True, markup=False)
