@@ -13,18 +13,18 @@ import time
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models import convolution
+from snnlth_jax.models import _conv_cpu
 
 LOOP = 2
 SHAPES = [(256, 8, 32), (256, 4, 64), (20, 32, 64), (20, 16, 128), (20, 8, 256), (20, 4, 512), (20, 2, 512)]
 
 
 def xla(x, kernel):
-    return convolution._plain(x, kernel)
+    return _conv_cpu._plain(x, kernel)
 
 
 def ours(x, kernel):
-    return convolution.conv(x, kernel, (1, 1), [(1, 1), (1, 1)])
+    return _conv_cpu.conv(x, kernel, (1, 1), [(1, 1), (1, 1)])
 
 
 def gradients(conv):

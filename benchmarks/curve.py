@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from snnlth_jax import cli
-from snnlth_jax.models import convolution
+from snnlth_jax.models import _conv_cpu
 
 
 def epochs(flags: list[str], directory: str) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def epochs(flags: list[str], directory: str) -> list[dict[str, Any]]:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="snnlth_curve_") as directory:
         ours = epochs(sys.argv[1:], f"{directory}/ours")
-        convolution._conv = convolution._plain
+        _conv_cpu._conv = _conv_cpu._plain
         plain = epochs(sys.argv[1:], f"{directory}/plain")
     table = Table("epoch", "loss", "XLA's", "test accuracy", "XLA's")
     for a, b in zip(ours, plain, strict=True):

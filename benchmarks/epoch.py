@@ -2,7 +2,7 @@
 
     python benchmarks/epoch.py [--arch vgg16] [--timesteps 5] [--batch 128] [--examples 50000] ...
 
-The bare step is one compiled `training.train_step`, over and over on one batch. The epoch is `training.fit`:
+The bare step is one compiled `train.train_step`, over and over on one batch. The epoch is `train.fit`:
 images of CIFAR-10's size on the device, permutation, gathering, crop, flip and cutout, a compiled loop of
 steps, progress shown on the host every ten seconds. Both alternate, over as many steps.
 """
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import train_step
 
-from snnlth_jax import data, models, optimizers, training
+from snnlth_jax import data, models, train
+from snnlth_jax.train import optimizers
 
 
 def main() -> None:
@@ -36,17 +37,17 @@ def main() -> None:
     labels = rng.integers(10, size=options.examples).astype(np.int32)
     split = data.Split(jnp.asarray(images), jnp.asarray(labels))
     test = jax.tree.map(lambda x: x[: options.batch], split)
-    batch = training.Batch(jnp.asarray(images[: options.batch], jnp.float32) / 255, test.labels)
-    state = training.init_state(jax.random.key(0), model, tx, batch.images[:1])
+    batch = train.Batch(jnp.asarray(images[: options.batch], jnp.float32) / 255, test.labels)
+    state = train.init_state(jax.random.key(0), model, tx, batch.images[:1])
     bare = train_step.Ours(model, state, batch, options.timesteps)
     shape = {"batch_size": options.batch, "num_timesteps": options.timesteps}
-    program = training.compile_program(model, tx, state, split, test, augmentation=spec.augmentation, **shape)
+    program = train.compile_program(model, tx, state, split, test, augmentation=spec.augmentation, **shape)
 
     def epoch() -> float:
         schedule = {"learning_rate": lambda done: 0.01, "first_epoch": 0, "last_epoch": 1}
         copied = jax.block_until_ready(jax.tree.map(jnp.array, state))
         begun = time.perf_counter()
-        for done in training.fit(program, copied, split, key=jax.random.key(0), **schedule):
+        for done in train.fit(program, copied, split, key=jax.random.key(0), **schedule):
             jax.block_until_ready(done.state)
         return time.perf_counter() - begun
 

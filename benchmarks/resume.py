@@ -28,7 +28,8 @@ def child(flags: list[str], started: float) -> None:
     """A search in this process, with a clock at its first step and around its checkpoints."""
     import jax
 
-    from snnlth_jax import checkpoints, cli, training
+    from snnlth_jax import cli, train
+    from snnlth_jax.run import checkpoints
 
     times: dict[str, list[float]] = {"first step": [], "step": [], "stands still": [], "written": []}
 
@@ -41,7 +42,7 @@ def child(flags: list[str], started: float) -> None:
 
         return clocked
 
-    fit, save = training.fit, checkpoints.save
+    fit, save = train.fit, checkpoints.save
 
     def watched(program, *args, on_progress, **kwargs):
         def progress(epoch, steps, state, metrics, seconds):
@@ -58,7 +59,7 @@ def child(flags: list[str], started: float) -> None:
         manager.wait_until_finished()  # which a search does an epoch later
         times["written"].append(time.perf_counter() - begun)
 
-    training.fit, checkpoints.save = watched, saved
+    train.fit, checkpoints.save = watched, saved
     status = cli.main(["imp", *flags])
     newest = max(Path(flags[flags.index("--workdir") + 1]).glob("checkpoints/*"), key=lambda p: int(p.name))
     size = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())

@@ -18,7 +18,8 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax import checkpoints, cli
+from snnlth_jax import cli
+from snnlth_jax.run import directory as rundir
 
 
 def main() -> None:
@@ -32,11 +33,11 @@ def main() -> None:
     table = Table("", *columns, title=f"{jax.devices()[0].device_kind}: {' '.join(flags)}")
     with tempfile.TemporaryDirectory(prefix="snnlth_search_") as directory:
         for name, command in searches.items():
-            run = checkpoints.paths(Path(directory) / name.replace(" ", ""))
+            run = rundir.paths(Path(directory) / name.replace(" ", ""))
             status = cli.main([*command, *flags, "--workdir", str(run.config.parent)])
             if status:
                 raise SystemExit(status)
-            result = checkpoints.read_json(run.result)
+            result = rundir.read_json(run.result)
             probe, search, ticket = (
                 sum(row["seconds"] for row in result[part]) for part in ("preparations", "rounds", "tickets")
             )

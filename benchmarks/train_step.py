@@ -38,19 +38,22 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax import cost, models, optimizers, sharding, training
+from snnlth_jax import models, train
+from snnlth_jax.analysis.flops import macs, train_flops
 from snnlth_jax.interop.torch import to_state_dict
+from snnlth_jax.machine import sharding
+from snnlth_jax.train import optimizers
 
 RESULTS = Path(__file__).parent / "results"
 MODES = ("authors", "multi-step", "multi-step compiled", "multi-step graphs")
 
 
 class Ours:
-    """`training.train_step` on one batch, in a compiled loop as a search runs it, its state donated."""
+    """`train.train_step` on one batch, in a compiled loop as a search runs it, its state donated."""
 
     def __init__(self, model, state, batch, timesteps):
         step = functools.partial(
-            training.train_step,
+            train.train_step,
             model=model,
             tx=optimizers.create(),
             learning_rate=0.1,
@@ -61,7 +64,7 @@ class Ours:
             def body(_, carry):
                 return step(carry[0], batch)
 
-            return jax.lax.fori_loop(0, steps, body, (state, training.zero_metrics()))
+            return jax.lax.fori_loop(0, steps, body, (state, train.zero_metrics()))
 
         begun = time.perf_counter()
         self.program, self.memory = sharding.compiled(loop, (state, batch, jnp.int32(1)), None, donate=1)
@@ -191,14 +194,14 @@ def torch_device() -> str:
     return "cpu" if jax.default_backend() == "cpu" else "cuda"
 
 
-def problem(arch: str, batch_size: int, dtype: str) -> tuple[Any, training.TrainState, training.Batch]:
+def problem(arch: str, batch_size: int, dtype: str) -> tuple[Any, train.TrainState, train.Batch]:
     """A network, its state before training, and a batch of noise."""
     model = models.create(arch, 10, dtype=None if dtype == "float32" else jnp.dtype(dtype))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal((batch_size, 32, 32, 3)), jnp.float32)
     labels = jnp.asarray(rng.integers(10, size=batch_size), jnp.int32)
-    state = training.init_state(jax.random.key(0), model, optimizers.create(), images[:1])
-    return model, state, training.Batch(images, labels)
+    state = train.init_state(jax.random.key(0), model, optimizers.create(), images[:1])
+    return model, state, train.Batch(images, labels)
 
 
 def cell(
@@ -209,7 +212,7 @@ def cell(
     model, state, batch = problem(arch, batch_size, dtype)
     apply = functools.partial(model.apply, num_timesteps=timesteps)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    flops = batch_size * cost.train_flops(2 * cost.macs(apply, variables, batch.images[:1]))
+    flops = batch_size * train_flops(2 * macs(apply, variables, batch.images[:1]))
     with tempfile.TemporaryDirectory() as directory:
         file = f"{directory}/batch.npz"
         np.savez(file, images=batch.images, labels=batch.labels, **to_state_dict(model, variables))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from snnlth_jax.tables import plus_minus
+from snnlth_jax.run.tables import plus_minus
 
 # --- results
 

@@ -20,10 +20,13 @@ from etils import epath
 from findings import Claim, Found, Missing, Table
 from rich.console import Console
 
-from snnlth_jax import checkpoints, cli, configs, data, hosts, records
+from snnlth_jax import cli, configs, data
 from snnlth_jax.errors import InputError
+from snnlth_jax.machine import hosts
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import metrics
 from snnlth_jax.search import replicates
-from snnlth_jax.training import NonFiniteLoss
+from snnlth_jax.train import NonFiniteLoss
 
 Cells = Mapping[str, configs.TrainConfig]
 Job = tuple[str, int]  # a cell and its seed
@@ -177,9 +180,9 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
 
 def result(config: configs.Resolved) -> dict[str, Any] | None:
     """Of that search, if it is finished and can be read; one of another configuration is none."""
-    path = checkpoints.paths(config.workdir).result
+    path = rundir.paths(config.workdir).result
     try:
-        found = dict(records.checked(path, checkpoints.read_json(path) or {}))
+        found = dict(metrics.checked(path, rundir.read_json(path) or {}))
     except InputError:
         return None
     mine = json.loads(json.dumps(dataclasses.asdict(config)))

@@ -19,11 +19,12 @@ from typing import Any, Literal, get_args
 import tyro
 from rich.console import Console
 
-from snnlth_jax import compilation, configs, hosts
+from snnlth_jax import configs
 from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.errors import InputError, StorageError
-from snnlth_jax.signals import Stopped, answered_within
-from snnlth_jax.training import NonFiniteLoss
+from snnlth_jax.machine import compile_cache, hosts
+from snnlth_jax.machine.signals import Stopped, answered_within
+from snnlth_jax.train import NonFiniteLoss
 
 __all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
@@ -123,7 +124,7 @@ def search(config: configs.TrainConfig) -> None:
         configs.TransferConfig: transfer,
         configs.ProbeConfig: early_time,
     }
-    compilation.keep_programs()
+    compile_cache.keep_programs()
     if config.distributed:
         hosts.connect()
     run = modules[type(config)].search
@@ -149,8 +150,8 @@ def _give_up(number: signal.Signals) -> None:
 def _data(command: _Data) -> None:
     from snnlth_jax import data
 
-    if command.name not in data.datasets.SPECS:
-        raise InputError(f"data prepare {command.name!r}: allowed: {', '.join(data.datasets.SPECS)}")
+    if command.name not in data.dataset.SPECS:
+        raise InputError(f"data prepare {command.name!r}: allowed: {', '.join(data.dataset.SPECS)}")
     directory = data.prepare(command.name, command.data_dir)
     if directory is not None:
         print(f"{command.name}: ready in {directory}")
@@ -163,9 +164,9 @@ def _ticket(command: _Ticket) -> None:
 
 
 def _analyse(command: _Analyse) -> None:
-    from snnlth_jax.analysis import summary
+    from snnlth_jax.report import analyse
 
-    summary.show(command.workdir, command.rounds, command.energy_mac, command.energy_ac)
+    analyse.show(command.workdir, command.rounds, command.energy_mac, command.energy_ac)
 
 
 def _report(command: _Report) -> None:
@@ -175,17 +176,18 @@ def _report(command: _Report) -> None:
 
 
 def _compile(command: _Compile) -> None:
-    from snnlth_jax import tables, topology
+    from snnlth_jax.run import tables
+    from snnlth_jax.search import ahead
 
     fields = dataclasses.asdict(command)
     name = fields.pop("topology")
-    print(tables.compiled(topology.compile_for(name, configs.TrainConfig(**fields))))
+    print(tables.compiled(ahead.compile_for(name, configs.TrainConfig(**fields))))
 
 
 def _doctor(command: _Doctor) -> int:
-    from snnlth_jax import doctor
+    from snnlth_jax.machine import doctor
 
-    compilation.keep_programs()
+    compile_cache.keep_programs()
     findings = doctor.examine(command.dataset, command.data_dir, command.workdir)
     print(doctor.report(findings))
     return int(any(finding.level == "error" for finding in findings))

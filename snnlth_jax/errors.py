@@ -1,11 +1,71 @@
 """Bad input and failing storage, told apart from bugs: one line and a status of each."""
 
+import re
+from collections.abc import Callable
+
 __all__ = ["InputError", "StorageError"]
 
 
-class InputError(ValueError):
-    """What the user asked for cannot be done. The message is one line: what is wrong, and what is allowed."""
+class _OneLine(Exception):
+    def text(self, name: Callable[[str], str] = str) -> str:
+        """The line, with the names of arguments, which stand in backticks, put through `name`."""
+        return re.sub(r"`(\w+)`", lambda match: name(match[1]), self._line())
+
+    def _line(self) -> str:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.text()
 
 
-class StorageError(OSError):
+class InputError(_OneLine, ValueError):
+    """What was asked for cannot be done, and why, in one line.
+
+    The parts name arguments in backticks; the command line turns these into its flags, and messages of the
+    library show the bare names.
+
+    Attributes:
+      what: the argument in backticks, or the thing, such as a file, that is wrong.
+      value: its value; None where there is none to show.
+      problem: what is wrong with it.
+      allowed: what is allowed instead.
+      nearest: the allowed name that is nearest to the one that was given.
+
+    >>> error = InputError("`num_classes`", 0, allowed="1 or more")
+    >>> str(error), error.text(lambda name: "--" + name.replace("_", "-"))
+    ('num_classes 0: allowed: 1 or more', '--num-classes 0: allowed: 1 or more')
+    >>> print(InputError("`arch`", "vgg61", allowed="vgg5, vgg16", nearest="vgg16"))
+    arch vgg61: allowed: vgg5, vgg16; nearest: vgg16
+    """
+
+    def __init__(
+        self,
+        what: object,
+        value: object = None,
+        *,
+        problem: str = "",
+        allowed: str = "",
+        nearest: str = "",
+    ):
+        self.what, self.value, self.problem, self.allowed, self.nearest = (
+            what,
+            value,
+            problem,
+            allowed,
+            nearest,
+        )
+        super().__init__(what, value, problem, allowed, nearest)
+
+    def _line(self) -> str:
+        head = f"{self.what}" if self.value is None else f"{self.what} {self.value}"
+        parts = [self.problem, self.allowed and f"allowed: {self.allowed}"]
+        parts.append(self.nearest and f"nearest: {self.nearest}")
+        tail = "; ".join(part for part in parts if part)
+        return f"{head}: {tail}" if tail else head
+
+
+class StorageError(_OneLine, OSError):
     """A run cannot write: the disk is full, read-only or gone. What it wrote before stays good."""
+
+    def _line(self) -> str:
+        return OSError.__str__(self)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnlth_jax import masks as masks_lib
-from snnlth_jax.selection import decimal_digits, floor_of, without_lowest
+from snnlth_jax._selection import decimal_digits, floor_of, without_lowest
 
 PyTree = Any
 Masks = Any

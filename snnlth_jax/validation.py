@@ -9,8 +9,8 @@ import jax
 
 from snnlth_jax import data, models
 from snnlth_jax.errors import InputError
+from snnlth_jax.machine.sharding import HOW
 from snnlth_jax.pruning import SCOPES
-from snnlth_jax.sharding import HOW
 
 __all__ = ["check", "flag", "require"]
 

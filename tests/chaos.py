@@ -32,7 +32,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import small
 
-from snnlth_jax import checkpoints
+from snnlth_jax.run import directory as rundir
 
 SMALL = ["--width", "0.25", "--batch-size", "128"]
 SEARCHES = {
@@ -49,7 +49,7 @@ def start(search: str, seed: int, workdir: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "snnlth_jax.cli", *command], **pipes)
 
 
-def events(run: checkpoints.Paths) -> list[dict]:
+def events(run: rundir.Paths) -> list[dict]:
     text = run.metrics.read_text() if run.metrics.exists() else ""
     return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
@@ -59,11 +59,11 @@ def epochs(told: list[dict]) -> int:
 
 
 def finished(workdir: Path) -> bool:
-    result = checkpoints.read_json(checkpoints.paths(workdir).result)
+    result = rundir.read_json(rundir.paths(workdir).result)
     return result is not None and result["finished"]
 
 
-def last_arrays(run: checkpoints.Paths) -> dict[str, bytes]:
+def last_arrays(run: rundir.Paths) -> dict[str, bytes]:
     with ocp.StandardCheckpointer() as reader:
         arrays = reader.restore(damage.newest(Path(run.checkpoints)) / "arrays")
     leaves, _ = jax.tree_util.tree_flatten_with_path(arrays)
@@ -107,7 +107,7 @@ def survive(
     tally: Counter,
 ) -> None:
     """A search from its start to its end, disturbed in every process but the last."""
-    run = checkpoints.paths(workdir)
+    run = rundir.paths(workdir)
     while True:
         before, begun = epochs(events(run)), time.time()
         process = start(search, seed, workdir)
@@ -150,12 +150,12 @@ def main() -> int:
             for search in SEARCHES:
                 tally: Counter = Counter()
                 for seed in itertools.count():
-                    expected = checkpoints.paths(root / f"{search}_{seed}")
+                    expected = rundir.paths(root / f"{search}_{seed}")
                     if not expected.result.exists():
                         process = start(search, seed, Path(expected.config.parent))
                         _, err = process.communicate()
                         assert process.returncode == 0, err
-                    run = checkpoints.paths(disk / f"{search}_{seed}")
+                    run = rundir.paths(disk / f"{search}_{seed}")
                     survive(search, seed, kind, Path(run.config.parent), dice, ways, tally)
                     try:
                         small.same_outcome(run, expected)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, models
+from snnlth_jax import configs, models
+from snnlth_jax.run import directory as rundir
 
 NETWORK = {
     "width": 0.1,
@@ -26,7 +27,7 @@ def run(module, config, directory, **changes):
     config = configs.resolve(dataclasses.replace(config, workdir=str(directory), **changes))
     console = Console(file=io.StringIO(), width=200)
     result = module.search(config, configs.load_dataset(config), console)
-    return result, checkpoints.paths(config.workdir), console.file.getvalue()
+    return result, rundir.paths(config.workdir), console.file.getvalue()
 
 
 def lines(paths, event="epoch"):

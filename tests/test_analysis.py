@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnlth_jax import cost, masks, models
-from snnlth_jax.analysis import activity, health, record, sparsity
+from snnlth_jax import masks, models
+from snnlth_jax.analysis import activity, health, sparsity
 from snnlth_jax.analysis import wiring as w
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
+from snnlth_jax.search import measure
 
 VGG = models.VGG((3, "M", 4, 4, "M"), num_classes=3)
 RESNET = models.ResNet(stage_sizes=(2, 1), widths=(4, 5), stem=3, hidden=6, num_classes=3)
@@ -118,7 +120,7 @@ def test_macs_of_the_first_layer_and_of_networks_without_spikes(model):
     variables, x = jax.eval_shape(lambda: network(model)[0]), jnp.zeros((1, *SIZE))
     of = w.shapes(wiring, dense, SIZE)
     total = sum(activity.macs(c, dense[c.name], of[c.source]) for c in wiring if c.name)
-    assert total == cost.macs(partial(relu.apply, num_timesteps=1), variables, x, padding=False)
+    assert total == macs(partial(relu.apply, num_timesteps=1), variables, x, padding=False)
 
 
 def test_spikes_are_those_of_neurons_stepped_one_by_one():
@@ -328,7 +330,7 @@ def test_compaction_of_a_dense_network_saves_nothing(model):
     variables, kept, x = network(model, density=2)
     found = health.compaction(w.connections(model), w.by_name(kept), SIZE, T)
     assert found["macs"] == found["macs_dense"]
-    assert found["macs"] == cost.macs(partial(model.apply, num_timesteps=T), variables, x[:1])
+    assert found["macs"] == macs(partial(model.apply, num_timesteps=T), variables, x[:1])
 
 
 def test_compaction_leaves_the_matrix_of_what_is_left():
@@ -350,7 +352,7 @@ def test_the_record_of_a_saturated_network():
         lambda path, x: np.full_like(x, 1e6) if path[-1].key == "bias" else x, variables["params"]
     )
     counts = counted(VGG, {**variables, "params": biases}, images)
-    found = record.record(w.connections(VGG), kept, SIZE, T, counts, len(images))
+    found = measure.record(w.connections(VGG), kept, SIZE, T, counts, len(images))
     assert found["measured_images"] == 7
     assert found["weights_on_no_path"] == 0
     first, second, third, readout = found["layers"]
@@ -371,7 +373,7 @@ def test_the_record_of_a_saturated_network():
 
 def test_the_record_of_a_network_without_spikes():
     _, kept, _ = network(RESNET)
-    found = record.record(w.connections(RESNET), kept, SIZE, 1, None, 0)
+    found = measure.record(w.connections(RESNET), kept, SIZE, 1, None, 0)
     for layer in found["layers"]:
         assert layer["synops_per_image"] == [0.0]
         assert layer["macs_per_image"][0] > 0
@@ -383,7 +385,7 @@ def test_the_record_of_a_network_without_spikes():
 def test_a_sum_counts_its_neurons_once():
     variables, kept, images = network(RESNET)
     counts = counted(RESNET, variables, images)
-    layers = record.record(w.connections(RESNET), kept, SIZE, T, counts, len(images))["layers"]
+    layers = measure.record(w.connections(RESNET), kept, SIZE, T, counts, len(images))["layers"]
     spikes = sum(layer["spikes_per_image"] or 0 for layer in layers)
     assert spikes == pytest.approx(sum(c.sum() for c in counts.values()) / len(images))
     assert [layer["name"] for layer in layers if layer["neurons"] is None] == [

@@ -10,10 +10,11 @@ import small
 from rich.console import Console
 
 from snnlth_jax import configs, data, masks, tickets
-from snnlth_jax.analysis import activity, record, summary
+from snnlth_jax.analysis import activity
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
-from snnlth_jax.search import early_time, imp, networks, replicates, transfer
+from snnlth_jax.report import analyse
+from snnlth_jax.search import early_time, imp, measure, programs, replicates, transfer
 
 KEYS = ["name", "weights", "kept", "channels", "dead_channels", "neurons", "silent_neurons"]
 KEYS += ["saturated_neurons", "firing_rate", "spikes_per_image", "synops_per_image", "macs_per_image"]
@@ -77,7 +78,7 @@ def test_interrupted_while_measuring_it_records_the_same(finished, tmp_path, mon
         raise small.Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr(networks, "record", interrupted)
+        patch.setattr(programs, "record", interrupted)
         with pytest.raises(small.Interrupted):
             small.run(imp, SMALL, tmp_path)
     _, run, _ = small.run(imp, SMALL, tmp_path)
@@ -106,9 +107,9 @@ def test_several_devices_record_what_one_does(finished, tmp_path):
 
 def test_measured_images_are_bounded_and_the_same_each_time():
     images = data.load("digits").test.images
-    assert record.measured(images).shape == images.shape
+    assert measure.measured(images).shape == images.shape
     many = np.arange(2500)
-    chosen = record.measured(many)
+    chosen = measure.measured(many)
     assert len(chosen) == 1000
     assert np.all(np.diff(chosen) >= 2)
 
@@ -118,7 +119,7 @@ def test_measured_images_are_bounded_and_the_same_each_time():
 
 def shown(workdir, **options):
     console = Console(file=io.StringIO(), width=200)
-    summary.show(workdir, console=console, **options)
+    analyse.show(workdir, console=console, **options)
     return console.file.getvalue()
 
 

@@ -6,13 +6,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from snnlth_jax import compilation
+from snnlth_jax.machine import compile_cache
 
 PROGRAM = """
 import jax, logging
-from snnlth_jax import compilation
+from snnlth_jax.machine import compile_cache
 logging.basicConfig(format="%(message)s")
-compilation.keep_programs()
+compile_cache.keep_programs()
 print(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((3, 3))))
 """
 
@@ -51,7 +51,7 @@ def test_a_user_without_a_home_has_a_cache_too(tmp_path, monkeypatch):
     monkeypatch.delenv("SNNLTH_CACHE_DIR", raising=False)
     monkeypatch.setattr(Path, "expanduser", homeless)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert compilation.directory().parent == tmp_path / f"snnlth_jax-{os.getuid()}"
+    assert compile_cache.directory().parent == tmp_path / f"snnlth_jax-{os.getuid()}"
 
 
 def test_the_user_decides(tmp_path):

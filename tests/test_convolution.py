@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from snnlth_jax.models import convolution, winograd
+from snnlth_jax.models import _conv_cpu, _winograd
 
 CASES = [
     (side, size, stride)
@@ -22,7 +22,7 @@ def around(kernel):
 
 
 def conv(x, kernel, stride=1):
-    return convolution.conv(x, kernel, (stride, stride), around(kernel))
+    return _conv_cpu.conv(x, kernel, (stride, stride), around(kernel))
 
 
 def reference(x, kernel, stride=1):
@@ -104,9 +104,9 @@ def test_what_it_does_not_do_is_refused():
         (kernel[:2, :2], (1, 1), around(kernel)),
     ):
         with pytest.raises(NotImplementedError, match="window_strides"):
-            convolution.conv(x, kernel_, strides, padding)
+            _conv_cpu.conv(x, kernel_, strides, padding)
     with pytest.raises(NotImplementedError, match="rhs_dilation"):
-        convolution.conv(x, kernel, (1, 1), around(kernel), rhs_dilation=(2, 2))
+        _conv_cpu.conv(x, kernel, (1, 1), around(kernel), rhs_dilation=(2, 2))
 
 
 # images, height, width, channels in and out; whether the convolution and the gradient of its input, and
@@ -125,11 +125,11 @@ LARGE = {
 def test_large_ones_and_their_gradients(sizes, stride, x64, monkeypatch):
     """Some images at a time, of which the last has fewer."""
     taken = []
-    monkeypatch.setattr(winograd, "_CACHE", 4 * 8 * 48 * 160 * 6)
-    monkeypatch.setattr(convolution, "_CACHE", 8 * 48 * 9 * 128 * 6)
+    monkeypatch.setattr(_winograd, "_CACHE", 4 * 8 * 48 * 160 * 6)
+    monkeypatch.setattr(_conv_cpu, "_CACHE", 8 * 48 * 9 * 128 * 6)
     for name in ("conv", "grad_x", "grad_kernel"):
-        way = getattr(winograd, name)
-        monkeypatch.setattr(winograd, name, lambda *a, name=name, way=way: taken.append(name) or way(*a))
+        way = getattr(_winograd, name)
+        monkeypatch.setattr(_winograd, name, lambda *a, name=name, way=way: taken.append(name) or way(*a))
     *image, channels, outputs = sizes
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (*image, channels))

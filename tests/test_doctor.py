@@ -12,8 +12,8 @@ import jax
 import pytest
 from etils import epath
 
-from snnlth_jax import doctor
-from snnlth_jax.doctor import Finding
+from snnlth_jax.machine import doctor
+from snnlth_jax.machine.doctor import Finding
 
 GIB = 2**30
 INSTALLED = {"python": "3.11.4", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6", "array-record": "0.8"}

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs, masks, pruning, tickets
-from snnlth_jax.records import Recorder
+from snnlth_jax import configs, masks, pruning, tickets
+from snnlth_jax.run import checkpoints
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import early_bird
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
@@ -105,7 +107,7 @@ def searched(tmp_path_factory):
 def brute_force(run, queue, tau, criterion="hamming"):
     """The matrix of distances from the masks on disk, and the epoch at which the rule holds first."""
     kept = [
-        set(np.flatnonzero(np.unpackbits(checkpoints.read_bits(path))))
+        set(np.flatnonzero(np.unpackbits(rundir.read_bits(path))))
         for path in sorted(run.masks.iterdir(), key=lambda path: path.name)
     ]
     total = masks.count(tickets.load(run.ticket(1)).masks)[1]
@@ -141,7 +143,7 @@ def test_the_ticket_is_the_last_mask_on_the_initial_weights(searched):
     ticket = tickets.load(run.ticket(1))
     for kept, total in masks.by_layer(ticket.masks).values():
         assert kept == total - 6 * total // 10
-    newest = checkpoints.read_bits(run.mask(result["early_bird"]["epoch"]))
+    newest = rundir.read_bits(run.mask(result["early_bird"]["epoch"]))
     np.testing.assert_array_equal(early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)), newest)
     chex.assert_trees_all_equal(ticket.params, small.initial_params(width=0.2))
     (row,) = result["tickets"]
@@ -169,7 +171,7 @@ def test_it_never_fires_with_a_tau_of_0_and_says_so(tmp_path):
     assert len(list(run.masks.iterdir())) == 4  # before each epoch, and after the last
     ticket = tickets.load(run.ticket(1))
     newest = early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks))
-    np.testing.assert_array_equal(checkpoints.read_bits(run.mask(3)), newest)
+    np.testing.assert_array_equal(rundir.read_bits(run.mask(3)), newest)
     # late rewinding: not the initial weights, those after one epoch
     assert [row["epochs"] for row in result["tickets"]] == [2]
     same = jax.tree.map(np.array_equal, ticket.params, small.initial_params(width=0.2))
@@ -225,7 +227,7 @@ def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, t
     fired = result["early_bird"]["epoch"]
     flags = {"eval_every": 100, "checkpoint_every": 100}
 
-    write = checkpoints.write_json
+    write = rundir.write_json
 
     def until_the_result(path, value):
         if path.name != "config.json":
@@ -233,12 +235,12 @@ def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, t
         write(path, value)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write_json", until_the_result)
+        patch.setattr(rundir, "write_json", until_the_result)
         with pytest.raises(small.Interrupted):
             small.run(early_bird, EB, tmp_path, **flags)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # of one epoch, the last
-    assert small.lines(checkpoints.paths(tmp_path))[-1]["epoch"] == fired
-    assert "test_accuracy" in small.lines(checkpoints.paths(tmp_path))[-1]
+    assert small.lines(rundir.paths(tmp_path))[-1]["epoch"] == fired
+    assert "test_accuracy" in small.lines(rundir.paths(tmp_path))[-1]
 
 
 def test_a_damaged_mask_file_is_said_and_not_believed(tmp_path):
@@ -255,7 +257,7 @@ def test_a_damaged_mask_file_is_said_and_not_believed(tmp_path):
         patch.setattr(checkpoints, "save", cut_off)
         with pytest.raises(small.Interrupted):
             small.run(early_bird, EB, tmp_path, **flags)
-    file = checkpoints.paths(tmp_path).mask(0)
+    file = rundir.paths(tmp_path).mask(0)
     file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
     _, run, text = small.run(early_bird, EB, tmp_path, **flags)
     assert f"{file}: missing or damaged" in text

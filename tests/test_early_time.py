@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs, cost, losses, models, tickets, training
+from snnlth_jax import configs, losses, models, tickets, train
 from snnlth_jax.errors import InputError
+from snnlth_jax.run import checkpoints
 from snnlth_jax.search import early_time, imp
 from snnlth_jax.search.session import Phase
 from snnlth_jax.search.session import run as run_session
@@ -193,7 +194,7 @@ def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
 
     def flops(num_timesteps, epochs):
-        macs = cost.macs(lambda v, x: model.apply(v, x, num_timesteps=num_timesteps), variables, x)
+        macs = flops.macs(lambda v, x: model.apply(v, x, num_timesteps=num_timesteps), variables, x)
         return 6 * macs * 96 * epochs
 
     first, second = result["tickets"]
@@ -214,8 +215,8 @@ def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
 
 def test_two_compilations(tmp_path, monkeypatch):
     traced = []
-    step = training.train_step
-    monkeypatch.setattr(training, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+    step = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
     small.run(imp, IMP, tmp_path, early_time=True, early_time_lambda=1.0, controls=("random", "redrawn"))
     assert len(traced) == 2
 

@@ -12,8 +12,9 @@ import grid
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs
+from snnlth_jax import configs
 from snnlth_jax.errors import InputError
+from snnlth_jax.run import directory as rundir
 
 SCRIPTS = {
     name: importlib.import_module(name)
@@ -207,7 +208,7 @@ def test_a_cell_that_fails_leaves_the_others(tiny, capsys):
 
 def test_only_a_finished_result_of_that_search_counts(tmp_path):
     (config,) = grid.jobs({"imp": TINY.imp()}, [0], str(tmp_path), None).values()
-    paths = checkpoints.paths(config.workdir)
+    paths = rundir.paths(config.workdir)
     paths.config.parent.mkdir()
     good = {"method": "imp", "finished": True, "rounds": [], "tickets": [], "controls": []}
     good |= {"format": "snnlth-result-1", "config": {"epochs": 4, "final_rounds": [2], "more": "known"}}

@@ -11,8 +11,10 @@ import orbax.checkpoint as ocp
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs, tickets
+from snnlth_jax import configs, tickets
 from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.run import checkpoints
+from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import imp
 
 CONFIG = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
@@ -96,7 +98,7 @@ def test_files_that_are_gone_are_missed(what, stopped, tmp_path):
     """It does not begin anew over what is left."""
     message, lose = LOST[what]
     shutil.copytree(stopped, tmp_path / "run")
-    lose(checkpoints.paths(tmp_path / "run"))
+    lose(rundir.paths(tmp_path / "run"))
     before = contents(tmp_path / "run")
     with pytest.raises(InputError, match=message):
         small.run(imp, CONFIG, tmp_path / "run")
@@ -130,7 +132,7 @@ def test_a_checkpoint_that_was_never_finished_does_not_count(stopped, undisturbe
 def test_a_ticket_that_was_cut_short_stops_the_search(stopped, undisturbed, tmp_path):
     """The control starts from the ticket's file, which the next process writes again from its checkpoint."""
     shutil.copytree(stopped, tmp_path / "run")
-    run = checkpoints.paths(tmp_path / "run")
+    run = rundir.paths(tmp_path / "run")
     save = tickets.save
 
     def cut_short(path, ticket):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import checkpoints
+from snnlth_jax.run import directory as rundir
 
 SEARCH = ["-m", "snnlth_jax.cli", "eb", "--num-timesteps", "3", "--early-time", "--early-time-examples", "40"]
 SEARCH += ["--early-time-lambda", "1", "--queue", "2", "--tau", "0", "--controls", "redrawn"]
@@ -56,7 +56,7 @@ def wait_for_epochs(run, epochs, processes):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    run = checkpoints.paths(tmp_path_factory.mktemp("hosts") / "run")
+    run = rundir.paths(tmp_path_factory.mktemp("hosts") / "run")
     statuses, told = finish(start(run.config.parent))
     assert statuses == [0, 0], told
     return run, told
@@ -75,7 +75,7 @@ def test_the_first_host_alone_tells_and_writes(undisturbed):
 
 def test_hosts_give_the_numbers_of_one(undisturbed, tmp_path):
     run, _ = undisturbed
-    alone = checkpoints.paths(tmp_path / "alone")
+    alone = rundir.paths(tmp_path / "alone")
     command = [*SEARCH, "--devices", "4", "--workdir", str(tmp_path / "alone")]
     subprocess.run([sys.executable, *command], check=True, capture_output=True)
     losses = [[line["train_loss"] for line in small.lines(paths)] for paths in (run, alone)]
@@ -85,7 +85,7 @@ def test_hosts_give_the_numbers_of_one(undisturbed, tmp_path):
 def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
     """One of them is asked to stop, and both do; then both are killed."""
     expected, _ = undisturbed
-    run = checkpoints.paths(tmp_path / "run")
+    run = rundir.paths(tmp_path / "run")
     for epochs, told, number in ((1, [1], signal.SIGINT), (4, [0, 1], signal.SIGKILL)):
         processes = start(tmp_path / "run")
         wait_for_epochs(run, epochs, processes)

@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs, cost, data, masks, models, optimizers, pruning, tickets, training
+from snnlth_jax import configs, data, masks, models, pruning, tickets, train
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
-from snnlth_jax.records import Recorder
+from snnlth_jax.run import checkpoints
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import imp, rewinding
+from snnlth_jax.train import optimizers
 
 SMALL = configs.ImpConfig(
     **small.NETWORK | {"batch_size": 40}, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3
@@ -60,9 +64,9 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
     model = models.create(config.arch, 10, width=config.width)
     tx = optimizers.create()
     init_key, train_key, _ = jax.random.split(jax.random.key(0), 3)
-    state = training.init_state(init_key, model, tx, jnp.zeros((1, 8, 8, 1)))
+    state = train.init_state(init_key, model, tx, jnp.zeros((1, 8, 8, 1)))
     chex.assert_trees_all_equal_shapes(state.params, first.params)
-    program = training.compile_program(
+    program = train.compile_program(
         model,
         tx,
         state,
@@ -73,7 +77,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
         num_timesteps=2,
     )
     rate = optimizers.learning_rates("cosine", config.learning_rate, 3)
-    epochs = training.fit(
+    epochs = train.fit(
         program,
         state,
         jax.device_put(dataset.train),
@@ -108,8 +112,8 @@ def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
 
 def test_one_compilation_for_all_rounds(tmp_path, monkeypatch):
     traced = []
-    step = training.train_step
-    monkeypatch.setattr(training, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+    step = train.train_step
+    monkeypatch.setattr(train, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
     result, _, _ = search(tmp_path, controls=("random",))
     # the step is traced for full batches and for the last, smaller one, once each
     assert len(traced) == 2
@@ -128,8 +132,8 @@ def test_flops_follow_from_the_architecture(finished):
     model = models.create(config.arch, 10, width=config.width)
     x = jnp.zeros((1, 8, 8, 1))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
-    macs = cost.macs(lambda v, x: model.apply(v, x, num_timesteps=2), variables, x)
-    assert [row["train_flops"] for row in result["rounds"]] == [6 * macs * 96 * e for e in (3, 2, 2, 2)]
+    counted = macs(lambda v, x: model.apply(v, x, num_timesteps=2), variables, x)
+    assert [row["train_flops"] for row in result["rounds"]] == [6 * counted * 96 * e for e in (3, 2, 2, 2)]
 
 
 @pytest.mark.parametrize(
@@ -139,8 +143,8 @@ def test_costs_are_the_papers(network, once, per_timestep):
     model, x = models.create(network, 10), jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
     for num_timesteps in (1, 2):
-        macs = cost.macs(lambda v, x, t=num_timesteps: model.apply(v, x, num_timesteps=t), variables, x)
-        np.testing.assert_allclose(macs, once + num_timesteps * per_timestep, rtol=1e-3)
+        counted = macs(lambda v, x, t=num_timesteps: model.apply(v, x, num_timesteps=t), variables, x)
+        np.testing.assert_allclose(counted, once + num_timesteps * per_timestep, rtol=1e-3)
 
 
 @pytest.mark.parametrize("bn_on_rewind", ["rewind", "keep", "reset"])
@@ -150,7 +154,7 @@ def test_rewind(bn_on_rewind):
     stats = {"norm": {"mean": jnp.array([5.0]), "var": jnp.array([7.0])}}
     point = rewinding.RewindPoint(jnp.int32(9), params, stats)
     later = jax.tree.map(lambda x: x + 1, stats)
-    state = training.TrainState(
+    state = train.TrainState(
         jnp.int32(20), jax.tree.map(jnp.zeros_like, params), later, masks.make(params), tx.init(params)
     )
     new = {"dense": {"kernel": jnp.array([[True, False, True]]), "bias": None}}
@@ -279,7 +283,7 @@ def test_interrupted_before_any_write_it_goes_on(tmp_path, monkeypatch, short, w
 
 def test_a_damaged_result_is_made_again(tmp_path, short):
     shutil.copytree(short.config.parent, tmp_path / "run")
-    run = checkpoints.paths(tmp_path / "run")
+    run = rundir.paths(tmp_path / "run")
     run.result.write_text('{"finished": tr')
     search(tmp_path, **SHORT)
     small.same_outcome(run, short)

@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from snnlth_jax import configs, cost, ledger, masks, models, optimizers, training
+from snnlth_jax import configs, masks, models, train
+from snnlth_jax.analysis.flops import macs, train_flops
+from snnlth_jax.search import ledger
+from snnlth_jax.train import optimizers
 
 
 @pytest.mark.parametrize(
@@ -84,30 +87,30 @@ def test_flops_agree_with_xlas_own_count(network, num_timesteps):
     def init(key):
         variables = model.init(key, jnp.zeros((1, 32, 32, 3)), num_timesteps=1)
         params = variables["params"]
-        return training.TrainState(
+        return train.TrainState(
             jnp.int32(0), params, variables["batch_stats"], masks.make(params), tx.init(params)
         )
 
     state = jax.eval_shape(init, jax.random.key(0))
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    batch = training.Batch(images, jax.ShapeDtypeStruct((batch_size,), jnp.int32))
+    batch = train.Batch(images, jax.ShapeDtypeStruct((batch_size,), jnp.int32))
 
     def forward(variables, images):
         return model.apply(variables, images, num_timesteps=num_timesteps)
 
     def step(state, batch):
-        return training.train_step(
+        return train.train_step(
             state, batch, model=model, tx=tx, learning_rate=0.1, num_timesteps=num_timesteps
         )
 
     def xla(f, *args):
         return jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
-    macs = cost.macs(forward, variables, images, padding=False)
-    assert 2 * macs == pytest.approx(xla(forward, variables, images), rel=0.05)
-    assert cost.train_flops(2 * macs) == pytest.approx(xla(step, state, batch), rel=0.05)
+    counted = macs(forward, variables, images, padding=False)
+    assert 2 * counted == pytest.approx(xla(forward, variables, images), rel=0.05)
+    assert train_flops(2 * counted) == pytest.approx(xla(step, state, batch), rel=0.05)
     # and with the zeros the count is linear in T, but for the first convolution
     per_timestep = {"vgg16": 311.4e6, "resnet19": 553.8e6}[network]
-    assert cost.macs(forward, variables, images) == pytest.approx(
+    assert macs(forward, variables, images) == pytest.approx(
         batch_size * (1.77e6 + num_timesteps * per_timestep), rel=1e-3
     )

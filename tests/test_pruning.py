@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnlth_jax import masks, pruning, selection
+from snnlth_jax import _selection, masks, pruning
 
 # surviving weights after 0, 1 ... 14 prunings by 25 %, from the authors' code
 LADDERS = {
@@ -118,9 +118,9 @@ def test_decimal_fractions_are_taken_at_their_word():
 
 
 def test_counts_near_the_limit_of_32_bits():
-    digits = selection.decimal_digits(Decimal("0.123456789"))
+    digits = _selection.decimal_digits(Decimal("0.123456789"))
     for n in (0, 1, 9, 10**9 + 7, 2**32 - 1):
-        got = jax.jit(lambda n: selection.floor_of(digits, n))(jnp.uint32(n))
+        got = jax.jit(lambda n: _selection.floor_of(digits, n))(jnp.uint32(n))
         assert int(got) == n * 123456789 // 10**9
 
 

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from rich.console import Console
 
-from snnlth_jax.records import Recorder
+from snnlth_jax.run.metrics import Recorder
 
 FIELDS = {"train_loss": 0.5, "train_accuracy": 0.75, "test_accuracy": 0.625}
 

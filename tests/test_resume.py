@@ -6,8 +6,10 @@ import shutil
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs
+from snnlth_jax import configs
 from snnlth_jax.errors import InputError
+from snnlth_jax.run import checkpoints
+from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
@@ -66,7 +68,7 @@ def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
 def test_what_is_said_to_be_done_is_in_a_checkpoint(tmp_path, monkeypatch):
     """They are written in the background: killed before that, a finished search would lack its weights."""
     saved, results = [], []
-    save, write_json = checkpoints.save, checkpoints.write_json
+    save, write_json = checkpoints.save, rundir.write_json
 
     def write_down(manager, number, *args):
         saved.append(number)
@@ -79,7 +81,7 @@ def test_what_is_said_to_be_done_is_in_a_checkpoint(tmp_path, monkeypatch):
         write_json(path, value)
 
     monkeypatch.setattr(checkpoints, "save", write_down)
-    monkeypatch.setattr(checkpoints, "write_json", look)
+    monkeypatch.setattr(rundir, "write_json", look)
     small.run(*SEARCHES["transfer"], tmp_path)
     assert results[-1]["finished"]
 
@@ -118,7 +120,7 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     assert "going on after round 0, epoch 4" in text
     assert result["finished"]
     assert result["config"]["learning_rate"] == 0.05
-    assert checkpoints.read_json(run.config)["learning_rate"] == 0.05
+    assert rundir.read_json(run.config)["learning_rate"] == 0.05
     assert small.lines(run, "override")[0]["changed"] == "--learning-rate 0.1 there, 0.05 now"
     assert result["overrides"] == ["--learning-rate 0.1 there, 0.05 now"]
     rates = [(line["round"], line["learning_rate"]) for line in small.lines(run)]
@@ -158,13 +160,13 @@ def test_an_override_is_remembered_whatever_happens(stopped, tmp_path, monkeypat
 
 def test_two_that_begin_at_once_do_not_mix(tmp_path, monkeypatch):
     """One writes its configuration after the other looked, and before that has the directory."""
-    hold = checkpoints.hold
+    hold = rundir.hold
 
     def slow(run):
-        checkpoints.write_json(run.config, checkpoints.read_json(run.config) | {"learning_rate": 0.7})
+        rundir.write_json(run.config, rundir.read_json(run.config) | {"learning_rate": 0.7})
         return hold(run)
 
-    monkeypatch.setattr(checkpoints, "hold", slow)
+    monkeypatch.setattr(rundir, "hold", slow)
     with pytest.raises(InputError, match=r"--learning-rate 0\.7 there, 0\.1 now"):
         small.run(imp, OVERRIDDEN, tmp_path / "run")
 
@@ -190,5 +192,5 @@ def test_a_seed_that_stopped_half_way_goes_on(tmp_path, monkeypatch):
     )
     for seed in ("seed1", "seed2"):
         small.same_outcome(
-            checkpoints.paths(tmp_path / "run" / seed), checkpoints.paths(tmp_path / "undisturbed" / seed)
+            rundir.paths(tmp_path / "run" / seed), rundir.paths(tmp_path / "undisturbed" / seed)
         )

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import configs, data, masks, models, optimizers, sharding, training
+from snnlth_jax import configs, data, masks, models, train
 from snnlth_jax.data.augment import Augmentation
+from snnlth_jax.machine import sharding
 from snnlth_jax.search import imp
+from snnlth_jax.train import optimizers
 
 # 44 images in batches of 16: the last one has 12, which 8 devices do not divide and 2 do
 EXAMPLES, BATCH = 44, 16
@@ -28,12 +30,12 @@ def after_an_epoch(arch, count, how="shard_map", divided=False):
         jnp.asarray(rng.integers(0, 256, (EXAMPLES, 8, 8, 1)), jnp.uint8), jnp.arange(EXAMPLES) % 10
     )
     model = models.create(arch, 10, width=0.1)
-    state = training.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 8, 8, 1)))
+    state = train.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 8, 8, 1)))
     state = state._replace(masks=masks.tree_map(lambda m: m.at[..., :1].set(False), state.masks))
     devices = sharding.Devices.of(jax.devices()[:count], how)
     state, labels = sharding.placed((state, split.labels), devices)
     split = data.Split((sharding.spread if divided else sharding.placed)(split.images, devices), labels)
-    program = training.compile_program(
+    program = train.compile_program(
         model,
         tx,
         state,
@@ -44,7 +46,7 @@ def after_an_epoch(arch, count, how="shard_map", divided=False):
         num_timesteps=2,
         devices=devices,
     )
-    (epoch,) = training.fit(
+    (epoch,) = train.fit(
         program,
         state,
         split,
@@ -101,7 +103,7 @@ def test_a_search_with_divided_images(tmp_path):
 
 
 def test_a_run_goes_from_two_devices_to_one_and_says_so(tmp_path, monkeypatch):
-    from snnlth_jax import checkpoints
+    from snnlth_jax.run import checkpoints
 
     config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1)
     save, saved = checkpoints.save, []

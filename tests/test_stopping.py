@@ -15,10 +15,13 @@ import jax.numpy as jnp
 import pytest
 import small
 
-from snnlth_jax import checkpoints, configs, signals, training
+from snnlth_jax import configs, train
 from snnlth_jax.errors import InputError
+from snnlth_jax.machine import signals
+from snnlth_jax.machine.signals import Stopped
+from snnlth_jax.run import checkpoints
+from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_bird, imp
-from snnlth_jax.signals import Stopped
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
 EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
@@ -48,7 +51,7 @@ def test_the_first_signal_is_noted_and_the_second_is_as_ever():
 def test_checkpoints_within_an_epoch_lose_nothing(module, config, times, tmp_path, monkeypatch):
     """One after each step, as for epochs of hours: cut off before one, the search goes on within an epoch."""
     _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed")
-    monkeypatch.setattr(training, "fit", functools.partial(training.fit, seconds_per_call=0.0))
+    monkeypatch.setattr(train, "fit", functools.partial(train.fit, seconds_per_call=0.0))
     save, count = checkpoints.save, itertools.count(1)
 
     def interrupted(*args):
@@ -95,7 +98,7 @@ def test_two_processes_do_not_share_a_directory(tmp_path, monkeypatch):
             small.run(imp, IMP, tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with (
-        checkpoints.hold(checkpoints.paths(tmp_path / "run")),
+        rundir.hold(rundir.paths(tmp_path / "run")),
         pytest.raises(InputError, match="another process is at it"),
     ):
         small.run(imp, IMP, tmp_path / "run")
@@ -169,7 +172,7 @@ def test_a_search_stopped_while_it_compiles_ends_in_time(tmp_path):
 
 def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
     """While compiling, within the rewind epoch, within later rounds, within the control; in three ways."""
-    undisturbed, disturbed = checkpoints.paths(tmp_path / "a"), checkpoints.paths(tmp_path / "b")
+    undisturbed, disturbed = rundir.paths(tmp_path / "a"), rundir.paths(tmp_path / "b")
     assert finish(tmp_path / "a") == 0
     signals = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
     for epochs, number in zip((0, 1, 3, 6, 11), signals, strict=True):

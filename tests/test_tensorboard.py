@@ -12,9 +12,11 @@ from etils import epath
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from snnlth_jax import checkpoints, configs, tensorboard
+from snnlth_jax import configs
 from snnlth_jax.cli import main
-from snnlth_jax.records import Recorder, lines
+from snnlth_jax.run import checkpoints, tensorboard
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import Recorder, lines
 from snnlth_jax.search import imp
 
 
@@ -77,7 +79,7 @@ def test_what_is_trained_again_is_there_once(tmp_path):
 
 def test_a_search_that_is_interrupted(tmp_path, monkeypatch):
     config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, tensorboard=True)
-    run = checkpoints.paths(tmp_path / "run")
+    run = rundir.paths(tmp_path / "run")
     save, saved = checkpoints.save, []
 
     def interrupted(*args, **kwargs):

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from snnlth_jax import data, losses, masks, models, optimizers, pruning, training
+from snnlth_jax import data, losses, masks, models, pruning, train
 from snnlth_jax.data.augment import Augmentation, normalise
-from snnlth_jax.models import convolution
+from snnlth_jax.models import _conv_cpu
 from snnlth_jax.neurons import LIF
-from snnlth_jax.training import Batch
+from snnlth_jax.train import Batch, optimizers
 
 PLAIN = Augmentation(mean=(0.5,), std=(0.5,))
 RANDOM = Augmentation(mean=(0.5,), std=(0.5,), crop_padding=1, flip=True, cutout=2)
@@ -31,8 +31,8 @@ def network(**kwargs):
 @functools.cache
 def compiled(examples=13, batch_size=4, augmentation=RANDOM, num_timesteps=2, optimizer="sgd"):
     model, tx = network(), optimizers.create(optimizer)
-    state = training.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 4, 4, 1)))
-    program = training.compile_program(
+    state = train.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 4, 4, 1)))
+    program = train.compile_program(
         model,
         tx,
         state,
@@ -46,11 +46,11 @@ def compiled(examples=13, batch_size=4, augmentation=RANDOM, num_timesteps=2, op
 
 
 def fresh(model, tx):
-    return training.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 4, 4, 1)))
+    return train.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 4, 4, 1)))
 
 
 def run(program, state, start, stop, metrics=None, examples=13, rate=0.1):
-    metrics = training.zero_metrics() if metrics is None else metrics
+    metrics = train.zero_metrics() if metrics is None else metrics
     return program.train(
         state,
         metrics,
@@ -119,9 +119,9 @@ def test_an_epoch_is_its_steps():
 
     order_key, _ = jax.random.split(jax.random.key(1))
     order = jax.random.permutation(order_key, 13)
-    expected, total = fresh(model, tx), training.zero_metrics()
+    expected, total = fresh(model, tx), train.zero_metrics()
     step = jax.jit(
-        functools.partial(training.train_step, model=model, tx=tx, num_timesteps=2, learning_rate=0.1)
+        functools.partial(train.train_step, model=model, tx=tx, num_timesteps=2, learning_rate=0.1)
     )
     for first in range(0, 13, 4):
         chosen = order[first : first + 4]
@@ -148,7 +148,7 @@ def test_an_epoch_in_pieces_is_bit_identical(pieces):
 def test_keys_decide_order_and_augmentation():
     program, model, tx = compiled()
     fit = functools.partial(
-        training.fit, program, split=split(13), learning_rate=lambda e: 0.1, first_epoch=0, last_epoch=2
+        train.fit, program, split=split(13), learning_rate=lambda e: 0.1, first_epoch=0, last_epoch=2
     )
 
     def states(key):
@@ -163,7 +163,7 @@ def test_keys_decide_order_and_augmentation():
     # going on after epoch 1 is never having stopped
     state = next(fit(state=fresh(model, tx), key=jax.random.key(0))).state
     second = list(
-        training.fit(
+        train.fit(
             program,
             state,
             split(13),
@@ -214,7 +214,7 @@ def test_training_learns():
     labels = jnp.arange(24) % 3
     images = jnp.broadcast_to((labels * 120).astype(jnp.uint8).reshape(-1, 1, 1, 1), (24, 4, 4, 1))
     bright = data.Split(images, labels)
-    epochs = training.fit(
+    epochs = train.fit(
         program,
         fresh(model, tx),
         bright,
@@ -230,7 +230,7 @@ def test_training_learns():
 
 def test_divergence_names_epoch_and_step():
     program, model, tx = compiled(augmentation=PLAIN)
-    epochs = training.fit(
+    epochs = train.fit(
         program,
         fresh(model, tx),
         split(13),
@@ -240,7 +240,7 @@ def test_divergence_names_epoch_and_step():
         last_epoch=3,
     )
     assert next(epochs).number == 1
-    with pytest.raises(training.NonFiniteLoss, match=r"epoch 2, step [1-4] of 4"):
+    with pytest.raises(train.NonFiniteLoss, match=r"epoch 2, step [1-4] of 4"):
         next(epochs)
 
 
@@ -249,13 +249,13 @@ def test_bfloat16_computes_narrow_and_keeps_wide():
     state = fresh(model, tx)
     images, labels = normalise(split(8).images, PLAIN), split(8).labels
     step = jax.jit(
-        functools.partial(training.train_step, model=model, tx=tx, num_timesteps=2, learning_rate=0.1)
+        functools.partial(train.train_step, model=model, tx=tx, num_timesteps=2, learning_rate=0.1)
     )
     new, metrics = step(state, Batch(images, labels))
     assert {leaf.dtype.name for leaf in jax.tree.leaves((new.params, new.batch_stats))} == {"float32"}
     assert "bf16[" in str(jax.make_jaxpr(step)(state, Batch(images, labels)))
     _, wide_metrics = jax.jit(
-        functools.partial(training.train_step, model=network(), tx=tx, num_timesteps=2, learning_rate=0.1)
+        functools.partial(train.train_step, model=network(), tx=tx, num_timesteps=2, learning_rate=0.1)
     )(state, Batch(images, labels))
     np.testing.assert_allclose(metrics.loss, wide_metrics.loss, rtol=0.05)
     chex.assert_tree_all_finite(new.params)
@@ -268,11 +268,9 @@ def test_devices_equal_one(how):
     whole = Batch(normalise(split(8).images, PLAIN), split(8).labels)
     kwargs = {"tx": tx, "num_timesteps": 2, "learning_rate": 0.1}
     state = fresh(network(), tx)
-    expected, total = jax.jit(functools.partial(training.train_step, model=network(), **kwargs))(state, whole)
+    expected, total = jax.jit(functools.partial(train.train_step, model=network(), **kwargs))(state, whole)
 
-    step = functools.partial(
-        training.train_step, model=network(axis_name="batch"), axis_name="batch", **kwargs
-    )
+    step = functools.partial(train.train_step, model=network(axis_name="batch"), axis_name="batch", **kwargs)
     halves = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), whole)
     if how == "shard_map":
         mesh = jax.sharding.Mesh(jax.devices()[:2], ("batch",))
@@ -309,8 +307,8 @@ def test_any_flax_module_with_the_same_call():
             return nn.Dense(3)(spikes)
 
     tx = optimizers.create("adam")
-    state = training.init_state(jax.random.key(0), Own(), tx, jnp.zeros((1, 4, 4, 1)))
-    new, metrics = training.train_step(
+    state = train.init_state(jax.random.key(0), Own(), tx, jnp.zeros((1, 4, 4, 1)))
+    new, metrics = train.train_step(
         state,
         Batch(normalise(split(8).images, PLAIN), split(8).labels),
         model=Own(),
@@ -328,11 +326,11 @@ def test_the_ways_of_a_cpu_change_nothing_but_rounding(monkeypatch, x64):
     images = normalise(jnp.asarray(digits.images[:80]), data.spec("digits").augmentation).astype(jnp.float64)
     for plainly in (False, True):
         if plainly:
-            monkeypatch.setattr(convolution, "_conv", convolution._plain)
+            monkeypatch.setattr(_conv_cpu, "_conv", _conv_cpu._plain)
         model, tx = models.VGG((64, 64, "M", 64), param_dtype=jnp.float64), optimizers.create()
-        state = training.init_state(jax.random.key(0), model, tx, images[:1])
+        state = train.init_state(jax.random.key(0), model, tx, images[:1])
         step = jax.jit(
-            functools.partial(training.train_step, model=model, tx=tx, learning_rate=0.1, num_timesteps=3)
+            functools.partial(train.train_step, model=model, tx=tx, learning_rate=0.1, num_timesteps=3)
         )
         curve = []
         for number in range(12):

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import pytest
 import small
 
-from snnlth_jax import configs, cost, models, tickets
+from snnlth_jax import configs, models, tickets
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.search import imp, transfer
 
 ROUNDS = {"rounds": 3, "rewind_epoch": 1, "prune_fraction": 0.3, "final_rounds": (1, 2)}
@@ -47,7 +48,7 @@ def test_the_search_costs_about_a_t_th(searched):
     result, _, _ = searched
     model, x = models.create("vgg5", 10, width=0.1), jnp.zeros((1, 8, 8, 1))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
-    macs = [cost.macs(lambda v, t=t: model.apply(v, x, num_timesteps=t), variables) for t in (1, 3)]
+    macs = [macs(lambda v, t=t: model.apply(v, x, num_timesteps=t), variables) for t in (1, 3)]
     for ticket in result["tickets"]:
         assert ticket["search_relative_to_imp"] == pytest.approx(macs[0] / macs[1], rel=1e-12)
     assert 1 / 3 < macs[0] / macs[1] < 0.37

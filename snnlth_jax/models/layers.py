@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnlth_jax.models.convolution import conv
+from snnlth_jax.models._conv_cpu import conv
 from snnlth_jax.neurons import LIF, lif_scan
 
 __all__ = ["ConvNorm", "TimestepBatchNorm", "at_least_float32", "check_time", "fire", "max_pool"]

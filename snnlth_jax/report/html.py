@@ -5,12 +5,12 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from snnlth_jax import ledger
 from snnlth_jax.report import theme
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run, Training
 from snnlth_jax.report.series import Experiment, spread
 from snnlth_jax.report.table import csv_text
+from snnlth_jax.search import ledger
 
 __all__ = ["page"]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from etils import epath
 
-from snnlth_jax import checkpoints, records
 from snnlth_jax.errors import InputError
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import metrics
 
 __all__ = ["Cost", "Layer", "Run", "Runs", "Training", "collect", "read"]
 
@@ -190,14 +191,14 @@ def read(directory: epath.PathLike) -> Run | None:
     Raises:
       InputError: result.json or metrics.jsonl is damaged, or of another format.
     """
-    paths = checkpoints.paths(directory)
+    paths = rundir.paths(directory)
     try:
         result = json.loads(paths.result.read_text())
         if not isinstance(result, dict):
             raise ValueError("not an object")
     except (OSError, ValueError) as error:
         raise InputError(f"{paths.result}: damaged ({error}); allowed: as a search wrote it") from error
-    records.checked(paths.result, result)
+    metrics.checked(paths.result, result)
     if "seeds" in result:
         return None
     try:
@@ -240,7 +241,7 @@ def _directories(root: epath.Path, seen: set[str]) -> Iterator[epath.Path]:
         return
     seen.add(_place(root))
     configured = (root / "config.json").exists()
-    config = checkpoints.read_json(root / "config.json") or {"seed": 0}  # damaged: of a run that ended early
+    config = rundir.read_json(root / "config.json") or {"seed": 0}  # damaged: of a run that ended early
     holds_seeds = configured and not isinstance(config.get("seed"), int)
     if not holds_seeds and (configured or (root / "result.json").exists()):
         yield root

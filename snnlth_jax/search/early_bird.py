@@ -18,11 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, data, hosts, masks, pruning
+from snnlth_jax import configs, data, masks, pruning
+from snnlth_jax.machine import hosts
+from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_time, final, outcome
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.search.session import Phase, Session, run
-from snnlth_jax.training import TrainState
+from snnlth_jax.train import TrainState
 
 PyTree = Any
 
@@ -161,7 +163,7 @@ def _draw(
     recent = distances(newest, in_queue, total)
     for e in range(epoch - len(in_queue)):
         if e not in history:
-            history[e] = checkpoints.read_bits(paths.mask(e))
+            history[e] = rundir.read_bits(paths.mask(e))
             if history[e] is None:
                 session.recorder.say(f"{paths.mask(e)}: missing or damaged, its distances stay unknown")
     older = [history[e] for e in range(epoch - len(in_queue))]
@@ -181,5 +183,5 @@ def _draw(
         **largest,
     }
     if hosts.is_first():
-        checkpoints.write_bits(paths.mask(epoch), newest)
+        rundir.write_bits(paths.mask(epoch), newest)
     return jnp.concatenate([queue[1:], jnp.asarray(newest)[None]])

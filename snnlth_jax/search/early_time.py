@@ -12,7 +12,8 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from snnlth_jax import configs, cost, data, losses
+from snnlth_jax import configs, data, losses
+from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
 from snnlth_jax.search import outcome
 from snnlth_jax.search.session import Phase, Session, run
@@ -118,7 +119,7 @@ def probe(session: Session, phase: Phase, new: bool) -> None:
         network,
         images=images + measured,
         forward_flops=(images + measured) * forward,
-        train_flops=cost.train_flops(images * forward) + measured * forward,
+        train_flops=train_flops(images * forward) + measured * forward,
     )
 
 

@@ -17,7 +17,7 @@ from snnlth_jax import configs, masks, pruning, tickets
 from snnlth_jax.search import outcome
 from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Phase, Session, Trainer
-from snnlth_jax.training import TrainState
+from snnlth_jax.train import TrainState
 
 __all__ = ["TRAINERS", "phases", "train"]
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, pruning
 from snnlth_jax.search import early_time, final, outcome
-from snnlth_jax.search.networks import Network
+from snnlth_jax.search.programs import Network
 from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Phase, Session, run
 

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from snnlth_jax import configs, cost, data, losses, masks, models, pruning, tickets
+from snnlth_jax import configs, data, losses, masks, models, pruning, tickets
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.search import final, outcome
-from snnlth_jax.search.networks import TWIN
+from snnlth_jax.search.programs import TWIN
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.search.session import Phase, Session, run
-from snnlth_jax.training import NonFiniteLoss
+from snnlth_jax.train import NonFiniteLoss
 
 PyTree = Any
 
@@ -126,14 +127,14 @@ def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:
     seconds: list[float] = []
     if config.criterion == "synflow":
         kept = synflow_masks(timed, params, config.sparsity, times, config.scope)
-        forward = 2 * times * cost.macs(total, params)
+        forward = 2 * times * macs(total, params)
     else:
         kept = pruning.prune(timed(params), everything, config.sparsity, config.scope)
         forward = images * session.networks.forward_flops(session.network())
     return kept, {
         "images": images,
         "forward_flops": forward,
-        "train_flops": 2 * times * cost.macs(criterion, params),
+        "train_flops": 2 * times * macs(criterion, params),
         "device_seconds": sum(seconds),
         "compile_seconds": compile_seconds,
     }

@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from snnlth_jax import checkpoints, configs, cost, hosts, ledger, masks, tickets
+from snnlth_jax import configs, masks, tickets
 from snnlth_jax.analysis import sparsity
-from snnlth_jax.records import FORMAT, environment
-from snnlth_jax.search.networks import Network
+from snnlth_jax.analysis.flops import train_flops
+from snnlth_jax.machine import hosts
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import FORMAT, environment
+from snnlth_jax.search import ledger
+from snnlth_jax.search.programs import Network
 from snnlth_jax.search.rewinding import RewindPoint
 
 if TYPE_CHECKING:
@@ -38,7 +42,7 @@ def finish_phase(session: "Session", network: Network, ticket: str | None = None
         "epochs": epochs,
         "images": images,
         "forward_flops": images * session.networks.forward_flops(network),
-        "train_flops": images * cost.train_flops(session.networks.forward_flops(network)),
+        "train_flops": images * train_flops(session.networks.forward_flops(network)),
         "device_seconds": 0.0,
         "seconds": 0.0,
         **session.progress["row"],
@@ -60,7 +64,7 @@ def finish_phase(session: "Session", network: Network, ticket: str | None = None
     session.progress["rows"] = [*session.progress["rows"], row]
     summary = result(session)
     session.manager.wait_until_finished()  # what is written down as done is in a checkpoint
-    hosts.on_first(lambda: checkpoints.write_json(session.paths.result, summary))
+    hosts.on_first(lambda: rundir.write_json(session.paths.result, summary))
 
 
 def save_ticket(
@@ -104,7 +108,7 @@ def result(session: "Session") -> dict[str, Any]:
         "config": session.identity,
         "preparations": [row for row in rows if row["kind"] in ("probe", "scores")],
         "rounds": [row for row in rows if row["kind"] in ("round", "search")],
-        "tickets": ledger.tickets(rows, session.config, cost.train_flops(forward_flops), compile_seconds),
+        "tickets": ledger.tickets(rows, session.config, train_flops(forward_flops), compile_seconds),
         "controls": [row for row in rows if row["kind"] not in (*ledger.SEARCH_KINDS, "ticket")],
         "flops_per_image": session.networks.by_timestep,
         "early_time": session.progress["early_time"],

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax import configs, cost, ledger, masks, sharding
-from snnlth_jax.search.networks import TWIN, Network, Networks
-from snnlth_jax.training import Program, zero_metrics
+from snnlth_jax import configs, masks
+from snnlth_jax.analysis.flops import train_flops
+from snnlth_jax.machine import sharding
+from snnlth_jax.search import ledger
+from snnlth_jax.search.programs import TWIN, Network, Networks
+from snnlth_jax.train import Program, zero_metrics
 
 if TYPE_CHECKING:
     from snnlth_jax.search.session import Phase
@@ -54,7 +57,7 @@ def make(config: configs.Resolved, networks: Networks, phases: "Sequence[Phase]"
             "images_per_second": rate,
             "memory": program.memory,
         }
-        seconds_per_flop[network.activation] = 1 / (rate * cost.train_flops(networks.forward_flops(network)))
+        seconds_per_flop[network.activation] = 1 / (rate * train_flops(networks.forward_flops(network)))
 
     evaluated = len(dataset.test.labels) + (len(dataset.validation.labels) if dataset.validation else 0)
     rows: list[dict[str, Any]] = []
@@ -66,7 +69,7 @@ def make(config: configs.Resolved, networks: Networks, phases: "Sequence[Phase]"
             else phase.last_epoch - phase.first_epoch
         )
         forward = networks.forward_flops(network)
-        flops = epochs * len(dataset.train.labels) * cost.train_flops(forward)
+        flops = epochs * len(dataset.train.labels) * train_flops(forward)
         flops += math.ceil(epochs / config.eval_every) * evaluated * forward
         row = {"kind": phase.kind, "round": phase.round, "network": str(network), "epochs": epochs}
         row |= {"sparsity": 1 - _kept(config, phase, total) / total, "flops": flops}

@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, hosts
-from snnlth_jax.records import FORMAT
-from snnlth_jax.tables import mean_table
+from snnlth_jax import configs
+from snnlth_jax.machine import hosts
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import FORMAT
+from snnlth_jax.run.tables import mean_table
 
 __all__ = ["run", "summary"]
 
@@ -32,23 +34,23 @@ def run(
         console.print(f"each of {len(config.seeds)} seeds, one after another:", highlight=False)
         one = dataclasses.replace(config, seed=config.seeds[0], seeds=())
         return search(one, configs.load_dataset(one), console)
-    paths = checkpoints.paths(config.workdir)
+    paths = rundir.paths(config.workdir)
     identity = configs.identity(
         config, configs.load_dataset(dataclasses.replace(config, seed=config.seeds[0]))
     )
     # the seeds may become more; the data depend on the seed where they are capped
     identity |= {"seed": "one of --seeds", "dataset_fingerprint": None}
-    if checkpoints.claim(paths, identity, config.override):
-        with checkpoints.writing(paths):
-            hosts.on_first(lambda: checkpoints.write_json(paths.config, identity))
+    if rundir.claim(paths, identity, config.override):
+        with rundir.writing(paths):
+            hosts.on_first(lambda: rundir.write_json(paths.config, identity))
     results = []
     for seed in config.seeds:
         one = dataclasses.replace(config, seed=seed, seeds=(), workdir=f"{config.workdir}/seed{seed}")
         console.print(f"seed {seed}: {one.workdir}", markup=False, highlight=False)
         results.append(search(one, configs.load_dataset(one), console))
     together = summary(results)
-    with checkpoints.writing(paths):
-        hosts.on_first(lambda: checkpoints.write_json(paths.result, together))
+    with rundir.writing(paths):
+        hosts.on_first(lambda: rundir.write_json(paths.result, together))
     if together["tickets"]:
         console.print(mean_table(together))
     return together

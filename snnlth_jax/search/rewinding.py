@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from snnlth_jax import masks
-from snnlth_jax.training import TrainState
+from snnlth_jax.train import TrainState
 
 PyTree = Any
 

@@ -17,15 +17,18 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import checkpoints, configs, data, hosts, ledger, optimizers, sharding, tables, training
+from snnlth_jax import configs, data
 from snnlth_jax.errors import InputError
-from snnlth_jax.records import Recorder, environment, lines, phase_name
-from snnlth_jax.search import outcome, plan
-from snnlth_jax.search.networks import Network, Networks
+from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.machine.signals import Stopped, watch
+from snnlth_jax.run import checkpoints, tables
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import Recorder, environment, lines, phase_name
+from snnlth_jax.run.tensorboard import Events
+from snnlth_jax.search import ledger, outcome, plan
+from snnlth_jax.search.programs import Network, Networks
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.signals import Stopped, watch
-from snnlth_jax.tensorboard import Events
-from snnlth_jax.training import TrainState, zero_metrics
+from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, optimizers, zero_metrics
 
 PyTree = Any
 Arrays = dict[str, PyTree]
@@ -61,7 +64,7 @@ class Session:
     dataset: data.Dataset
     phases: Sequence[Phase]
     identity: dict[str, Any]
-    paths: checkpoints.Paths
+    paths: rundir.Paths
     recorder: Recorder
     manager: ocp.CheckpointManager
     asked: Callable[[int], Any]
@@ -101,7 +104,7 @@ class Session:
             chosen = measured["num_timesteps"]
         return self.network()._replace(**({"num_timesteps": chosen} if chosen else {}))
 
-    def program(self, state: TrainState, network: Network) -> training.Program:
+    def program(self, state: TrainState, network: Network) -> Program:
         """Its compiled training; one for all phases."""
         known = self.networks.compiled(network)
         if not known:
@@ -165,13 +168,13 @@ class Session:
             if restored is not None:
                 self._checkpoint(self.arrays)
                 self.manager.wait_until_finished()
-            hosts.on_first(lambda: checkpoints.write_json(self.paths.config, self.identity))
+            hosts.on_first(lambda: rundir.write_json(self.paths.config, self.identity))
 
     def _nothing_lost(self, progress: dict[str, Any] | None, recorded: int) -> None:
         """An InputError where files are gone that there must have been: better than to begin anew over it."""
         root, starts = self.paths.config.parent, self.recorder.told("start")
         longest = max((start["checkpoint_every"] for start in starts), default=0)
-        result = checkpoints.read_json(self.paths.result) or {}
+        result = rundir.read_json(self.paths.result) or {}
         trained = any(result.get(part) for part in ("rounds", "tickets", "controls"))
         if progress is None and (trained or len(self.recorder.told("epoch")) > longest):
             lost = "its checkpoints are gone"
@@ -263,7 +266,7 @@ class Session:
                 self._stop_if_asked()
 
         try:
-            for epoch in training.fit(
+            for epoch in fit(
                 program,
                 self.arrays["state"],
                 self.train_split,
@@ -288,10 +291,10 @@ class Session:
                     self._stop_if_asked()
                 if over:
                     return
-        except training.NonFiniteLoss as error:
-            raise training.NonFiniteLoss(f"{phase}, {error}") from None
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(f"{phase}, {error}") from None
 
-    def _record(self, phase: Phase, epoch: training.Epoch, program: training.Program, over: bool) -> None:
+    def _record(self, phase: Phase, epoch: Epoch, program: Program, over: bool) -> None:
         """Evaluate an epoch, add it to the phase's row, and write it down."""
         started, row, number = time.perf_counter(), self.progress["row"], epoch.number
         fields = _means("train", epoch.metrics)
@@ -382,15 +385,15 @@ def run(
         planned = plan.make(config, Networks(config, dataset), phases)
         tables.print_plan(planned, console)
         return planned
-    paths, identity = checkpoints.paths(config.workdir), configs.identity(config, dataset)
-    checkpoints.claim(paths, identity, config.override)
-    with checkpoints.hold(paths):
-        changed = checkpoints.claim(paths, identity, config.override)  # nobody came between
-        result = checkpoints.read_json(paths.result)
+    paths, identity = rundir.paths(config.workdir), configs.identity(config, dataset)
+    rundir.claim(paths, identity, config.override)
+    with rundir.hold(paths):
+        changed = rundir.claim(paths, identity, config.override)  # nobody came between
+        result = rundir.read_json(paths.result)
         if result is not None and result.get("finished") and not changed:
             console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
             if config.tensorboard:
-                with checkpoints.writing(paths):
+                with rundir.writing(paths):
                     hosts.on_first(lambda: Events(paths.tensorboard, lines(paths.metrics)).close())
         else:
             result = _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed)
@@ -401,7 +404,7 @@ def run(
 def _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed):
     """From the newest checkpoint, or the start, to the end."""
     with (
-        checkpoints.writing(paths),
+        rundir.writing(paths),
         watch() as asked_to_stop,
         Recorder(paths.metrics, console, paths.tensorboard if config.tensorboard else None) as recorder,
         checkpoints.manager(paths) as manager,
@@ -414,7 +417,7 @@ def _go_on(config, dataset, phases, trainers, console, more_arrays, paths, ident
         return outcome.result(session)
 
 
-def _means(name: str, metrics: training.Metrics) -> dict[str, float]:
+def _means(name: str, metrics: Metrics) -> dict[str, float]:
     examples = int(metrics.examples)
     return {
         f"{name}_loss": float(metrics.loss) / examples,

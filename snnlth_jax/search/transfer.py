@@ -10,7 +10,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data
 from snnlth_jax.search import final, imp
-from snnlth_jax.search.networks import TWIN
+from snnlth_jax.search.programs import TWIN
 from snnlth_jax.search.session import Phase, Session, run
 
 __all__ = ["search"]

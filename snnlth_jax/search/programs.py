@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax import configs, cost, data, hosts, models, optimizers, sharding, training
+from snnlth_jax import configs, data, models, train
 from snnlth_jax.analysis import activity, wiring
-from snnlth_jax.analysis.record import measured, record
 from snnlth_jax.data.augment import Augmentation, normalise
-from snnlth_jax.training import TrainState
+from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.search.measure import measured, record
+from snnlth_jax.train import TrainState, optimizers
 
 __all__ = ["TWIN", "Network", "Networks"]
 
@@ -52,7 +53,7 @@ class Networks:
         self.tx = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        self._programs: dict[Network, training.Program] = {}
+        self._programs: dict[Network, train.Program] = {}
         self._counters: dict[Network, Callable[..., Any]] = {}
         self.devices = sharding.Devices.of(hosts.devices(config.devices), config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
@@ -78,7 +79,7 @@ class Networks:
     def init_state(self, key: jax.Array) -> TrainState:
         """A state with new weights, which fits all networks."""
         model = self.model(Network(self._config.activation, 1))
-        return training.init_state(key, model, self.tx, self.sample)
+        return train.init_state(key, model, self.tx, self.sample)
 
     def placed(self, split: data.Split) -> data.Split:
         """A split on the devices: its images whole on each, or divided among them (`--shard-data`)."""
@@ -104,10 +105,10 @@ class Networks:
 
     def program(
         self, network: Network, state: TrainState, train_split: data.Split, test_split: data.Split
-    ) -> training.Program:
+    ) -> train.Program:
         """Its training and evaluation, compiled for arrays of these shapes the first time."""
         if network not in self._programs:
-            self._programs[network] = training.compile_program(
+            self._programs[network] = train.compile_program(
                 self.model(network),
                 self.tx,
                 state,
@@ -168,7 +169,7 @@ class Networks:
             model = self.model(Network("lif", num_timesteps))
             init = partial(model.init, num_timesteps=num_timesteps)
             variables = jax.eval_shape(init, jax.random.key(0), self.sample)
-            return 2 * cost.macs(partial(model.apply, num_timesteps=num_timesteps), variables, self.sample)
+            return 2 * macs(partial(model.apply, num_timesteps=num_timesteps), variables, self.sample)
 
         one, two = flops(1), flops(2)
         return {"once": 2 * one - two, "per_timestep": two - one}

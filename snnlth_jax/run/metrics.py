@@ -14,9 +14,10 @@ from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from snnlth_jax import files, hosts
+from snnlth_jax import files
 from snnlth_jax.errors import InputError
-from snnlth_jax.tensorboard import Events
+from snnlth_jax.machine import hosts
+from snnlth_jax.run.tensorboard import Events
 
 __all__ = ["FORMAT", "Recorder", "checked", "duration", "environment", "lines", "phase_name"]
 

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax.records import duration, phase_name
+from snnlth_jax.run.metrics import duration, phase_name
 
 __all__ = ["compiled", "mean_table", "new_table", "plus_minus", "print_plan", "print_result"]
 
@@ -91,7 +91,7 @@ def print_plan(plan: dict[str, Any], console: Console) -> None:
 
 
 def compiled(result: dict[str, Any]) -> str:
-    """What `topology.compile_for` found, a line each."""
+    """What `search.ahead.compile_for` found, a line each."""
     memory, there = _gigabytes(result["memory"]), _gigabytes(result["device_memory"])
     return "\n".join(
         [

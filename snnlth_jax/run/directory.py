@@ -1,37 +1,28 @@
-"""The directory of a run: paths, configuration, checkpoints. No other file spells a path of it."""
+"""The directory of a run: its paths, whose it is, its small files. No other file spells a path of it."""
 
 import errno
 import fcntl
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 
-from snnlth_jax import configs, files, hosts
+from snnlth_jax import configs, files
 from snnlth_jax.errors import InputError, StorageError
-
-PyTree = Any
-log = logging.getLogger(__name__)
+from snnlth_jax.machine import hosts
 
 __all__ = [
     "Paths",
     "claim",
     "hold",
-    "manager",
     "paths",
     "read_bits",
     "read_json",
-    "restore",
-    "save",
     "write_bits",
     "write_json",
     "writing",
@@ -189,100 +180,6 @@ def writing(run: Paths) -> Iterator[None]:
             raise
         reason = inside.group(1).strip() if inside else getattr(error, "strerror", None) or error
         raise StorageError(f"--workdir {run.config.parent}: {reason}") from error
-
-
-@contextmanager
-def manager(run: Paths, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
-    """Orbax over a run's checkpoints: written in the background, whole or not at all; the last few stay."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
-    with ocp.CheckpointManager(run.checkpoints, options=options) as checkpoints:
-        yield checkpoints
-
-
-def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progress: dict[str, Any]) -> None:
-    """Checkpoint `number`: a pytree of arrays, and the rest of a search's state as JSON values.
-
-    With checksums of both: not every kind of damage keeps a file from being read.
-    """
-    text = json.dumps(progress)  # written in the background, while the search goes on
-    sums = {"arrays": int(_checksum(arrays)), "progress": hashlib.sha256(text.encode()).hexdigest()}
-    saved = checkpoints.save(
-        number,
-        args=ocp.args.Composite(
-            arrays=ocp.args.StandardSave(arrays),
-            progress=ocp.args.JsonSave({"progress": text, "checksums": sums}),
-        ),
-    )
-    if not saved:
-        raise RuntimeError(f"Orbax did not save checkpoint {number}")
-
-
-def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """The newest good checkpoint, on the devices and with the structure of `like`.
-
-    None where there is none. Damaged checkpoints are logged, and deleted once an older one was read.
-
-    Raises:
-      InputError: there are some, and none of them is good.
-    """
-    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-    damaged = []
-    for number in sorted(checkpoints.all_steps(), reverse=True):
-        for _ in range(2):  # a file system may fail once
-            try:
-                restored, failure = _restore(checkpoints, number, template), "on another host"
-                break
-            except Exception as error:  # damaged files fail in orbax, tensorstore, zstd or json
-                restored, failure = None, type(error).__name__
-        if not hosts.everywhere(restored is not None):
-            log.warning("checkpoint %d cannot be read (%s), trying an older one", number, failure)
-            damaged.append(number)
-            continue
-        for newer in damaged:
-            checkpoints.delete(newer)
-        return restored
-    if damaged:
-        raise InputError(
-            f"{checkpoints.directory}: none of the checkpoints {damaged} can be read; allowed: to start anew "
-            "in another directory"
-        )
-    return None
-
-
-def _restore(
-    checkpoints: ocp.CheckpointManager, number: int, template: PyTree
-) -> tuple[PyTree, dict[str, Any]]:
-    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore())
-    restored = checkpoints.restore(number, args=args)
-    text, sums = restored.progress["progress"], restored.progress["checksums"]
-    if sums["progress"] != hashlib.sha256(text.encode()).hexdigest():
-        raise _Altered
-    if sums["arrays"] != int(_checksum(restored.arrays)):
-        raise _Altered
-    return restored.arrays, json.loads(text)
-
-
-class _Altered(ValueError):
-    """Read without an error, but not what was saved."""
-
-
-@jax.jit
-def _checksum(tree: PyTree) -> jax.Array:
-    """Sum of word i times 2 i + 1, over the leaves and again over their sums, in 32 bits.
-
-    Odd numbers are invertible there, so any one word that changed changes the sum.
-    """
-
-    def weighted(words: jax.Array) -> jax.Array:
-        return (words * (2 * jnp.arange(words.size, dtype=jnp.uint32) + 1)).sum(dtype=jnp.uint32)
-
-    def words(x: jax.Array) -> jax.Array:
-        if x.dtype == bool:
-            return x.astype(jnp.uint32).ravel()
-        unsigned = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
-        return jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32).ravel()
-
-    return weighted(jnp.stack([weighted(words(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def read_json(path: epath.Path) -> dict[str, Any] | None:

@@ -7,12 +7,12 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax import checkpoints
 from snnlth_jax.analysis import activity, sparsity
 from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.errors import InputError
-from snnlth_jax.records import checked, phase_name
-from snnlth_jax.tables import new_table
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import checked, phase_name
+from snnlth_jax.run.tables import new_table
 
 __all__ = ["show"]
 
@@ -66,12 +66,12 @@ def show(
 
 
 def _read(workdir: epath.PathLike) -> Row:
-    path = checkpoints.paths(workdir).result
+    path = rundir.paths(workdir).result
     if not path.exists():
         raise InputError(
             f"{workdir}: no result.json; allowed: the directory of a search that trained a round"
         )
-    result = checkpoints.read_json(path)
+    result = rundir.read_json(path)
     if result is None:
         raise InputError(f"{path}: damaged; running the search again mends it")
     checked(path, result)

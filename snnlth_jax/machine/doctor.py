@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from snnlth_jax import data
-from snnlth_jax.data import prepared
+from snnlth_jax.data import tfds
 from snnlth_jax.errors import InputError
 
 __all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "frameworks", "hardware"]
@@ -205,14 +205,14 @@ def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
             if importlib.util.find_spec("sklearn"):
                 return [Finding("ok", f"--dataset {dataset}: comes with scikit-learn")]
             raise InputError(f"--dataset {dataset}: needs scikit-learn; pip install 'snnlth_jax[demo]'")
-        source = prepared.locate(name, data_dir)
+        source = tfds.locate(name, data_dir)
     except InputError as error:
         what, separator, remedy = str(error).rpartition("; ")
         if not separator:
             what, _, allowed = str(error).partition(", allowed: ")
             remedy = f"one of {allowed}" if allowed else "another --data-dir"
         return [Finding("error", what, remedy)]
-    sizes = " and ".join(f"{source.size(split):,} {split}" for split in prepared.SPLITS)
+    sizes = " and ".join(f"{source.size(split):,} {split}" for split in tfds.SPLITS)
     return [Finding("ok", f"--dataset {dataset}: {sizes} images in {source.directory}")]
 
 

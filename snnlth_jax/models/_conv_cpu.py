@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnlth_jax.models import winograd
+from snnlth_jax.models import _winograd
 
 __all__ = ["conv"]
 
@@ -75,16 +75,16 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    if stride == 1 and winograd.fits(x, kernel, channels=64, tiles=64):
-        return winograd.conv(x, kernel)
+    if stride == 1 and _winograd.fits(x, kernel, channels=64, tiles=64):
+        return _winograd.conv(x, kernel)
     if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
         return _plain(x, kernel, stride)
     return jnp.tensordot(_patches(x, len(kernel), stride), kernel.reshape(-1, kernel.shape[-1]), 1)
 
 
 def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
-    if stride == 1 and winograd.fits(grad, kernel, channels=64, tiles=64):
-        return winograd.grad_x(kernel, grad)
+    if stride == 1 and _winograd.fits(grad, kernel, channels=64, tiles=64):
+        return _winograd.grad_x(kernel, grad)
     if stride == 1:
         return _cpu(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride)
     return jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)[0]
@@ -92,8 +92,8 @@ def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -
 
 def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
     """Patches times gradient, some images at a time, so that their patches stay in the cache."""
-    if stride == 1 and winograd.fits(x, kernel, channels=128, tiles=max(kernel.shape)):
-        return winograd.grad_kernel(x, kernel, grad)
+    if stride == 1 and _winograd.fits(x, kernel, channels=128, tiles=max(kernel.shape)):
+        return _winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
     total = jnp.zeros_like(kernel, jnp.promote_types(kernel.dtype, jnp.float32)).reshape(outputs, inputs)
@@ -106,7 +106,7 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
             grad = lax.optimization_barrier(grad.T).T
         return total + jnp.tensordot(grad, patches, (0, 0), preferred_element_type=total.dtype), None
 
-    total, _ = lax.scan(add, total, tuple(winograd.chunks(a, per_image, _CACHE) for a in (x, grad)))
+    total, _ = lax.scan(add, total, tuple(_winograd.chunks(a, per_image, _CACHE) for a in (x, grad)))
     return total.T.reshape(kernel.shape).astype(kernel.dtype)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from snnlth_jax.data import cache, prepared
+from snnlth_jax.data import cache, tfds
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.errors import InputError
 
@@ -160,7 +160,7 @@ def load(
         train, test = _digits()
         version = "scikit-learn"
     else:
-        source = prepared.locate(facts.tfds_name, data_dir)
+        source = tfds.locate(facts.tfds_name, data_dir)
         train, test = _decoded(facts, source, cache.directory(cache_dir))
         version = source.directory.name
     digest = hashlib.sha256()
@@ -203,19 +203,19 @@ def prepare(name: str, data_dir: epath.PathLike | None = None) -> epath.Path | N
     if tfds_name is None:
         log.info("%s comes with scikit-learn: nothing to prepare", name)
         return None
-    return prepared.generate(tfds_name, data_dir)
+    return tfds.generate(tfds_name, data_dir)
 
 
-def _decoded(facts: Spec, source: prepared.Prepared, cache_dir: Path) -> tuple[Split, Split]:
+def _decoded(facts: Spec, source: tfds.Prepared, cache_dir: Path) -> tuple[Split, Split]:
     path = cache_dir / f"{facts.name}-{source.directory.name}-{source.fingerprint}.npz"
     expected: dict[str, tuple[tuple[int, ...], type]] = {}
-    for split in prepared.SPLITS:
+    for split in tfds.SPLITS:
         expected[f"{split}_images"] = (source.size(split), *facts.image_shape), np.uint8
         expected[f"{split}_labels"] = (source.size(split),), np.int32
     arrays = cache.read(path, expected)
     if arrays is None:
         shapes = facts.stored_shape, facts.image_shape
-        decoded = [prepared.decode(source, split, *shapes, facts.num_classes) for split in prepared.SPLITS]
+        decoded = [tfds.decode(source, split, *shapes, facts.num_classes) for split in tfds.SPLITS]
         arrays = dict(zip(expected, itertools.chain(*decoded), strict=True))
         cache.write(path, arrays)
     train_images, train_labels, test_images, test_labels = (arrays[key] for key in expected)

@@ -1,69 +1,26 @@
-"""Compile a training for TPUs that are not there, with their real compiler (`snnlth compile`).
-
-Says what a search would want of each chip before anything is rented. Needs libtpu, which prints noise and can
-get in the way on other machines: see requirements-tpu.txt.
-"""
+"""The programs of a search compiled for devices that are not there (`snnlth compile`)."""
 
 import dataclasses
-import os
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from snnlth_jax import configs, cost, data, sharding
+from snnlth_jax import configs, data
+from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.errors import InputError
-from snnlth_jax.search.networks import Network, Networks
+from snnlth_jax.machine import aot, sharding
+from snnlth_jax.search.programs import Network, Networks
 
-__all__ = ["compile_for", "devices_of"]
-
-# GiB of each device that the compiler gives out, from its own error where a program does not fit
-_MEMORY = {"v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
-
-
-def devices_of(topology: str) -> list[Any]:
-    """The chips of a topology, as `generation:AxB` or `generation:AxBxC`, to compile for and nothing else.
-
-    Raises:
-      InputError: libtpu is not installed, or does not know the topology.
-    """
-    generation, _, layout = topology.partition(":")
-    if generation not in _MEMORY or not re.fullmatch(r"\d+x\d+(x\d+)?", layout):
-        allowed = f"{', '.join(_MEMORY)}, a colon and a layout such as 2x2 or 2x2x1"
-        raise InputError(f"--topology {topology}: allowed: {allowed}")
-    _prepare()
-    options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
-    if layout in ("1x1", "1x1x1"):
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0].partition(": ")[2]
-        raise InputError(f"--topology {topology}: {reason}; allowed: 2x2, 2x2x1 and larger ones") from error
-    except RuntimeError as error:
-        raise InputError(
-            "snnlth compile: needs libtpu: pip install -r requirements-tpu.txt, in an environment of its own"
-        ) from error
-    return list(found.devices)
-
-
-def _prepare() -> None:
-    """Before anything else is asked of JAX: no looking for a TPU, and no noise about there being none."""
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)  # such programs cannot be read from it
-    quiet = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
-    for name, value in (quiet | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_LOG_DIR": "disabled"}).items():
-        os.environ.setdefault(name, value)
+__all__ = ["compile_for"]
 
 
 def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
     """Compile training and evaluation of a configuration's dense network.
 
     Args:
-      topology: see `devices_of`.
+      topology: see `machine.aot.devices_of`.
       config: not resolved; what matters of it are the network, the batch size and the shapes of the data.
 
     Returns:
@@ -74,9 +31,9 @@ def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
     Raises:
       InputError: it does not fit, or cannot be divided among the devices.
     """
-    _prepare()
+    aot.prepare()
     resolved = configs.resolve(dataclasses.replace(config, devices=1))  # not those that are here
-    chips = devices_of(topology)
+    chips = aot.devices_of(topology)
     if resolved.batch_size % len(chips):
         evenly = f"a multiple of {len(chips)}, the devices of {topology}"
         raise InputError(f"--batch-size {resolved.batch_size}: allowed: {evenly}")
@@ -110,13 +67,13 @@ def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
         raise InputError(
             f"--topology {topology}: does not fit: {reason} Allowed: a smaller --batch-size, more chips"
         ) from error
-    flops = resolved.batch_size * cost.train_flops(networks.forward_flops(network))
+    flops = resolved.batch_size * train_flops(networks.forward_flops(network))
     return {
         "topology": topology,
         "kind": chips[0].device_kind,
         "devices": len(chips),
         "memory": program.memory,
-        "device_memory": int(_MEMORY[topology.partition(":")[0]] * 2**30),
+        "device_memory": int(aot.MEMORY[topology.partition(":")[0]] * 2**30),
         "flops_per_step": flops // len(chips),
         "compile_seconds": program.compile_seconds,
     }

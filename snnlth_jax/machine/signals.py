@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from snnlth_jax import hosts
+from snnlth_jax.machine import hosts
 
 __all__ = ["Stopped", "answered_within", "watch"]
 

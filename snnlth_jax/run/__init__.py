@@ -1,0 +1,1 @@
+"""How a run lies on disk, and the types of what is in it."""

@@ -1,0 +1,27 @@
+"""Training: one step for one device (`step`), an epoch as one compiled loop (`loop`), the optimisers."""
+
+from snnlth_jax.train.loop import Epoch, NonFiniteLoss, Program, compile_program, fit
+from snnlth_jax.train.step import (
+    Batch,
+    Metrics,
+    TrainState,
+    eval_step,
+    init_state,
+    train_step,
+    zero_metrics,
+)
+
+__all__ = [
+    "Batch",
+    "Epoch",
+    "Metrics",
+    "NonFiniteLoss",
+    "Program",
+    "TrainState",
+    "compile_program",
+    "eval_step",
+    "fit",
+    "init_state",
+    "train_step",
+    "zero_metrics",
+]

@@ -1,0 +1,132 @@
+"""One step of training, and one of evaluation, for one device; all state is in `TrainState`.
+
+With `axis_name` a step averages gradients and batch statistics over that mapped axis.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from snnlth_jax import losses, masks
+
+PyTree = Any
+
+__all__ = ["Batch", "Metrics", "TrainState", "eval_step", "init_state", "train_step", "zero_metrics"]
+
+
+class TrainState(NamedTuple):
+    """All that training changes; arrays only. Masks are traced like the rest: new ones compile nothing."""
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    masks: PyTree
+    opt_state: PyTree
+
+
+class Batch(NamedTuple):
+    """Normalised images `[B, H, W, C]` and integer labels `[B]`."""
+
+    images: jax.Array
+    labels: jax.Array
+
+
+class Metrics(NamedTuple):
+    """Sums over examples, so that uneven batches and devices add up."""
+
+    loss: jax.Array
+    correct: jax.Array
+    examples: jax.Array
+
+
+def zero_metrics() -> Metrics:
+    """Sums over no examples."""
+    return Metrics(jnp.float32(0), jnp.int32(0), jnp.int32(0))
+
+
+def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, images: jax.Array) -> TrainState:
+    """A fresh state, nothing removed; of `images` `[B, H, W, C]` only the shape matters."""
+    variables = jax.jit(partial(model.init, num_timesteps=1))(key, images)
+    params = variables["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        masks=masks.make(params),
+        opt_state=tx.init(params),
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    learning_rate: float | jax.Array,
+    num_timesteps: int,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step on the mean over timesteps and batch of the cross-entropy.
+
+    Args:
+      state: before the step.
+      batch: of this device, where there are several.
+      model: a network of `snnlth_jax.models`, or any Flax module called the same way; it must have been
+        made with the same `axis_name`.
+      tx: see `optimizers.create`.
+      learning_rate: of this step.
+      num_timesteps: T.
+      axis_name: mapped axis (`vmap`, `pmap`, `shard_map`) to average gradients and batch statistics over. In
+        `shard_map` it takes `check_vma=False`: otherwise the gradients of replicated parameters arrive
+        summed already.
+
+    Returns:
+      The state after the step, and this device's metrics.
+    """
+    chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
+
+    def loss_fn(params):
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            batch.images,
+            num_timesteps=num_timesteps,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        loss = losses.cross_entropy(logits, batch.labels)
+        return loss.mean(), (loss, losses.correct(logits, batch.labels), updates["batch_stats"])
+
+    grads, (loss, correct, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    if axis_name is not None:
+        grads = jax.lax.pmean(grads, axis_name)
+    updates, opt_state = tx.update(
+        grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
+    )
+    state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        masks=state.masks,
+        opt_state=opt_state,
+    )
+    return state, Metrics(loss.sum(), correct.sum(dtype=jnp.int32), jnp.int32(loss.size))
+
+
+def eval_step(
+    state: TrainState, batch: Batch, weights: jax.Array, *, model: Any, num_timesteps: int
+) -> Metrics:
+    """Metrics of one batch with running statistics; `weights` `[B]` is 0 for padding, 1 for examples."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = model.apply(variables, batch.images, num_timesteps=num_timesteps, train=False)
+    loss = losses.cross_entropy(logits, batch.labels)
+    correct = losses.correct(logits, batch.labels)
+    return Metrics(
+        loss=jnp.sum(loss * weights),
+        correct=jnp.sum(correct & (weights > 0), dtype=jnp.int32),
+        examples=jnp.sum(weights > 0, dtype=jnp.int32),
+    )
