@@ -48,7 +48,7 @@ class Record(msgspec.Struct, frozen=True):
     """A JSON object with these fields; fields that are unknown are not read."""
 
 
-class LayerRecord(Record, kw_only=True):
+class LayerRecord(Record, frozen=True, kw_only=True):
     """A prunable layer after a training run, as measured on test images; in the order of the forward pass.
 
     Attributes:
@@ -81,7 +81,7 @@ class LayerRecord(Record, kw_only=True):
             raise ValueError(f"layer {self.name}: {self.kept} of {self.weights} weights kept")
 
 
-class Row(Record, kw_only=True):
+class Row(Record, frozen=True, kw_only=True):
     """One training run of a search and what came out of it.
 
     Attributes:
@@ -151,7 +151,7 @@ class Row(Record, kw_only=True):
         return self.kept == self.total
 
 
-class Cost(Record, kw_only=True):
+class Cost(Record, frozen=True, kw_only=True):
     """What training runs cost together.
 
     Attributes:
@@ -173,7 +173,7 @@ class Cost(Record, kw_only=True):
     compile_seconds: float = 0.0
 
 
-class TicketRow(Row, kw_only=True):
+class TicketRow(Row, frozen=True, kw_only=True):
     """The training run of a ticket at the full T, and what it took to find the ticket.
 
     Attributes:
@@ -196,7 +196,7 @@ class TicketRow(Row, kw_only=True):
         return sum(cost.train_flops for cost in (self.search, self.training) if cost)
 
 
-class EarlyTimeEpoch(Record, kw_only=True):
+class EarlyTimeEpoch(Record, frozen=True, kw_only=True):
     """Normalised divergences after one epoch, and the T' that each lambda would choose."""
 
     epoch: Count
@@ -204,7 +204,7 @@ class EarlyTimeEpoch(Record, kw_only=True):
     by_lambda: dict[float, int]
 
 
-class EarlyTimeRecord(Record, kw_only=True, rename={"threshold": "lambda"}):
+class EarlyTimeRecord(Record, frozen=True, kw_only=True, rename={"threshold": "lambda"}):
     """What Early-Time measured and chose; `divergences` are D_t by t, `num_timesteps` is T'."""
 
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
@@ -214,8 +214,8 @@ class EarlyTimeRecord(Record, kw_only=True, rename={"threshold": "lambda"}):
     over_epochs: tuple[EarlyTimeEpoch, ...] = ()
 
 
-class EarlyBirdRecord(Record, kw_only=True):
-    """The state of Early-Bird's rule after an epoch: whether it fired, and the largest distances in the queue."""
+class EarlyBirdRecord(Record, frozen=True, kw_only=True):
+    """Early-Bird's rule after an epoch: whether it fired, and the largest distances in the queue."""
 
     fired: bool
     epoch: Count
@@ -224,14 +224,14 @@ class EarlyBirdRecord(Record, kw_only=True):
     largest_overlap: float
 
 
-class FlopsPerImage(Record, kw_only=True):
+class FlopsPerImage(Record, frozen=True, kw_only=True):
     """FLOPs of the forward pass of one image: `once` for all timesteps, and per timestep."""
 
     once: Count
     per_timestep: Count
 
 
-class Result(Record, kw_only=True):
+class Result(Record, frozen=True, kw_only=True):
     """One search with one seed, finished or under way.
 
     Attributes:
@@ -275,7 +275,7 @@ class Result(Record, kw_only=True):
 # --- several seeds
 
 
-class Spread(Record, kw_only=True):
+class Spread(Record, frozen=True, kw_only=True):
     """Mean and sample standard deviation (n - 1; None for one value) over seeds, and the values."""
 
     mean: float
@@ -283,7 +283,7 @@ class Spread(Record, kw_only=True):
     values: tuple[float, ...]
 
 
-class SummaryRow(Record, kw_only=True):
+class SummaryRow(Record, frozen=True, kw_only=True):
     """A training run over seeds: what is the same for all, and the spread of what differs."""
 
     kind: str
@@ -308,8 +308,8 @@ class SummaryRow(Record, kw_only=True):
         return phase_name(self.kind, self.round)
 
 
-class Summary(Record, kw_only=True):
-    """The same search with several seeds; attributes as in `Result`, `early_time` and `early_bird` by seed."""
+class Summary(Record, frozen=True, kw_only=True):
+    """The same search with several seeds: as `Result`, with `early_time` and `early_bird` by seed."""
 
     format: str = FORMAT
     method: str
@@ -373,8 +373,9 @@ def read(path: epath.Path) -> Result | Summary:
         # the first format had no name yet
         if (written := value.get("format", FORMAT)) != FORMAT:
             raise InputError(path, problem=f"format {written!r}, this version reads {FORMAT!r}")
-        kind = Summary if "seeds" in value else Result
-        return msgspec.convert(value, kind, str_keys=True, strict=True)
+        if "seeds" in value:
+            return msgspec.convert(value, Summary, str_keys=True)
+        return msgspec.convert(value, Result, str_keys=True)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise

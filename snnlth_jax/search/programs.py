@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from snnlth_jax import configs, data, models, train
 from snnlth_jax.analysis import activity, wiring
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.search.measure import measured, record
