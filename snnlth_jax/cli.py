@@ -133,7 +133,7 @@ def search(config: configs.TrainConfig) -> None:
         if resolved.seeds:
             replicates.run(run, resolved)
         else:
-            run(resolved, configs.load_dataset(resolved))
+            run(resolved)
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -176,12 +176,11 @@ def _report(command: _Report) -> None:
 
 
 def _compile(command: _Compile) -> None:
-    from snnlth_jax.run import tables
     from snnlth_jax.search import ahead
 
     fields = dataclasses.asdict(command)
     name = fields.pop("topology")
-    print(tables.compiled(ahead.compile_for(name, configs.TrainConfig(**fields))))
+    print(ahead.compile_for(name, configs.TrainConfig(**fields)))
 
 
 def _doctor(command: _Doctor) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, models
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import results
 
 NETWORK = {
     "width": 0.1,
@@ -22,12 +23,12 @@ NETWORK = {
 CLOCK = ("seconds", "device_seconds", "compile_seconds", "images_per_second")
 
 
-def run(module, config, directory, **changes):
-    """Run the search of a module: its result, its paths, and what it printed."""
+def run(module, config, directory, programs=None, **changes):
+    """Run the search of a module: its result as JSON, its paths, and what it printed."""
     config = configs.resolve(dataclasses.replace(config, workdir=str(directory), **changes))
     console = Console(file=io.StringIO(), width=200)
-    result = module.search(config, configs.load_dataset(config), console)
-    return result, rundir.paths(config.workdir), console.file.getvalue()
+    result = module.search(config, programs=programs, console=console)
+    return results.to_json(result), rundir.paths(config.workdir), console.file.getvalue()
 
 
 def lines(paths, event="epoch"):

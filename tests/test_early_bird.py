@@ -217,7 +217,7 @@ def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
         with pytest.raises(small.Interrupted):
             small.run(early_bird, EB, tmp_path, controls=("random",))
     _, run, text = small.run(early_bird, EB, tmp_path, controls=("random",))
-    assert "going on after" in text
+    assert "resuming after" in text
     small.same_outcome(run, undisturbed)
 
 

@@ -14,8 +14,7 @@ import small
 from snnlth_jax import configs, losses, models, tickets, train
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints
-from snnlth_jax.search import early_time, imp
-from snnlth_jax.search.session import Phase
+from snnlth_jax.search import early_time, imp, phases
 from snnlth_jax.search.session import run as run_session
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=4, rounds=3, rewind_epoch=1, prune_fraction=0.3)
@@ -92,13 +91,15 @@ def test_measuring_changes_nothing(tmp_path):
     )
     seen = []
 
-    def train_and_measure(session, phase, new):
-        for _ in session.train(session.network()):
-            before = jax.device_get(session.arrays["state"])
-            seen.append((early_time.measure(session), early_time.measure(session)))
-            chex.assert_trees_all_equal(jax.device_get(session.arrays["state"]), before)
+    def train_and_measure(session):
+        for phase in session.remaining("probe"):
+            for _ in session.train(phase, lambda phase, last: last):
+                before = jax.device_get(session.carry.state)
+                seen.append((early_time.measure(session), early_time.measure(session)))
+                chex.assert_trees_all_equal(jax.device_get(session.carry.state), before)
+            session.finish(phase)
 
-    run_session(config, configs.load_dataset(config), [Phase("probe", 0, 0, 1)], {"probe": train_and_measure})
+    run_session(config, [phases.probe(config)], train_and_measure)
     ((first, second),) = seen
     assert first == second
     assert list(first) == [1, 2, 3, 4]
@@ -238,7 +239,7 @@ def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
         with pytest.raises(small.Interrupted):
             small.run(imp, IMP, tmp_path, **flags)
     _, run, text = small.run(imp, IMP, tmp_path, **flags)
-    assert "going on after" in text
+    assert "resuming after" in text
     small.same_outcome(run, undisturbed)
 
 

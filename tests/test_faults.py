@@ -63,7 +63,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(way, stopped, undisturbed, t
     damage.WAYS[way](newest)
     _, run, text = small.run(imp, CONFIG, tmp_path / "run")
     assert f"checkpoint {newest.name} cannot be read" in caplog.text
-    assert "going on after round 0, epoch 3" in text  # the newest was one epoch later
+    assert "resuming after round 0, epoch 3" in text  # the newest was one epoch later
     small.same_outcome(run, undisturbed)
 
 

@@ -20,14 +20,13 @@ def trained(tmp_path_factory):
     """A search with all controls, and the state that each training began with."""
     starts = {}
     with pytest.MonkeyPatch.context() as patch:
-        train = Session.train
+        begin = Session.begin
 
-        def spy(self, network, *rest):
-            phase = self.phases[self.progress["phase"]]
-            starts[str(phase)] = jax.device_get(self.arrays["state"])
-            return train(self, network, *rest)
+        def spy(self, phase, start):
+            begin(self, phase, start)
+            starts[str(phase)] = jax.device_get(self.carry.state)
 
-        patch.setattr(Session, "train", spy)
+        patch.setattr(Session, "begin", spy)
         controls = ("random", "redrawn", "dense")
         result, run, _ = small.run(imp, IMP, tmp_path_factory.mktemp("controls") / "run", controls=controls)
     return result, tickets.load(run.ticket(2)), starts

@@ -99,7 +99,7 @@ def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
             assert "stopped by SIGTERM; the same command goes on" in outputs[0][1]
     statuses, outputs = finish(start(tmp_path / "run"))
     assert statuses == [0, 0], outputs
-    assert "going on after" in outputs[0][0]
+    assert "resuming after" in outputs[0][0]
     small.same_outcome(run, expected)
 
 

@@ -21,7 +21,8 @@ from snnlth_jax.run import checkpoints
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import imp, rewinding
-from snnlth_jax.train import optimizers
+from snnlth_jax.search.programs import Programs
+from snnlth_jax.train import loop, optimizers
 
 SMALL = configs.ImpConfig(
     **small.NETWORK | {"batch_size": 40}, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3
@@ -112,9 +113,9 @@ def test_metrics_hold_each_epoch_once_and_the_schedule_of_each_round(finished):
 
 def test_one_compilation_for_all_rounds(tmp_path, monkeypatch):
     traced = []
-    step = train.train_step
-    monkeypatch.setattr(train, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
-    result, _, _ = search(tmp_path, controls=("random",))
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+    result, _, _ = search(tmp_path, controls=("random",), programs=Programs())
     # the step is traced for full batches and for the last, smaller one, once each
     assert len(traced) == 2
     assert result["train_compilations"] == 1
@@ -277,7 +278,7 @@ def test_interrupted_before_any_write_it_goes_on(tmp_path, monkeypatch, short, w
         with pytest.raises(small.Interrupted):
             search(tmp_path, **SHORT)
     _, run, text = search(tmp_path, **SHORT)
-    assert "going on after" in text
+    assert "resuming after" in text
     small.same_outcome(run, short)
 
 

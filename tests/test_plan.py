@@ -8,7 +8,9 @@ import small
 from rich.console import Console
 
 from snnlth_jax import configs
+from snnlth_jax.run import results
 from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
+from snnlth_jax.search.programs import Programs
 
 ROUNDS = {"rounds": 3, "rewind_epoch": 1, "controls": ("random", "redrawn", "dense")}
 SEARCHES = {
@@ -29,7 +31,7 @@ def planned(name, workdir):
     module, config = SEARCHES[name]
     config = configs.resolve(dataclasses.replace(config, workdir=str(workdir), dry_run=True))
     console = Console(file=io.StringIO(), width=200)
-    return module.search(config, configs.load_dataset(config), console), console.file.getvalue()
+    return module.search(config, programs=Programs(), console=console), console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -37,29 +39,29 @@ def test_the_plan_is_what_happens(name, tmp_path):
     plan, text = planned(name, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert "nothing was written" in text
-    result, _, _ = small.run(*SEARCHES[name], tmp_path / "run")
+    result, _, _ = small.run(*SEARCHES[name], tmp_path / "run", programs=Programs())
     trained = {
-        (row["kind"], row["round"]): row
+        results.phase_name(row["kind"], row["round"]): row
         for part in ("preparations", "rounds", "tickets", "controls")
         for row in result[part]
     }
-    assert {(row["kind"], row["round"]) for row in plan["trainings"]} == set(trained)
+    assert {training.name for training in plan.trainings} == set(trained)
     evaluated, once = 360 + small.NETWORK["validation_examples"], result["flops_per_image"]
-    for row in plan["trainings"]:
-        there = trained[row["kind"], row["round"]]
-        assert (row["network"], row["epochs"]) == (there["network"], there["epochs"])
-        if row["kind"] == "scores":  # its row has what it found
+    for training in plan.trainings:
+        row = trained[training.name]
+        assert (training.variant, training.epochs) == (row["network"], row["epochs"])
+        if training.name == "scores":  # its row has the masks that it drew
             continue
-        assert row["sparsity"] == there["sparsity"]
-        if row["kind"] != "probe":  # which also measures
-            forward = once["once"] + there["num_timesteps"] * once["per_timestep"]
-            assert row["flops"] == there["train_flops"] + row["epochs"] * evaluated * forward
-    assert plan["flops"] == sum(row["flops"] for row in plan["trainings"])
-    assert plan["seconds"] > 0
+        assert training.sparsity == row["sparsity"]
+        if training.name != "probe":  # which also measures
+            forward = once["once"] + row["num_timesteps"] * once["per_timestep"]
+            assert training.flops == row["train_flops"] + training.epochs * evaluated * forward
+    assert plan.flops == sum(training.flops for training in plan.trainings)
+    assert plan.seconds > 0
     full = f"lif T={SEARCHES[name][1].num_timesteps}"
-    assert set(plan["programs"]) == ({full, "relu T=1"} if name == "transfer" else {full})
-    assert all(program["memory"] > 10_000 for program in plan["programs"].values())
-    assert len(plan["compiled"]) == result["train_compilations"]
+    assert set(plan.programs) == ({full, "relu T=1"} if name == "transfer" else {full})
+    assert all(program.memory > 10_000 for program in plan.programs.values())
+    assert len(plan.compiled) == result["train_compilations"]
 
 
 def test_the_plan_of_several_seeds_is_that_of_each(tmp_path):
@@ -69,6 +71,6 @@ def test_the_plan_of_several_seeds_is_that_of_each(tmp_path):
     )
     console = Console(file=io.StringIO(), width=200)
     plan = replicates.run(module.search, config, console)
-    assert [row["kind"] for row in plan["trainings"]] == ["search", "ticket"]
+    assert [training.name for training in plan.trainings] == ["search", "ticket 1"]
     assert "each of 2 seeds" in console.file.getvalue()
     assert not (tmp_path / "run").exists()

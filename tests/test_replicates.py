@@ -43,9 +43,9 @@ def test_mean_and_standard_deviation_over_seeds_and_going_on_by_seed(tmp_path):
     # one more seed: those that are finished are not run again
     searched = []
 
-    def search(config, dataset, console):
+    def search(config, **rest):
         searched.append(config.seed)
-        return one_shot.search(config, dataset, console)
+        return one_shot.search(config, **rest)
 
     more, text = run(tmp_path, search, seeds=(0, 1, 2))
     assert searched == [0, 1, 2]

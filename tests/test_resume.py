@@ -61,7 +61,7 @@ def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
                 continue
     assert attempts >= 3
     assert result["finished"]
-    assert "going on after" in text
+    assert "resuming after" in text
     small.same_outcome(run, undisturbed)
 
 
@@ -117,7 +117,7 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     """From where the run is: what is behind stays, what comes is as asked; and it is written down."""
     shutil.copytree(stopped, tmp_path / "run")
     result, run, text = small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05, override=True)
-    assert "going on after round 0, epoch 4" in text
+    assert "resuming after round 0, epoch 4" in text
     assert result["finished"]
     assert result["config"]["learning_rate"] == 0.05
     assert rundir.read_json(run.config)["learning_rate"] == 0.05

@@ -343,7 +343,7 @@ def phase_name(kind: str, number: int) -> str:
 # --- reading and writing
 
 
-def to_json(record: Record) -> Any:
+def to_json(record: msgspec.Struct) -> Any:
     """The JSON value of a record, as `write` writes it."""
     return msgspec.to_builtins(record, str_keys=True)
 

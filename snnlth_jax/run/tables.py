@@ -5,105 +5,81 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax.run.metrics import duration, phase_name
+from snnlth_jax.run.results import Cost, Result, phase_name
 
-__all__ = ["compiled", "mean_table", "new_table", "plus_minus", "print_plan", "print_result"]
+__all__ = ["duration", "gigabytes", "mean_table", "new_table", "plus_minus", "print_result"]
 
 
-def print_result(result: dict[str, Any], console: Console) -> None:
-    """The tables at the end: a line per training, and what each ticket cost."""
-    title = f"{result['method']} on {result['config']['dataset']}, {result['config']['arch']}"
-    trainings = _trainings(result)
+def print_result(result: Result, console: Console) -> None:
+    """The tables at the end: a line per training run, and what each ticket cost."""
+    title = f"{result.method} on {result.config['dataset']}, {result.config['arch']}"
     dense = {
-        row["network"]: row["final_test_accuracy"]
-        for row in reversed(trainings)
-        if row["kept"] == row["total"] and row["kind"] != "search"
+        row.network: row.final_test_accuracy
+        for row in reversed(result.trainings)
+        if row.dense and row.kind != "search"
     }
     table = new_table(title, "", "T", "sparsity", "kept", "accuracy", "from dense", "seconds")
-    for row in trainings:
-        accuracy, reference = row.get("final_test_accuracy"), dense.get(row["network"])
+    for row in result.trainings:
+        accuracy, reference = row.final_test_accuracy, dense.get(row.network)
         difference = None if accuracy is None or reference is None else accuracy - reference
         table.add_row(
-            phase_name(row["kind"], row["round"]),
-            f"{row['num_timesteps']}",
-            f"{100 * row['sparsity']:.2f} %",
-            f"{row['kept']:,}",
+            row.name,
+            f"{row.num_timesteps}",
+            f"{100 * row.sparsity:.2f} %",
+            f"{row.kept:,}",
             "" if accuracy is None else f"{accuracy:.4f}",
             "" if difference is None else f"{100 * difference:+.2f}",
-            f"{row['seconds']:.0f}",
+            f"{row.seconds:.0f}",
         )
-    if trainings:
+    if result.trainings:
         console.print(table)
-    if measured := (result["early_time"] or {}).get("over_epochs"):
-        candidates, lambdas = measured[0]["normalised"], measured[0]["by_lambda"]
+    if result.early_time and result.early_time.over_epochs:
+        measured = result.early_time.over_epochs
+        candidates, lambdas = measured[0].normalised, map(str, measured[0].by_lambda)
         curves = new_table(
             "divergences D_t, normalised, over epochs", "epoch", *(f"D_{t}" for t in candidates)
         )
         chosen = new_table("T' by lambda, over epochs", "epoch", *lambdas)
-        for each in measured:
-            curves.add_row(str(each["epoch"]), *(f"{d:.3f}" for d in each["normalised"].values()))
-            chosen.add_row(str(each["epoch"]), *(str(t) for t in each["by_lambda"].values()))
+        for after in measured:
+            curves.add_row(str(after.epoch), *(f"{d:.3f}" for d in after.normalised.values()))
+            chosen.add_row(str(after.epoch), *(str(t) for t in after.by_lambda.values()))
         console.print(curves)
         console.print(chosen)
-    for ticket in result["tickets"]:
-        search, training = ticket["search"], ticket["training"]
-        console.print(
-            f"{phase_name(ticket['kind'], ticket['round'])}: search {_cost(search)}, "
-            f"{100 * ticket['search_relative_to_imp']:.1f} % of the FLOPs of IMP at "
-            f"T = {result['config']['num_timesteps']}; then training {_cost(training)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    for ticket in result.tickets:
+        if ticket.search and ticket.training and ticket.search_relative_to_imp is not None:
+            console.print(
+                f"{ticket.name}: search {_cost(ticket.search)}, "
+                f"{100 * ticket.search_relative_to_imp:.1f} % of the FLOPs of IMP at "
+                f"T = {result.config['num_timesteps']}; then training {_cost(ticket.training)}",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
-def _cost(part: dict[str, Any]) -> str:
+def _cost(cost: Cost) -> str:
     return (
-        f"{part['epochs']} epochs, {part['train_flops'] / 1e12:.3g} TFLOP, "
-        f"{part['device_seconds']:.0f} s and {part['compile_seconds']:.0f} s compiling"
+        f"{cost.epochs} epochs, {cost.train_flops / 1e12:.3g} TFLOP, "
+        f"{cost.device_seconds:.0f} s and {cost.compile_seconds:.0f} s compiling"
     )
 
 
-def print_plan(plan: dict[str, Any], console: Console) -> None:
-    """What a search would do: a line per training, then memory and time."""
-    table = new_table("plan", "", "network", "sparsity", "epochs", "PFLOP", "time")
-    for row in plan["trainings"]:
-        table.add_row(
-            phase_name(row["kind"], row["round"]),
-            row["network"],
-            f"{100 * row['sparsity']:.2f} %",
-            f"{row['epochs']}",
-            f"{row['flops'] / 1e15:.3g}",
-            duration(row["seconds"]),
-        )
-    console.print(table)
-    there = f" of {_gigabytes(plan['device_memory'])}" if plan["device_memory"] else ""
-    lines = []
-    for network, program in plan["programs"].items():
-        rate, memory = program["images_per_second"], _gigabytes(program["memory"])
-        compiling = f"compiled in {program['compile_seconds']:.0f} s"
-        lines.append(f"{network}: {rate:,.0f} images/s, {memory}{there} on each device, {compiling}")
-    whole = f"{plan['flops'] / 1e15:.3g} PFLOP and {duration(plan['seconds'])} on these devices"
-    lines.append(f"at most {whole}; compiled: {', '.join(plan['compiled'])}")
-    lines.append(f"a checkpoint has {_gigabytes(plan['checkpoint_bytes'])}, three are kept")
-    lines.append("nothing was written")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+def duration(seconds: float) -> str:
+    """For people.
+
+    >>> duration(7384.2), duration(84.2)
+    ('2 h 03 min', '1 min 24 s')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
-def compiled(result: dict[str, Any]) -> str:
-    """What `search.ahead.compile_for` found, a line each."""
-    memory, there = _gigabytes(result["memory"]), _gigabytes(result["device_memory"])
-    return "\n".join(
-        [
-            f"{result['topology']}: {result['devices']} x {result['kind']}",
-            f"compiled in {result['compile_seconds']:.0f} s, and fits",
-            f"memory: at most {memory} of the {there} of each device",
-            f"arithmetic: {result['flops_per_step'] / 1e12:.3g} TFLOP per step on each device",
-        ]
-    )
+def gigabytes(size: int | None) -> str:
+    """A number of bytes for people.
 
-
-def _gigabytes(size: int | None) -> str:
+    >>> gigabytes(1_500_000_000), gigabytes(None)
+    ('1.5 GB', 'an unknown size')
+    """
     return "an unknown size" if size is None else f"{size / 1e9:.3g} GB"
 
 

@@ -11,22 +11,52 @@ from snnlth_jax import configs, data
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import aot, sharding
-from snnlth_jax.search.programs import Network, Networks
+from snnlth_jax.run.tables import gigabytes
+from snnlth_jax.search.programs import Variants, full_variant
 
-__all__ = ["compile_for"]
+__all__ = ["Compiled", "compile_for"]
 
 
-def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A training program for devices that are not there.
+
+    Attributes:
+      topology: name of the devices and their layout.
+      kind: kind of device.
+      devices: number of devices.
+      memory: upper bound in bytes on what the program takes of each device; None where unknown.
+      device_memory: bytes that a device has.
+      flops_per_step: FLOPs of a step on each device, the arithmetic of the layers alone.
+      compile_seconds: seconds that compiling took.
+    """
+
+    topology: str
+    kind: str
+    devices: int
+    memory: int | None
+    device_memory: int
+    flops_per_step: int
+    compile_seconds: float
+
+    def __str__(self) -> str:
+        memory, available = gigabytes(self.memory), gigabytes(self.device_memory)
+        return "\n".join(
+            [
+                f"{self.topology}: {self.devices} x {self.kind}",
+                f"compiled in {self.compile_seconds:.0f} s, and fits",
+                f"memory: at most {memory} of the {available} of each device",
+                f"arithmetic: {self.flops_per_step / 1e12:.3g} TFLOP per step on each device",
+            ]
+        )
+
+
+def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
     """Compile training and evaluation of a configuration's dense network.
 
     Args:
       topology: see `machine.aot.devices_of`.
       config: not resolved; what matters of it are the network, the batch size and the shapes of the data.
-
-    Returns:
-      `topology`, `kind` and `devices`; `memory`, an upper bound in bytes on what the program takes of each,
-      and `device_memory`, what there is; `flops_per_step` of each, the arithmetic of the layers alone;
-      `compile_seconds`.
 
     Raises:
       InputError: it does not fit, or cannot be divided among the devices.
@@ -36,7 +66,7 @@ def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
     chips = aot.devices_of(topology)
     if resolved.batch_size % len(chips):
         evenly = f"a multiple of {len(chips)}, the devices of {topology}"
-        raise InputError(f"--batch-size {resolved.batch_size}: allowed: {evenly}")
+        raise InputError("`batch_size`", resolved.batch_size, allowed=evenly)
     spec = data.spec(resolved.dataset)
     devices = sharding.Devices(Mesh(chips, (sharding.AXIS,)))
     rows = NamedSharding(devices.mesh, PartitionSpec(sharding.AXIS))
@@ -53,27 +83,23 @@ def compile_for(topology: str, config: configs.TrainConfig) -> dict[str, Any]:
     dataset = data.Dataset(
         spec.name, spec.num_classes, spec.image_shape, train, None, test, spec.augmentation, fingerprint=""
     )
-    networks = Networks(resolved, dataset)
-    networks.devices = devices
-    network = Network(resolved.activation, resolved.num_timesteps)
-    state = jax.eval_shape(networks.init_state, jax.random.key(0))
+    variants, variant = Variants(resolved, dataset, devices=devices), full_variant(resolved)
+    state = jax.eval_shape(variants.init_state, jax.random.key(0))
     try:
-        program = networks.program(network, state, train, test)
+        program, _ = variants.program(variant, state, train, test)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         if not reason.startswith("RESOURCE_EXHAUSTED"):
             raise
-        reason = reason.partition(": ")[2]
-        raise InputError(
-            f"--topology {topology}: does not fit: {reason} Allowed: a smaller --batch-size, more chips"
-        ) from error
-    flops = resolved.batch_size * train_flops(networks.forward_flops(network))
-    return {
-        "topology": topology,
-        "kind": chips[0].device_kind,
-        "devices": len(chips),
-        "memory": program.memory,
-        "device_memory": int(aot.MEMORY[topology.partition(":")[0]] * 2**30),
-        "flops_per_step": flops // len(chips),
-        "compile_seconds": program.compile_seconds,
-    }
+        problem = f"does not fit: {reason.partition(': ')[2]} Allowed: a smaller `batch_size`, more chips"
+        raise InputError("`topology`", topology, problem=problem) from error
+    flops = resolved.batch_size * train_flops(variants.forward_flops(variant))
+    return Compiled(
+        topology=topology,
+        kind=chips[0].device_kind,
+        devices=len(chips),
+        memory=program.memory,
+        device_memory=int(aot.MEMORY[topology.partition(":")[0]] * 2**30),
+        flops_per_step=flops // len(chips),
+        compile_seconds=program.compile_seconds,
+    )

@@ -11,8 +11,10 @@ weights; and "overlap", 1 - s / k, which does not depend on the sparsity. Both a
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +23,13 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, pruning
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.search import early_time, final, outcome
+from snnlth_jax.run.results import EarlyBirdRecord, Result
+from snnlth_jax.search import early_time, final, phases
+from snnlth_jax.search.phases import Phase
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.search.session import Phase, Session, run
+from snnlth_jax.search.session import Carry, Session, run
 from snnlth_jax.train import TrainState
 
 PyTree = Any
@@ -100,88 +106,104 @@ def _ones(bits: np.ndarray) -> int:
 # --- the search
 
 
-def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
-    """Run a search, or go on with it where the last process stopped.
+def search(
+    config: configs.EbConfig,
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
+    console: Console | None = None,
+) -> Result | Plan:
+    """Search a ticket by Early-Bird and train it and its controls, or resume that.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    phases = [
-        *early_time.phases(config),
-        Phase("search", 0, 0, config.epochs),
-        *final.phases(config, [1], config.rewind_epoch),
+    config = configs.resolve(config)
+    planned = [
+        *early_time.phases(config, config.search_learning_rate_factor),
+        phases.early_bird(config),
+        *phases.final(config, [1], config.rewind_epoch),
     ]
-    trainers = {"probe": early_time.probe, "search": _train_until_it_fires, **final.TRAINERS}
-    return run(config, dataset, phases, trainers, console, lambda state: {"queue": _empty(config, state)})
+    queue = partial(_empty, config)
+    return run(config, planned, _search, dataset, model, programs, console, queue)
 
 
-def _empty(config: configs.Resolved, state: TrainState) -> jax.Array:
+def _search(session: Session) -> None:
+    early_time.choose_timesteps(session)
+    _train_until_it_fires(session)
+    final.train(session)
+
+
+def _train_until_it_fires(session: Session) -> None:
+    config, history = session.config, dict[int, np.ndarray | None]()
+
+    def fires_after(epoch: int) -> bool:
+        with session.timed():
+            return _draw(session, epoch, history).fired
+
+    def start(phase: Phase, last: Carry) -> Carry:
+        state = session.initial_state()
+        session.carry = Carry.of(state, _empty(config, state))
+        _draw(session, 0, history)
+        return session.carry
+
+    for phase in session.remaining("search"):
+        for epoch, carry in session.train(phase, start, fires_after):
+            if epoch <= config.rewind_epoch:
+                session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
+        bird, queue = session.progress.early_bird, session.carry.queue
+        assert bird is not None and queue is not None
+        session.recorder.say(_message(bird, config.tau))
+        drawn = unpack(np.asarray(queue[-1]), session.carry.state.masks)
+        session.finish(phase, session.save_ticket(phase, 1, drawn))
+
+
+def _message(bird: EarlyBirdRecord, tau: float) -> str:
+    value = bird.largest_hamming if bird.criterion == "hamming" else bird.largest_overlap
+    largest = f"largest {bird.criterion} distance {value:.4f}, tau {tau}"
+    if bird.fired:
+        return f"Early-Bird: fired after {bird.epoch} epochs ({largest})"
+    return f"Early-Bird: never fired in {bird.epoch} epochs ({largest}); the last mask is used"
+
+
+def _empty(config: configs.EbConfig, state: TrainState) -> jax.Array:
     """The queue, `[q, bytes]`, newest mask last."""
     return jnp.zeros((config.queue, pack(state.masks).size), jnp.uint8)
 
 
-def _train_until_it_fires(session: Session, phase: Phase, new: bool) -> None:
-    config, network, arrays = session.config, session.search_network(), session.arrays
-    history: dict[int, np.ndarray | None] = {}
-
-    def fires_after(epoch: int) -> bool:
-        with session.timed():
-            arrays["queue"] = _draw(session, epoch, arrays["state"], arrays["queue"], history)
-        return session.progress["early_bird"]["fired"]
-
-    if new:
-        state = session.init_state()
-        arrays |= {"state": state, "rewind": RewindPoint.of(state), "queue": _empty(config, state)}
-        fires_after(0)
-    for epoch in session.train(network, fires_after):
-        if epoch <= config.rewind_epoch:
-            arrays["rewind"] = RewindPoint.of(arrays["state"])
-    found = session.progress["early_bird"]
-    largest = (
-        f"largest {config.criterion} distance {found[f'largest_{config.criterion}']:.4f}, tau {config.tau}"
-    )
-    session.recorder.say(
-        f"Early-Bird: fired after {found['epoch']} epochs ({largest})"
-        if found["fired"]
-        else f"Early-Bird: never fired in {found['epoch']} epochs ({largest}); the last mask is used"
-    )
-    drawn = unpack(np.asarray(arrays["queue"][-1]), arrays["state"].masks)
-    ticket = outcome.save_ticket(session, 1, network, drawn, arrays["rewind"])
-    outcome.finish_phase(session, network, ticket)
-
-
-def _draw(
-    session: Session, epoch: int, state: TrainState, queue: jax.Array, history: dict[int, np.ndarray | None]
-) -> jax.Array:
+def _draw(session: Session, epoch: int, history: dict[int, np.ndarray | None]) -> EarlyBirdRecord:
     """Draw the mask of this epoch, measure it against all earlier ones, and put it into the queue.
 
     The queue decides and is checkpointed; those before it, for the matrix of distances, are files.
     """
-    config, paths = session.config, session.paths
+    config, state, queue = session.config, session.carry.state, session.carry.queue
+    assert queue is not None
     drawn = pruning.prune(pruning.magnitude(state.params), state.masks, config.sparsity, config.scope)
     newest, (_, total) = pack(drawn), masks.count(drawn)
     in_queue = list(np.asarray(queue)[-min(epoch, config.queue - 1) :]) if epoch else []
     recent = distances(newest, in_queue, total)
-    for e in range(epoch - len(in_queue)):
-        if e not in history:
-            history[e] = rundir.read_bits(paths.mask(e))
-            if history[e] is None:
-                session.recorder.say(f"{paths.mask(e)}: missing or damaged, its distances stay unknown")
-    older = [history[e] for e in range(epoch - len(in_queue))]
+    for earlier in range(epoch - len(in_queue)):
+        if earlier not in history:
+            path = session.mask_file(earlier)
+            history[earlier] = rundir.read_bits(path)
+            if history[earlier] is None:
+                session.recorder.say(f"{path}: missing or damaged, its distances stay unknown")
+    older = [history[earlier] for earlier in range(epoch - len(in_queue))]
     known = [distances(newest, [bits], total) if bits is not None else None for bits in older]
-    fired = fires(recent[config.criterion], config.queue, config.tau)
+    bird = EarlyBirdRecord(
+        fired=fires(recent[config.criterion], config.queue, config.tau),
+        epoch=epoch,
+        criterion=config.criterion,
+        **{f"largest_{name}": max(values, default=1.0) for name, values in recent.items()},
+    )
     session.recorder.write(
         "mask",
         epoch=epoch,
-        fired=fired,
+        fired=bird.fired,
         **{name: [*(d[name][0] if d else None for d in known), *recent[name]] for name in recent},
     )
-    largest = {f"largest_{name}": max(values, default=1.0) for name, values in recent.items()}
-    session.progress["early_bird"] = {
-        "fired": fired,
-        "epoch": epoch,
-        "criterion": config.criterion,
-        **largest,
-    }
+    session.progress.early_bird = bird
     if hosts.is_first():
-        rundir.write_bits(paths.mask(epoch), newest)
-    return jnp.concatenate([queue[1:], jnp.asarray(newest)[None]])
+        rundir.write_bits(session.mask_file(epoch), newest)
+    queue = jnp.concatenate([queue[1:], jnp.asarray(newest)[None]])
+    session.carry = session.carry._replace(queue=queue)
+    return bird

@@ -9,16 +9,21 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
+import msgspec
 from rich.console import Console
 
 from snnlth_jax import configs, data, losses
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
-from snnlth_jax.search import outcome
-from snnlth_jax.search.session import Phase, Session, run
+from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result, to_json
+from snnlth_jax.search.phases import Phase, probe
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import Programs, full_variant
+from snnlth_jax.search.session import Carry, Session, run
 
-__all__ = ["LAMBDAS", "measure", "normalise", "phases", "probe", "search", "select_timesteps"]
+__all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "phases", "search", "select_timesteps"]
 
 LAMBDAS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 
@@ -61,18 +66,15 @@ def measure(session: Session) -> dict[int, float]:
 
     Batch norm uses the statistics of these images, timestep by timestep, as in training.
     """
-    config, network, state = session.config, session.network(), session.arrays["state"]
-    order_key, augment_key = jax.random.split(
-        jax.random.fold_in(session.score_key, session.progress["epoch"])
-    )
-    examples = min(config.early_time_examples, len(session.train_split.labels))
-    chosen = jax.random.permutation(order_key, len(session.train_split.labels))[:examples]
-    images = augment(augment_key, session.train_split.images[chosen], session.networks.augmentation)
+    config, variant, state = session.config, full_variant(session.config), session.carry.state
+    order_key, augment_key = jax.random.split(jax.random.fold_in(session.score_key, session.progress.epoch))
+    split, augmentation = session.train_split, session.variants.augmentation
+    chosen = jax.random.permutation(order_key, len(split.labels))[: _examples(session)]
     divergences = _divergences(
         {"params": state.params, "batch_stats": state.batch_stats},
-        images,
-        model=session.networks.model(network),
-        num_timesteps=network.num_timesteps,
+        augment(augment_key, split.images[chosen], augmentation),
+        model=session.variants.model(variant),
+        num_timesteps=variant.num_timesteps,
         direction=config.early_time_direction,
         reduction=config.early_time_reduction,
     )
@@ -80,84 +82,111 @@ def measure(session: Session) -> dict[int, float]:
 
 
 @partial(jax.jit, static_argnames=("model", "num_timesteps", "direction", "reduction"))
-def _divergences(variables, images, *, model, num_timesteps, direction, reduction):
+def _divergences(
+    variables: Any,
+    images: jax.Array,
+    *,
+    model: nn.Module,
+    num_timesteps: int,
+    direction: str,
+    reduction: str,
+) -> jax.Array:
     logits, _ = model.apply(
         variables, images, num_timesteps=num_timesteps, train=True, mutable=["batch_stats"]
     )
     return losses.timestep_divergence(logits, direction, reduction)
 
 
+def _examples(session: Session) -> int:
+    return min(session.config.early_time_examples, len(session.train_split.labels))
+
+
 # --- before a search
 
 
-def phases(config: configs.Resolved) -> list[Phase]:
-    """The probe, if the search is to have one."""
+def phases(config: configs.Resolved, learning_rate_factor: float = 1.0) -> list[Phase]:
+    """The probe, if the search is to have one, at the learning rate of the search."""
     measured = config.early_time and config.early_time_timesteps is None
-    return [Phase("probe", 0, 0, config.early_time_epochs)] if measured else []
+    return [probe(config, learning_rate_factor)] if measured else []
 
 
-def probe(session: Session, phase: Phase, new: bool) -> None:
-    """Train at T for a few epochs, as the search will begin, and choose T'."""
-    config, network = session.config, session.network()
-    if new:
-        session.arrays["state"] = session.init_state()
-    for _ in session.train(network):
-        pass
-    with session.timed():
-        divergences = measure(session)
-    found = session.progress["early_time"] = _outcome(config, divergences)
-    session.recorder.write("early_time", epoch=config.early_time_epochs, **found)
-    curve = ", ".join(f"D_{t} {d:.3f}" for t, d in found["normalised"].items())
-    chosen, full = found["num_timesteps"], network.num_timesteps
-    told = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
-    session.recorder.say(f"Early-Time: {curve}; lambda {config.early_time_lambda}: {told} timesteps")
-    images = config.early_time_epochs * len(session.train_split.labels)
-    measured = min(config.early_time_examples, len(session.train_split.labels))
-    forward = session.networks.forward_flops(network)
-    outcome.finish_phase(
-        session,
-        network,
-        images=images + measured,
-        forward_flops=(images + measured) * forward,
-        train_flops=train_flops(images * forward) + measured * forward,
+def choose_timesteps(session: Session) -> None:
+    """Train at T for a few epochs, as the search will begin, and choose T'; if the search is to have that."""
+    config, variant = session.config, full_variant(session.config)
+    for phase in session.remaining("probe"):
+        for _ in session.train(phase, partial(_begin, session)):
+            pass
+        with session.timed():
+            measured = _record(config, measure(session))
+        session.progress.early_time = measured
+        session.recorder.write("early_time", epoch=config.early_time_epochs, **_event(measured))
+        curve = ", ".join(f"D_{t} {d:.3f}" for t, d in measured.normalised.items())
+        chosen, full = measured.num_timesteps, variant.num_timesteps
+        choice = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
+        session.recorder.say(f"Early-Time: {curve}; lambda {config.early_time_lambda}: {choice} timesteps")
+        trained = config.early_time_epochs * len(session.train_split.labels)
+        images, forward = trained + _examples(session), session.variants.forward_flops(variant)
+        session.finish(
+            phase,
+            images=images,
+            forward_flops=images * forward,
+            train_flops=train_flops(trained * forward) + _examples(session) * forward,
+        )
+
+
+def _begin(session: Session, phase: Phase, last: Carry) -> Carry:
+    return last._replace(state=session.initial_state())
+
+
+def _record(config: configs.Resolved, divergences: Mapping[int, float]) -> EarlyTimeRecord:
+    threshold, normalisation = config.early_time_lambda, config.early_time_normalisation
+    return EarlyTimeRecord(
+        num_timesteps=select_timesteps(divergences, threshold, normalisation),
+        threshold=threshold,
+        divergences=dict(divergences),
+        normalised=normalise(divergences, normalisation),
     )
 
 
-def _outcome(config: configs.Resolved, divergences: Mapping[int, float]) -> dict[str, Any]:
-    normalised = normalise(divergences, config.early_time_normalisation)
-    return {
-        "num_timesteps": select_timesteps(
-            divergences, config.early_time_lambda, config.early_time_normalisation
-        ),
-        "lambda": config.early_time_lambda,
-        "divergences": {str(t): d for t, d in divergences.items()},
-        "normalised": {str(t): d for t, d in normalised.items()},
-    }
+def _event(measured: EarlyTimeRecord) -> dict[str, Any]:
+    """Fields of the line in metrics.jsonl."""
+    fields = to_json(measured)
+    del fields["over_epochs"]
+    return fields
 
 
 # --- as a command of its own
 
 
-def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
+def search(
+    config: configs.ProbeConfig,
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
+    console: Console | None = None,
+) -> Result | Plan:
     """Measure only: D_t after each of N epochs at T (Fig. 4), and T' for each of `LAMBDAS` (Fig. 7b).
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    phase = Phase("probe", 0, 0, config.early_time_epochs)
-    return run(config, dataset, [phase], {"probe": _measure_all}, console)
+    config = configs.resolve(config)
+    return run(config, [probe(config)], _measure_all, dataset, model, programs, console)
 
 
-def _measure_all(session: Session, phase: Phase, new: bool) -> None:
-    config, network = session.config, session.network()
-    for epoch in session.train(network):
-        divergences = measure(session)
-        found = _outcome(config, divergences)
-        by_lambda = {
-            str(each): select_timesteps(divergences, each, config.early_time_normalisation)
-            for each in LAMBDAS
-        }
-        session.recorder.write("early_time", epoch=epoch, **found, by_lambda=by_lambda)
-        before = (session.progress["early_time"] or {}).get("over_epochs", [])
-        now = {"epoch": epoch, "normalised": found["normalised"], "by_lambda": by_lambda}
-        session.progress["early_time"] = found | {"over_epochs": [*before, now]}
-    outcome.finish_phase(session, network)
+def _measure_all(session: Session) -> None:
+    config = session.config
+    for phase in session.remaining("probe"):
+        for epoch, _ in session.train(phase, partial(_begin, session)):
+            divergences = measure(session)
+            measured = _record(config, divergences)
+            by_lambda = {
+                value: select_timesteps(divergences, value, config.early_time_normalisation)
+                for value in LAMBDAS
+            }
+            now = EarlyTimeEpoch(epoch=epoch, normalised=measured.normalised, by_lambda=by_lambda)
+            fields = _event(measured) | {"by_lambda": to_json(now)["by_lambda"]}
+            session.recorder.write("early_time", epoch=epoch, **fields)
+            before = session.progress.early_time
+            over_epochs = (*(before.over_epochs if before else ()), now)
+            session.progress.early_time = msgspec.structs.replace(measured, over_epochs=over_epochs)
+        session.finish(phase)

@@ -8,62 +8,59 @@
 They start from the ticket's file, and so are the same for all searches.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax import configs, masks, pruning, tickets
-from snnlth_jax.search import outcome
+from snnlth_jax import masks, pruning
+from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.rewinding import RewindPoint, rewind
-from snnlth_jax.search.session import Phase, Session, Trainer
+from snnlth_jax.search.session import Carry, Session
 from snnlth_jax.train import TrainState
 
-__all__ = ["TRAINERS", "phases", "train"]
+PyTree = Any
+
+__all__ = ["train"]
 
 
-def phases(
-    config: configs.Resolved, rounds: Sequence[int], rewind_epoch: int, trained: bool = False
-) -> list[Phase]:
-    """Those of the tickets of these rounds.
+def train(session: Session) -> None:
+    """Train the tickets and their controls."""
+    starts = {"ticket": _ticket, "random": _random, "redrawn": _redrawn, "dense": _dense}
 
-    Args:
-      config: resolved; its `controls` decide what is trained beside the tickets.
-      rounds: of the search.
-      rewind_epoch: epochs that the tickets' weights have behind them.
-      trained: the search trained the tickets at the full T already; what is left are the controls.
-    """
-    control = {
-        "random": [Phase("random", r, rewind_epoch, config.epochs) for r in rounds],
-        "redrawn": [Phase("redrawn", r, 0, config.epochs) for r in rounds],
-        "dense": [Phase("dense", r, 0, None) for r in rounds[-1:]],
-    }
-    own = [] if trained else [Phase("ticket", r, rewind_epoch, config.epochs) for r in rounds]
-    return own + [phase for kind in config.controls for phase in control[kind]]
+    def start(phase: Phase, last: Carry) -> Carry:
+        return last._replace(state=starts[phase.kind](session, phase.round))
+
+    for phase in session.remaining(*starts):
+        for _ in session.train(phase, start):
+            pass
+        session.finish(phase, session.ticket_name(phase.round))
 
 
-def train(session: Session, phase: Phase, new: bool) -> None:
-    """What is left of a final training or a control."""
-    if new:
-        session.arrays["state"] = _start(session, phase)
-    for _ in session.train(session.network()):
-        pass
-    outcome.finish_phase(session, session.network(), outcome.ticket_name(session, phase.round))
+def _ticket(session: Session, number: int) -> TrainState:
+    kept, point = _load(session, number)
+    return rewind(session.initial_state(), point, kept, session.tx)
 
 
-TRAINERS: dict[str, Trainer] = dict.fromkeys(("ticket", "random", "redrawn", "dense"), train)
+def _random(session: Session, number: int) -> TrainState:
+    kept, point = _load(session, number)
+    shuffled = pruning.shuffle(jax.random.fold_in(session.mask_key, number), kept)
+    return rewind(session.initial_state(), point, shuffled, session.tx)
 
 
-def _start(session: Session, phase: Phase) -> TrainState:
-    if phase.kind == "dense":
-        return session.init_state()
-    ticket = tickets.load(session.paths.ticket(phase.round))
+def _redrawn(session: Session, number: int) -> TrainState:
+    kept, _ = _load(session, number)
+    state = session.initial_state(redrawn=number)
+    return rewind(state, RewindPoint.of(state), kept, session.tx)
+
+
+def _dense(session: Session, number: int) -> TrainState:
+    return session.initial_state()
+
+
+def _load(session: Session, number: int) -> tuple[PyTree, RewindPoint]:
+    """Masks and weights of the ticket of a round."""
+    ticket = session.load_ticket(number)
     kept = masks.tree_map(jnp.asarray, ticket.masks)
-    if phase.kind == "redrawn":
-        state = session.init_state(redrawn=phase.round)
-        return rewind(state, RewindPoint.of(state), kept, session.tx)
-    if phase.kind == "random":
-        kept = pruning.shuffle(jax.random.fold_in(session.mask_key, phase.round), kept)
     params, batch_stats = jax.tree.map(jnp.asarray, (ticket.params, ticket.batch_stats))
-    state = session.init_state()
-    return rewind(state, RewindPoint(state.step, params, batch_stats), kept, session.tx)
+    return kept, RewindPoint(jnp.zeros((), jnp.int32), params, batch_stats)

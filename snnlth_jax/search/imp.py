@@ -8,63 +8,75 @@ With Early-Time all rounds run with T' timesteps, and tickets are then trained a
 `rewinding` the survivors keep the weights that they ended with (Renda et al. 2020).
 """
 
-from typing import Any
-
-import jax
+import flax.linen as nn
 from rich.console import Console
 
 from snnlth_jax import configs, data, pruning
-from snnlth_jax.search import early_time, final, outcome
-from snnlth_jax.search.programs import Network
+from snnlth_jax.run.results import Result
+from snnlth_jax.search import early_time, final, phases
+from snnlth_jax.search.phases import Phase
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.rewinding import RewindPoint, rewind
-from snnlth_jax.search.session import Phase, Session, run
+from snnlth_jax.search.session import Carry, Session, run
 
-__all__ = ["phases", "round_at", "search"]
+__all__ = ["iterate", "search"]
 
 
-def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
-    """Run a search, or go on with it where the last process stopped.
+def search(
+    config: configs.ImpConfig,
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
+    console: Console | None = None,
+) -> Result | Plan:
+    """Search tickets by IMP and train their controls, or resume that.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    trainers = {"probe": early_time.probe, "round": _round, **final.TRAINERS}
-    return run(config, dataset, _phases(config), trainers, console)
-
-
-def _phases(config: configs.Resolved) -> list[Phase]:
-    return [
+    config = configs.resolve(config)
+    fine_tune = config.rewinding == "fine-tune"
+    planned = [
         *early_time.phases(config),
-        *phases(config),
-        *final.phases(config, config.final_rounds, config.rewind_epoch, trained=not config.early_time),
+        *phases.rounds(config, fine_tune=fine_tune),
+        *phases.final(
+            config,
+            config.final_rounds,
+            config.rewind_epoch,
+            trained=not config.early_time,
+            fine_tune=fine_tune,
+        ),
     ]
+    return run(config, planned, _search, dataset, model, programs, console)
 
 
-def phases(config: configs.Resolved) -> list[Phase]:
-    """The rounds of a search."""
-    return [Phase("round", r, config.rewind_epoch if r else 0, config.epochs) for r in range(config.rounds)]
+def _search(session: Session) -> None:
+    early_time.choose_timesteps(session)
+    iterate(session, from_rewind_point=session.config.rewinding == "weights")
+    final.train(session)
 
 
-def _round(session: Session, phase: Phase, new: bool) -> None:
-    round_at(session, phase, new, session.search_network(), session.config.rewinding)
+def iterate(session: Session, from_rewind_point: bool = True) -> None:
+    """The rounds: for each prune, rewind, train, save its ticket.
 
+    Args:
+      session: its phases have rounds.
+      from_rewind_point: set the survivors back to the weights of the rewind epoch, or leave them as trained.
+    """
+    config = session.config
 
-def round_at(session: Session, phase: Phase, new: bool, network: Network, rewinding: str = "weights") -> None:
-    """What is left of a round: prune and rewind where it is new, train, save its ticket."""
-    config, arrays = session.config, session.arrays
-    if new and phase.round == 0:
-        arrays["state"] = session.init_state()
-        arrays["rewind"] = RewindPoint.of(arrays["state"])
-    elif new:
-        with session.timed():
-            state = arrays["state"]
-            if rewinding != "weights":
-                arrays["rewind"] = RewindPoint.of(state)
-            magnitude = pruning.magnitude(state.params)
-            pruned = pruning.prune(magnitude, state.masks, config.prune_fraction, config.scope)
-            state = rewind(state, arrays["rewind"], pruned, session.tx, config.bn_on_rewind)
-            arrays["state"] = jax.block_until_ready(state)
-    for epoch in session.train(network):
-        if phase.round == 0 and epoch <= config.rewind_epoch and rewinding == "weights":
-            arrays["rewind"] = RewindPoint.of(arrays["state"])
-    ticket = outcome.save_ticket(session, phase.round, network, arrays["state"].masks, arrays["rewind"])
-    outcome.finish_phase(session, network, ticket)
+    def start(phase: Phase, last: Carry) -> Carry:
+        if phase.round == 0:
+            return Carry.of(session.initial_state())
+        point = last.rewind if from_rewind_point else RewindPoint.of(last.state)
+        magnitude = pruning.magnitude(last.state.params)
+        kept = pruning.prune(magnitude, last.state.masks, config.prune_fraction, config.scope)
+        state = rewind(last.state, point, kept, session.tx, config.bn_on_rewind)
+        return last._replace(state=state, rewind=point)
+
+    for phase in session.remaining("round"):
+        for epoch, carry in session.train(phase, start):
+            if phase.round == 0 and epoch <= config.rewind_epoch and from_rewind_point:
+                session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
+        ticket = session.save_ticket(phase, phase.round, session.carry.state.masks)
+        session.finish(phase, ticket)

@@ -1,6 +1,6 @@
 """What is recorded of every training: its layers, their health, spikes and operations."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -93,3 +93,12 @@ def _firing(spikes: np.ndarray | None, images: int) -> dict[str, Any]:
         "firing_rate": [n / (neurons * images) for n in by_timestep],
         "spikes_per_image": sum(by_timestep) / images,
     }
+
+
+class Measured(NamedTuple):  # SHIM
+    layers: tuple
+    images: int
+    weights_on_no_path: int | None
+
+
+NOTHING = Measured((), 0, None)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from rich.console import Console
@@ -17,29 +18,44 @@ from rich.console import Console
 from snnlth_jax import configs, data, losses, masks, models, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import normalise
-from snnlth_jax.search import final, outcome
-from snnlth_jax.search.programs import TWIN
-from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.search.session import Phase, Session, run
-from snnlth_jax.train import NonFiniteLoss
+from snnlth_jax.run.results import Result
+from snnlth_jax.search import final, phases
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import TWIN, Programs, full_variant
+from snnlth_jax.search.session import Session, run
+from snnlth_jax.train import NonFiniteLoss, TrainState
 
 PyTree = Any
 
 __all__ = ["flow", "search", "synflow_masks"]
 
 
-def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
-    """Prune and train, or go on with it where the last process stopped.
+def search(
+    config: configs.OneShotConfig,
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
+    console: Console | None = None,
+) -> Result | Plan:
+    """Prune at initialisation and train what is left and its controls, or resume that.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
+    config = configs.resolve(config)
+    dataset = dataset or configs.load_dataset(config)
     if config.like is not None:  # before anything is written
-        model = models.create(config.arch, dataset.num_classes, width=config.width)
+        network = model or models.create(config.arch, dataset.num_classes, width=config.width)
         images = jnp.zeros((1, *dataset.image_shape))
-        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, num_timesteps=1), images)
-        tickets.check(config.like, tickets.load(config.like), variables["params"])
-    phases = [Phase("scores", 0, 0, 0), *final.phases(config, [1], 0)]
-    return run(config, dataset, phases, {"scores": _score, **final.TRAINERS}, console)
+        init = partial(network.init, num_timesteps=1)
+        params = jax.eval_shape(init, jax.random.key(0), images)["params"]
+        tickets.check(config.like, tickets.load(config.like), params)
+    planned = [phases.scores(config), *phases.final(config, [1], 0)]
+    return run(config, planned, _search, dataset, model, programs, console)
+
+
+def _search(session: Session) -> None:
+    _score(session)
+    final.train(session)
 
 
 def flow(model: Any, batch_stats: PyTree, images: jax.Array) -> Callable[[PyTree], jax.Array]:
@@ -84,17 +100,20 @@ def _density(sparsity: float) -> float:
     return float(1 - Decimal(repr(float(sparsity))))
 
 
-def _score(session: Session, phase: Phase, new: bool) -> None:
-    state = session.arrays["state"]
-    with session.timed():
-        kept, row = _masks(session, state)
-        jax.block_until_ready(kept)
-    session.arrays["state"] = state._replace(masks=kept)
-    ticket = outcome.save_ticket(session, 1, session.network(), kept, RewindPoint.of(state))
-    outcome.finish_phase(session, session.network(), ticket, **row)
+def _score(session: Session) -> None:
+    """Score the weights, remove the lowest, save the ticket."""
+    for phase in session.remaining("scores"):
+        session.begin(phase)
+        state = session.carry.state
+        with session.timed():
+            kept, cost = _masks(session, state)
+            jax.block_until_ready(kept)
+        session.carry = session.carry._replace(state=state._replace(masks=kept))
+        ticket = session.save_ticket(phase, 1, kept)
+        session.finish(phase, ticket, **cost)
 
 
-def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:
+def _masks(session: Session, state: TrainState) -> tuple[PyTree, dict[str, Any]]:
     """The masks, and what they cost: images, FLOPs and seconds."""
     config, everything, params = session.config, state.masks, state.params
     if config.like is not None:
@@ -105,36 +124,45 @@ def _masks(session: Session, state: Any) -> tuple[PyTree, dict[str, Any]]:
         free = pruning.magnitude(params) if config.criterion == "magnitude" else pruning.random(key, params)
         return pruning.prune(free, everything, config.sparsity, config.scope), {}
 
+    variants, batch_stats = session.variants, state.batch_stats
+    variant = full_variant(config)
     if config.criterion == "synflow":
-        total, images = flow(session.networks.model(TWIN), state.batch_stats, session.networks.sample), 0
-        criterion, times = partial(pruning.synflow, total), config.synflow_iterations
+        images, times, drawn = 0, config.synflow_iterations, ()
+
+        def loss(params: PyTree, batch_stats: PyTree) -> jax.Array:
+            return flow(variants.model(TWIN), batch_stats, variants.sample)(params)
+
     else:
         images, times = _examples(session), 1
-        of = {"snip": pruning.snip, "grasp": pruning.grasp}[config.criterion]
-        criterion = partial(of, _loss(session, state.batch_stats, images))
-    started = time.perf_counter()
-    scores = jax.jit(criterion).lower(params).compile()
-    compile_seconds = time.perf_counter() - started
+        drawn, loss = _drawn(session, images), partial(_loss, session)
+    arguments: tuple[PyTree, ...] = (batch_stats, *drawn)
+    score = {"snip": pruning.snip, "grasp": pruning.grasp, "synflow": pruning.synflow}[config.criterion]
+
+    def criterion(params: PyTree, *arguments: PyTree) -> PyTree:
+        return score(lambda params: loss(params, *arguments), params)
+
+    key = (config.criterion, variant, config.batch_size)
+    scores, compile_seconds = variants.scorer(key, criterion, params, *arguments)
+    seconds: list[float] = []
 
     def timed(params: PyTree) -> PyTree:
-        begun = time.perf_counter()
-        found = jax.block_until_ready(scores(params))
-        seconds.append(time.perf_counter() - begun)
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(found)):
+        started = time.perf_counter()
+        values = jax.block_until_ready(scores(params, *arguments))
+        seconds.append(time.perf_counter() - started)
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(values)):
             raise NonFiniteLoss(f"scores of {config.criterion}")
-        return found
+        return values
 
-    seconds: list[float] = []
     if config.criterion == "synflow":
         kept = synflow_masks(timed, params, config.sparsity, times, config.scope)
-        forward = 2 * times * macs(total, params)
+        forward = 2 * times * macs(loss, params, *arguments)
     else:
         kept = pruning.prune(timed(params), everything, config.sparsity, config.scope)
-        forward = images * session.networks.forward_flops(session.network())
+        forward = images * variants.forward_flops(variant)
     return kept, {
         "images": images,
         "forward_flops": forward,
-        "train_flops": 2 * times * macs(criterion, params),
+        "train_flops": 2 * times * macs(criterion, params, *arguments),
         "device_seconds": sum(seconds),
         "compile_seconds": compile_seconds,
     }
@@ -145,30 +173,34 @@ def _examples(session: Session) -> int:
     return min(1000, available) if session.config.score_examples is None else session.config.score_examples
 
 
-def _loss(session: Session, batch_stats: PyTree, examples: int) -> Callable[[PyTree], jax.Array]:
-    """The training loss on so many random training images, not augmented, a batch at a time."""
-    network = session.network()
-    model, size = session.networks.model(network), min(session.config.batch_size, examples)
+def _drawn(session: Session, examples: int) -> tuple[jax.Array, jax.Array]:
+    """That many training images, drawn at random, and their labels."""
     split = session.train_split
     order = jax.random.permutation(session.score_key, len(split.labels))[:examples]
-    images, labels = split.images[order], split.labels[order]
+    return split.images[order], split.labels[order]
+
+
+def _loss(
+    session: Session, params: PyTree, batch_stats: PyTree, images: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """The training loss on images that are not augmented, a batch at a time."""
+    variant, augmentation = full_variant(session.config), session.variants.augmentation
+    model, examples = session.variants.model(variant), len(labels)
+    size = min(session.config.batch_size, examples)
     full = examples // size * size
 
     def of_batch(params: PyTree, chosen: jax.Array) -> jax.Array:
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            normalise(images[chosen], session.networks.augmentation),
-            num_timesteps=network.num_timesteps,
+            normalise(images[chosen], augmentation),
+            num_timesteps=variant.num_timesteps,
             train=True,
             mutable=["batch_stats"],
         )
         return losses.cross_entropy(logits, labels[chosen]).sum()
 
-    def loss(params: PyTree) -> jax.Array:
-        # checkpointed: the activations of one batch at a time are kept
-        batches = jnp.arange(full).reshape(-1, size)
-        sums = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
-        rest = of_batch(params, jnp.arange(full, examples)) if full < examples else 0.0
-        return (sums.sum() + rest) / examples
-
-    return loss
+    # checkpointed: the activations of one batch at a time are kept
+    batches = jnp.arange(full).reshape(-1, size)
+    sums = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
+    rest = of_batch(params, jnp.arange(full, examples)) if full < examples else 0.0
+    return (sums.sum() + rest) / examples

@@ -1,28 +1,41 @@
-"""The networks of a run: one architecture, with time or without, each compiled once for all phases."""
+"""The variants of a network that a search trains, and their programs, compiled once.
+
+A *variant* is one architecture with an activation and a number of timesteps; its parameters do not depend on
+either. Programs are kept for the whole process by what they are compiled from, so that further seeds and
+further searches compile nothing.
+"""
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
-from snnlth_jax import configs, data, models, train
+from snnlth_jax import configs, data, models
 from snnlth_jax.analysis import activity, wiring
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import measured, record
-from snnlth_jax.train import TrainState, optimizers
+from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
-__all__ = ["TWIN", "Network", "Networks"]
+__all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant"]
+
+PyTree = Any
+_MEASURED_AT_A_TIME = 50  # images, whose spikes in all layers are in memory together
 
 
-class Network(NamedTuple):
-    """What makes a network of the architecture; the parameters do not depend on it."""
+class Variant(NamedTuple):
+    """A network variant: what makes a network of the architecture."""
 
     activation: str
     num_timesteps: int
@@ -31,58 +44,119 @@ class Network(NamedTuple):
         return f"{self.activation} T={self.num_timesteps}"
 
 
-TWIN = Network("relu", 1)  # the same layers without time
-_MEASURED_AT_A_TIME = 50  # images, whose spikes in all layers are in memory together
+TWIN = Variant("relu", 1)  # the same layers without time
 
 
-class Networks:
-    """Models, programs and costs of the networks of a run, made when they are asked for.
+def full_variant(config: configs.Resolved) -> Variant:
+    """The variant that tickets are for: at the full T."""
+    return Variant(config.activation, config.num_timesteps)
+
+
+class Programs:
+    """Compiled programs by what they are compiled from; the least recently used go first.
+
+    Args:
+      most: number of programs that are kept.
+
+    Attributes:
+      compilations: number of programs compiled so far.
+    """
+
+    def __init__(self, most: int = 16):
+        self._kept: OrderedDict[Hashable, Any] = OrderedDict()
+        self._most = most
+        self.compilations = 0
+
+    def get(self, key: Hashable, compile_program: Callable[[], Any]) -> tuple[Any, float]:
+        """The program of a key and the seconds that compiling it took now: 0 if it was kept."""
+        key = (key, _settings())
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key], 0.0
+        started = time.perf_counter()
+        program = self._kept[key] = compile_program()
+        self.compilations += 1
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return program, time.perf_counter() - started
+
+    def clear(self) -> None:
+        """Forget all programs, to have their memory back."""
+        self._kept.clear()
+
+
+SHARED = Programs()  # those of this process
+
+
+def _settings() -> Hashable:
+    """What a compiled program depends on beside its arguments: JAX's settings of numbers and randomness."""
+    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
+    return tuple(str(getattr(jax.config, name)) for name in names)
+
+
+def _shapes(tree: PyTree) -> Hashable:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((x.shape, str(x.dtype), getattr(x, "sharding", None)) for x in leaves)
+
+
+class Variants:
+    """The network of a search in all its variants: models, programs and FLOPs.
 
     Args:
       config: resolved.
       dataset: loaded.
+      model: Flax module called as those of `snnlth_jax.models`; by default the configuration's.
+      programs: where compiled programs are kept; by default those of this process.
+      devices: devices that it runs on; by default the configuration's, of this process.
 
     Attributes:
       dataset: the same.
-      devices: what they are spread over, see `sharding.Devices`.
-      tx: the optimiser.
-      sample: an image like those, `[1, H, W, C]`.
+      devices: devices that it runs on, see `sharding.Devices`.
+      tx: optimiser.
+      sample: image like those of the dataset, `[1, H, W, C]`.
     """
 
-    def __init__(self, config: configs.Resolved, dataset: data.Dataset):
+    def __init__(
+        self,
+        config: configs.Resolved,
+        dataset: data.Dataset,
+        model: nn.Module | None = None,
+        programs: Programs | None = None,
+        devices: sharding.Devices | None = None,
+    ):
         self._config, self.dataset = config, dataset
-        self.tx = optimizers.create(
+        self._model = model or models.create(
+            config.arch,
+            dataset.num_classes,
+            width=config.width,
+            dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
+        )
+        self._programs = SHARED if programs is None else programs
+        self.tx: optax.GradientTransformationExtraArgs = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        self._programs: dict[Network, train.Program] = {}
-        self._counters: dict[Network, Callable[..., Any]] = {}
-        self.devices = sharding.Devices.of(hosts.devices(config.devices), config.parallel)
+        self.devices = devices or sharding.Devices.of(hosts.devices(config.devices), config.parallel)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
     @property
     def augmentation(self) -> Augmentation:
-        """Of the dataset, or none at all."""
+        """Augmentation of the dataset, or none at all."""
         if self._config.augment:
             return self.dataset.augmentation
         return dataclasses.replace(self.dataset.augmentation, crop_padding=0, flip=False, cutout=0)
 
-    def model(self, network: Network) -> Any:
-        """Its Flax module."""
-        config = self._config
-        return models.create(
-            config.arch,
-            self.dataset.num_classes,
-            width=config.width,
-            activation=network.activation,
-            dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
-        )
+    def model(self, variant: Variant) -> nn.Module:
+        """Flax module of a variant."""
+        return self._model.clone(activation=variant.activation)
 
     def init_state(self, key: jax.Array) -> TrainState:
-        """A state with new weights, which fits all networks."""
-        model = self.model(Network(self._config.activation, 1))
-        return train.init_state(key, model, self.tx, self.sample)
+        """A state with new weights, which fits all variants."""
+        model = self.model(Variant(self._config.activation, 1))
+        return init_state(key, model, self.tx, self.sample)
 
-    def placed(self, split: data.Split) -> data.Split:
+    # --- data on the devices
+
+    def on_devices(self, split: data.Split) -> data.Split:
         """A split on the devices: its images whole on each, or divided among them (`--shard-data`)."""
         if not self._divided:
             return sharding.placed(split, self.devices)
@@ -100,80 +174,118 @@ class Networks:
         memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
         return size > memory / 4
 
-    def compiled(self, network: Network) -> bool:
-        """Whether it has a program already."""
-        return network in self._programs
+    # --- programs
 
     def program(
-        self, network: Network, state: TrainState, train_split: data.Split, test_split: data.Split
-    ) -> train.Program:
-        """Its training and evaluation, compiled for arrays of these shapes the first time."""
-        if network not in self._programs:
-            self._programs[network] = train.compile_program(
-                self.model(network),
+        self,
+        variant: Variant,
+        state: TrainState,
+        train_split: data.Split,
+        test_split: data.Split,
+        announce: Callable[[], None] = lambda: None,
+    ) -> tuple[Program, float]:
+        """Training and evaluation of a variant for arrays of these shapes, and the seconds of compiling.
+
+        `announce` is called before it is compiled; not where it was kept.
+        """
+
+        def compile_now() -> Program:
+            announce()
+            return compile_program(
+                model,
                 self.tx,
                 state,
                 train_split,
                 test_split,
                 augmentation=self.augmentation,
                 batch_size=self._config.batch_size,
-                num_timesteps=network.num_timesteps,
+                num_timesteps=variant.num_timesteps,
                 devices=self.devices,
             )
-        return self._programs[network]
 
-    def spike_counter(self, network: Network, state: TrainState) -> Callable[..., Any]:
-        """Counts the spikes of spiking networks with such variables, see `activity.count_spikes`.
+        model = self.model(variant)
+        key = ("train", model, variant.num_timesteps, self.tx, self.augmentation, self._config.batch_size)
+        shapes = _shapes((state, train_split, test_split))
+        return self._programs.get((*key, self.devices, shapes), compile_now)
 
-        Compiled the first time, for one device of this host: each has the whole state, and none waits.
+    def spike_counter(self, variant: Variant, state: TrainState) -> tuple[Callable[..., Any], float]:
+        """Count the spikes of a spiking variant, see `activity.count_spikes`, and the seconds of compiling.
+
+        It runs on one device of this host: each has the whole state, and no host waits for another.
         """
-        if network not in self._counters:
-            model, images = self.model(network), jnp.asarray(measured(self.dataset.test.images))
-            count = partial(
-                activity.count_spikes,
-                model,
-                wiring.connections(model),
-                num_timesteps=network.num_timesteps,
-                batch_size=min(_MEASURED_AT_A_TIME, len(images)),
-                prepare=partial(normalise, augmentation=self.augmentation),
-            )
-            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
-            compiled = jax.jit(count).lower(shapes, images).compile()
-            self._counters[network] = lambda variables: compiled(variables, images)
-        return self._counters[network]
-
-    def measure(self, network: Network, state: TrainState) -> dict[str, Any]:
-        """What is recorded of a network once it is trained, see `snnlth_jax.analysis.record`."""
-        counts, images = None, 0
-        if network.activation == "lif":
-            variables = jax.device_get(_variables(state))
-            counts = jax.device_get(self.spike_counter(network, state)(variables))
-            images = len(measured(self.dataset.test.images))
-        return record(
-            wiring.connections(self.model(network)),
-            state.masks,
-            self.dataset.image_shape,
-            network.num_timesteps,
-            counts,
-            images,
+        model, images = self.model(variant), measured(self.dataset.test.images)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
+        image_shapes = jax.ShapeDtypeStruct(images.shape, images.dtype)
+        count = partial(
+            activity.count_spikes,
+            model,
+            wiring.connections(model),
+            num_timesteps=variant.num_timesteps,
+            batch_size=min(_MEASURED_AT_A_TIME, len(images)),
+            prepare=partial(normalise, augmentation=self.augmentation),
+        )
+        return self._programs.get(
+            ("spikes", model, variant.num_timesteps, self.augmentation, _shapes((shapes, image_shapes))),
+            lambda: jax.jit(count).lower(shapes, image_shapes).compile(),
         )
 
-    def forward_flops(self, network: Network) -> int:
+    def scorer(self, key: Hashable, criterion: Callable[..., PyTree], *args: PyTree) -> tuple[Any, float]:
+        """A criterion's scores as a compiled function of arguments like these, and the seconds of compiling.
+
+        Args:
+          key: what decides the criterion, beside the network and the shapes of its arguments.
+          criterion: function of the arguments.
+          *args: the arguments; only their shapes matter.
+        """
+        return self._programs.get(
+            ("scores", key, self._model, self.augmentation, _shapes(args)),
+            lambda: jax.jit(criterion).lower(*args).compile(),
+        )
+
+    # --- numbers
+
+    def measure(self, variant: Variant, state: TrainState) -> Any:
+        """What is recorded of the layers of a trained network, see `snnlth_jax.search.measure`."""
+        counts, images = None, measured(self.dataset.test.images)
+        if variant.activation == "lif":
+            variables = jax.device_get(_variables(state))
+            counter, _ = self.spike_counter(variant, state)
+            counts = jax.device_get(counter(variables, jnp.asarray(images)))
+        d = record(
+            wiring.connections(self.model(variant)),
+            state.masks,
+            self.dataset.image_shape,
+            variant.num_timesteps,
+            counts,
+            0 if counts is None else len(images),
+        )
+        import msgspec
+
+        from snnlth_jax.run.results import LayerRecord
+        from snnlth_jax.search.measure import Measured
+
+        return Measured(
+            msgspec.convert(d["layers"], tuple[LayerRecord, ...]),
+            d["measured_images"],
+            d["weights_on_no_path"],
+        )
+
+    def forward_flops(self, variant: Variant) -> int:
         """FLOPs of one image through the network: two per multiply-accumulate."""
-        return self.by_timestep["once"] + network.num_timesteps * self.by_timestep["per_timestep"]
+        return self.flops_per_image.once + variant.num_timesteps * self.flops_per_image.per_timestep
 
     @functools.cached_property
-    def by_timestep(self) -> dict[str, int]:
-        """FLOPs of one image, forward: "once", what all timesteps share, and "per_timestep"."""
+    def flops_per_image(self) -> FlopsPerImage:
+        """FLOPs of the forward pass of one image: those of all timesteps together, and of each."""
 
         def flops(num_timesteps: int) -> int:
-            model = self.model(Network("lif", num_timesteps))
+            model = self.model(Variant("lif", num_timesteps))
             init = partial(model.init, num_timesteps=num_timesteps)
             variables = jax.eval_shape(init, jax.random.key(0), self.sample)
             return 2 * macs(partial(model.apply, num_timesteps=num_timesteps), variables, self.sample)
 
         one, two = flops(1), flops(2)
-        return {"once": 2 * one - two, "per_timestep": two - one}
+        return FlopsPerImage(once=2 * one - two, per_timestep=two - one)
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

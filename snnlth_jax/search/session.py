@@ -1,194 +1,354 @@
 """What every search does around its own idea: a run directory, resume, compiled programs, records.
 
-A search is a list of phases (a round, a control ...), each a training that ends with a line in result.json.
-The progress through them is a few JSON values that go into each checkpoint beside the arrays, so that the
-same command goes on where it stopped.
+A search is a list of phases (a round, a control ...), each a training run that ends with a row of
+result.json, and a function that trains them in order. Its progress goes into each checkpoint beside the
+arrays, so that the same command resumes where it stopped.
 """
 
 import contextlib
-import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import msgspec
+import optax
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from snnlth_jax import configs, data
+from snnlth_jax import configs, data, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.machine.signals import Stopped, watch
-from snnlth_jax.run import checkpoints, tables
+from snnlth_jax.run import checkpoints, results, tables
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run.metrics import Recorder, environment, lines, phase_name
-from snnlth_jax.run.tensorboard import Events
-from snnlth_jax.search import ledger, outcome, plan
-from snnlth_jax.search.programs import Network, Networks
+from snnlth_jax.run.metrics import Recorder, environment
+from snnlth_jax.run.results import Result
+from snnlth_jax.search import outcome, plan
+from snnlth_jax.search.measure import NOTHING
+from snnlth_jax.search.phases import Phase, epochs
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import Programs, Variant, Variants
+from snnlth_jax.search.progress import Progress
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, optimizers, zero_metrics
+from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, zero_metrics
 
 PyTree = Any
-Arrays = dict[str, PyTree]
 
-__all__ = ["Phase", "Session", "Trainer", "run"]
+__all__ = ["Carry", "Session", "run"]
 
 
-class Phase(NamedTuple):
-    """One training of a search.
+class Carry(NamedTuple):
+    """The arrays that a search carries along, and that each checkpoint holds.
 
     Attributes:
-      kind: "round" of IMP, "search" of Early-Bird, "probe" of Early-Time, "scores" of a criterion, "ticket"
-        for the final training of one, or a control: "random", "redrawn", "dense".
-      round: of the search, 0 is dense.
-      first_epoch: epochs that the weights have behind them when it starts.
-      last_epoch: and when it ends; None for as many as the search and the training of its ticket had.
+      state: training state of the phase under way.
+      rewind: weights that survivors of a pruning go back to.
+      metrics: sums over the steps of an epoch that is under way.
+      queue: Early-Bird's newest masks, packed; None for other searches.
     """
 
-    kind: str
-    round: int
-    first_epoch: int
-    last_epoch: int | None
+    state: TrainState
+    rewind: RewindPoint
+    metrics: Metrics
+    queue: jax.Array | None = None
 
-    def __str__(self) -> str:
-        return phase_name(self.kind, self.round)
+    @classmethod
+    def of(cls, state: TrainState, queue: jax.Array | None = None) -> "Carry":
+        """A search that starts with this state, which is its rewind point too."""
+        return cls(state, RewindPoint.of(state), zero_metrics(), queue)
 
 
-@dataclasses.dataclass
 class Session:
-    """A run that is under way; made by `run`."""
+    """A run that is under way; made by `run`.
 
-    config: Any
-    dataset: data.Dataset
-    phases: Sequence[Phase]
-    identity: dict[str, Any]
-    paths: rundir.Paths
-    recorder: Recorder
-    manager: ocp.CheckpointManager
-    asked: Callable[[int], Any]
+    Attributes:
+      config: resolved configuration.
+      dataset: images in host memory.
+      phases: all phases of the search.
+      variants: variants of the network, with their programs.
+      progress: how far the search is.
+      carry: its arrays.
+      train_split: training images on the devices.
+      tx: optimiser.
+      mask_key, score_key: keys of what is drawn at random for masks, and for scores and divergences.
+      recorder: metrics.jsonl and the progress for people.
+    """
 
-    def __post_init__(self):
-        config, dataset = self.config, self.dataset
-        self.networks = Networks(config, dataset)
-        self.tx = self.networks.tx
-        devices = self.networks.devices
-        self.train_split = self.networks.placed(dataset.train)
-        self.splits = {"test": self.networks.placed(dataset.test)}
+    def __init__(
+        self,
+        config: configs.Resolved,
+        dataset: data.Dataset,
+        phases: Sequence[Phase],
+        variants: Variants,
+        identity: dict[str, Any],
+        paths: rundir.Paths,
+        recorder: Recorder,
+        manager: ocp.CheckpointManager,
+        asked: Callable[[int], Any],
+        queue: Callable[[TrainState], jax.Array] | None = None,
+    ):
+        self.config, self.dataset, self.phases, self.variants = config, dataset, phases, variants
+        self.recorder, self._identity, self._paths, self._manager = recorder, identity, paths, manager
+        self._asked = asked
+        self.tx: optax.GradientTransformationExtraArgs = variants.tx
+        self.train_split = variants.on_devices(dataset.train)
+        self._evaluated = {"test": variants.on_devices(dataset.test)}
         if dataset.validation is not None:
-            self.splits["validation"] = self.networks.placed(dataset.validation)
-        self.init_key, self.train_key, self.mask_key, self.score_key = jax.random.split(
+            self._evaluated["validation"] = variants.on_devices(dataset.validation)
+        self._init_key, self._train_key, self.mask_key, self.score_key = jax.random.split(
             jax.random.key(config.seed), 4
         )
-        self.progress: dict[str, Any] = {"phase": -1, "epochs_done": 0, "points": 0}
-        self.progress |= {"epoch": 0, "step": 0, "step_seconds": 0.0, "over": False, "rows": [], "row": {}}
-        self.progress |= {"compile_seconds": {}, "early_time": None, "early_bird": None}
-        kind = f"{devices.count if devices else 1} x {jax.devices()[0].device_kind}"
-        self.progress |= {"devices": kind, "phases": [*map(str, self.phases)], "overrides": []}
+        count = variants.devices.count if variants.devices else 1
+        self.progress = Progress(
+            devices=f"{count} x {jax.devices()[0].device_kind}", phases=[*map(str, phases)]
+        )
         self._initial: dict[int, TrainState] = {}
-        state = self.init_state()
-        self.arrays: Arrays = {"state": state, "rewind": RewindPoint.of(state), "metrics": zero_metrics()}
+        state = self.initial_state()
+        self.carry = Carry.of(state, queue and queue(state))
         self._last_checkpoint = time.monotonic()
 
-    # --- networks
+    # --- what a search asks for
 
-    def network(self) -> Network:
-        """The one that tickets are for: at the full T."""
-        return Network(self.config.activation, self.config.num_timesteps)
-
-    def search_network(self) -> Network:
-        """The one that is searched: with fewer timesteps, once Early-Time has chosen how many."""
-        chosen = getattr(self.config, "early_time_timesteps", None)
-        if measured := self.progress["early_time"]:
-            chosen = measured["num_timesteps"]
-        return self.network()._replace(**({"num_timesteps": chosen} if chosen else {}))
-
-    def program(self, state: TrainState, network: Network) -> Program:
-        """Its compiled training; one for all phases."""
-        known = self.networks.compiled(network)
-        if not known:
-            self.recorder.say(f"compiling training and evaluation: {network} ...")
-        program = self.networks.program(network, state, self.train_split, self.splits["test"])
-        if not known:
-            started = time.perf_counter()
-            if network.activation == "lif":  # now, not when hours of training are done
-                self.networks.spike_counter(network, state)
-            seconds = program.compile_seconds + time.perf_counter() - started
-            self.recorder.say(f"compiled in {seconds:.1f} s")
-            self.progress["compile_seconds"][str(network)] = seconds
-        return program
-
-    # --- state
-
-    def init_state(self, redrawn: int = 0) -> TrainState:
+    def initial_state(self, redrawn: int = 0) -> TrainState:
         """The network as initialised by the seed, or with weights drawn once more."""
         if redrawn not in self._initial:
-            key = jax.random.fold_in(self.init_key, redrawn) if redrawn else self.init_key
-            self._initial = {redrawn: jax.device_get(self.networks.init_state(key))}
+            key = jax.random.fold_in(self._init_key, redrawn) if redrawn else self._init_key
+            self._initial = {redrawn: jax.device_get(self.variants.init_state(key))}
         copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
-        return sharding.placed(copied, self.networks.devices)
+        return sharding.placed(copied, self.variants.devices)
 
-    def restore(self, changed: str = "") -> None:
-        """The arrays and the progress of the newest checkpoint, if there is one.
+    def remaining(self, *kinds: str) -> Iterator[Phase]:
+        """The phases of these kinds that are not finished and whose turn it is, in order."""
+        while (index := len(self.progress.rows)) < len(self.phases) and self.phases[index].kind in kinds:
+            yield self.phases[index]
+            if len(self.progress.rows) == index:
+                raise RuntimeError(f"{self.phases[index]} was not finished")
+
+    def variant(self, phase: Phase) -> Variant:
+        """The network variant of a phase, with the T' that Early-Time chose."""
+        if phase.by_early_time and (measured := self.progress.early_time):
+            return phase.variant._replace(num_timesteps=measured.num_timesteps)
+        return phase.variant
+
+    def begin(self, phase: Phase, start: Callable[[Phase, Carry], Carry] = lambda phase, last: last) -> None:
+        """Begin a phase with the arrays that `start` makes of the last ones, unless it was restored."""
+        index = len(self.progress.rows)
+        if self.progress.phase == index:
+            return
+        self.progress.begin(index, phase.first_epoch)
+        with self.timed():
+            self.carry = jax.block_until_ready(start(phase, self.carry))
+
+    def train(
+        self,
+        phase: Phase,
+        start: Callable[[Phase, Carry], Carry],
+        ends: Callable[[int], bool] = lambda epoch: False,
+    ) -> Iterator[tuple[int, Carry]]:
+        """Train what is left of a phase: gives the number and the arrays of each epoch once it is done.
+
+        The epoch is evaluated and recorded by then. It is checkpointed when the next one is asked for, with
+        `carry` as the caller leaves it; so is the state within long epochs, and when a signal asks to stop.
 
         Args:
-          changed: what is another in the configuration than it was there.
+          phase: phase whose turn it is.
+          start: arrays that it starts from, of the phase and the last ones; not called where it was restored.
+          ends: asked after each epoch, by its number, whether it was the last.
+
+        Raises:
+          NonFiniteLoss: naming phase, epoch and step.
+          Stopped: asked to by a signal; the checkpoint is written.
+        """
+        self.begin(phase, start)
+        progress, config, devices = self.progress, self.config, self.variants.devices
+        if progress.over:
+            return
+        first, last = phase.first_epoch, self._last_epoch(phase)
+        rate = phase.learning_rates(last - first)
+        self.carry = self.carry._replace(state=sharding.placed(self.carry.state, devices))
+        program = self._program(self.variant(phase))
+        before = progress.epochs_done - progress.epoch
+        later = self.phases[progress.phase + 1 :]
+        self.recorder.expect(before + last + sum(self._last_epoch(p) - p.first_epoch for p in later))
+        key = jax.random.fold_in(self._train_key, zlib.crc32(phase.kind.encode()))
+
+        def within(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
+            seen = max(int(metrics.examples), 1)
+            self.recorder.show(
+                f"{phase} epoch {epoch}/{last}",
+                before + epoch - 1 + seen / len(self.train_split.labels),
+                float(metrics.loss) / seen,
+                int(metrics.correct) / seen,
+                seen / seconds,
+            )
+            if self._next_point() or (self._overdue() and steps < program.steps_per_epoch):
+                progress.step, progress.step_seconds = steps, seconds
+                self._checkpoint(self.carry._replace(state=state, metrics=metrics))
+                self._stop_if_asked()
+
+        try:
+            for epoch in fit(
+                program,
+                self.carry.state,
+                self.train_split,
+                key=jax.random.fold_in(key, phase.round),
+                learning_rate=lambda done: rate(done - first),
+                first_epoch=progress.epoch,
+                last_epoch=last,
+                on_progress=within,
+                first_step=progress.step,
+                metrics=self.carry.metrics,
+                seconds=progress.step_seconds if progress.step else 0.0,
+            ):
+                self.carry = self.carry._replace(state=epoch.state, metrics=zero_metrics())
+                over = ends(epoch.number) or epoch.number == last
+                self._record(phase, epoch, program, over)
+                progress.epoch, progress.step, progress.over = epoch.number, 0, over
+                progress.epochs_done = before + epoch.number
+                yield epoch.number, self.carry
+                due = epoch.number % config.checkpoint_every == 0 or over or self._overdue()
+                if due or self._next_point():
+                    self._checkpoint(self.carry)
+                    self._stop_if_asked()
+                if over:
+                    return
+        except NonFiniteLoss as error:
+            raise NonFiniteLoss(f"{phase}, {error}") from None
+
+    def finish(self, phase: Phase, ticket: str | None = None, **cost: Any) -> None:
+        """Write the row of a phase into metrics.jsonl and result.json; `cost` as in `outcome.row`."""
+        variant, state, progress = self.variant(phase), self.carry.state, self.progress
+        measured = NOTHING
+        if phase.part != "preparations":  # those train nothing that is kept
+            with self.timed():
+                measured = self.variants.measure(variant, state)
+        row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, cost)
+        self.recorder.write("round", **results.to_json(row))
+        accuracy = row.final_test_accuracy
+        self.recorder.say(
+            f"{phase}: sparsity {100 * row.sparsity:.2f} %, {row.kept:,} weights, "
+            + (f"test accuracy {accuracy:.4f}, " if accuracy is not None else "")
+            + f"{row.seconds:.0f} s"
+        )
+        if row.collapsed_layers:
+            layers = ", ".join(row.collapsed_layers)
+            self.recorder.say(f"{phase}: layer collapse, nothing is left of {layers}")
+        progress.rows = [*progress.rows, row]
+        so_far = self.result()
+        self._manager.wait_until_finished()  # what is written down as done is in a checkpoint
+        hosts.on_first(lambda: results.write(self._paths.result, so_far))
+
+    def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
+        """Write the ticket of a round: masks and the rewind point; its name within the run."""
+        ticket = outcome.ticket(
+            self._identity, round_number, self.variant(phase), mask_tree, self.carry.rewind, self.variants
+        )
+        hosts.on_first(lambda: tickets.save(self._paths.ticket(round_number), ticket))
+        return self.ticket_name(round_number)
+
+    def load_ticket(self, round_number: int) -> tickets.Ticket:
+        """The ticket of a round."""
+        return tickets.load(self._paths.ticket(round_number))
+
+    def ticket_name(self, round_number: int) -> str:
+        """Name of a ticket's file within the run."""
+        path = self._paths.ticket(round_number)
+        return f"{path.parent.name}/{path.name}"
+
+    def mask_file(self, epoch: int) -> Any:
+        """Path of the file of Early-Bird's mask after an epoch."""
+        return self._paths.mask(epoch)
+
+    def result(self) -> Result:
+        """The result so far."""
+        return outcome.result(self.config, self._identity, self.phases, self.progress, self.variants)
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time of what a search does between its training runs."""
+        started, row = time.perf_counter(), self.progress.row
+        yield
+        row.seconds += time.perf_counter() - started
+
+    # --- resume
+
+    def restore(self, changed: str = "") -> None:
+        """Take the arrays and the progress of the newest checkpoint, if there is one.
+
+        Args:
+          changed: what differs from the configuration of the checkpoint, as one line.
 
         Raises:
           InputError: none can be read, or they are gone, or of a search with other phases.
         """
-        restored = checkpoints.restore(self.manager, sharding.placed(self.arrays, self.networks.devices))
+        restored = checkpoints.restore(self._manager, self._arrays(self.carry))
         recorded = self.recorder.size()
-        hosts.together(lambda: self._nothing_lost(restored[1] if restored else None, recorded))
-        if restored is not None:
-            now = {name: self.progress[name] for name in ("devices", "phases")}
-            self.arrays, self.progress = restored
-            done, there = self.progress["phase"] + 1, self.progress["devices"]
-            if self.progress["phases"][:done] != now["phases"][:done]:
-                behind = ", ".join(self.progress["phases"][:done])
-                raise InputError(f"--override: allowed: a configuration that begins with {behind}, as there")
-            if changed and done == len(self.phases) and self.progress["over"]:
-                raise InputError(f"--override: {changed}; allowed: while there is something left to train")
-            self.progress |= now
-            if there != now["devices"]:
-                self.recorder.say(f"on {now['devices']}, not {there}: from here on equal up to rounding")
-            phase, step = self.phases[self.progress["phase"]], self.progress["step"]
-            within = f", step {step} of the next" if step else ""
-            self.recorder.say(f"going on after {phase}, epoch {self.progress['epoch']}{within}")
-        self.recorder.truncate(self.progress.get("metrics_bytes", 0))
-        self.recorder.resume(self.progress["epochs_done"])
+        before = None if restored is None else msgspec.convert(restored[1], Progress, str_keys=True)
+        hosts.together(lambda: self._check_nothing_lost(before, recorded))
+        if restored is not None and before is not None:
+            self._resume(restored[0], before, changed)
+        self.recorder.truncate(self.progress.metrics_bytes)
+        self.recorder.resume(self.progress.epochs_done)
         every = self.config.checkpoint_every
         started = {"time": time.time(), "resumed": restored is not None, "checkpoint_every": every}
         self.recorder.write("start", **started, **environment())
         if changed:
             self.recorder.say(f"--override: {changed}")
             self.recorder.write("override", changed=changed)
-            self.progress["overrides"] = [*self.progress["overrides"], changed]
+            self.progress.overrides = [*self.progress.overrides, changed]
             if restored is not None:
-                self._checkpoint(self.arrays)
-                self.manager.wait_until_finished()
-            hosts.on_first(lambda: rundir.write_json(self.paths.config, self.identity))
+                self._checkpoint(self.carry)
+                self._manager.wait_until_finished()
+            hosts.on_first(lambda: rundir.write_json(self._paths.config, self._identity))
 
-    def _nothing_lost(self, progress: dict[str, Any] | None, recorded: int) -> None:
-        """An InputError where files are gone that there must have been: better than to begin anew over it."""
-        root, starts = self.paths.config.parent, self.recorder.told("start")
+    def _resume(self, arrays: dict[str, PyTree], progress: Progress, changed: str) -> None:
+        phases, devices = self.progress.phases, self.progress.devices
+        done = progress.phase + 1
+        if progress.phases[:done] != phases[:done]:
+            behind = ", ".join(progress.phases[:done])
+            raise InputError("`override`", allowed=f"a configuration that begins with {behind}, as there")
+        if changed and done == len(phases) and progress.over:
+            raise InputError("`override`", problem=changed, allowed="while there is something left to train")
+        if progress.devices != devices:
+            self.recorder.say(f"on {devices}, not {progress.devices}: from here on equal up to rounding")
+        self.carry, self.progress = Carry(**arrays), progress
+        progress.phases, progress.devices = phases, devices
+        phase, step = self.phases[progress.phase], progress.step
+        within = f", step {step} of the next" if step else ""
+        self.recorder.say(f"resuming after {phase}, epoch {progress.epoch}{within}")
+
+    def _check_nothing_lost(self, progress: Progress | None, recorded: int) -> None:
+        """An InputError where files are gone that must have been: better than to begin anew over it."""
+        starts = self.recorder.told("start")
         longest = max((start["checkpoint_every"] for start in starts), default=0)
-        result = rundir.read_json(self.paths.result) or {}
-        trained = any(result.get(part) for part in ("rounds", "tickets", "controls"))
+        trained = False
+        with contextlib.suppress(InputError):
+            result = results.read(self._paths.result)
+            trained = bool(result.trainings)
         if progress is None and (trained or len(self.recorder.told("epoch")) > longest):
             lost = "its checkpoints are gone"
-        elif hosts.is_first() and progress and recorded < progress["metrics_bytes"]:
+        elif hosts.is_first() and progress and recorded < progress.metrics_bytes:
             lost = "lines of its metrics.jsonl are gone"
         else:
             return
-        raise InputError(f"--workdir {root}: {lost}; allowed: with them, or another directory")
+        allowed = "with them, or another directory"
+        raise InputError("`workdir`", self._paths.config.parent, problem=lost, allowed=allowed)
 
-    def _checkpoint(self, arrays: Arrays) -> None:
+    # --- checkpoints
+
+    def _arrays(self, carry: Carry) -> dict[str, PyTree]:
+        arrays = {name: tree for name, tree in carry._asdict().items() if tree is not None}
+        return sharding.placed(arrays, self.variants.devices)
+
+    def _checkpoint(self, carry: Carry) -> None:
         self._next_point()
-        self.progress["metrics_bytes"] = self.recorder.size()
-        placed = sharding.placed(arrays, self.networks.devices)
-        checkpoints.save(self.manager, self.progress["points"], placed, self.progress)
+        self.progress.metrics_bytes = self.recorder.size()
+        progress = results.to_json(self.progress)
+        checkpoints.save(self._manager, self.progress.points, self._arrays(carry), progress)
         self._last_checkpoint = time.monotonic()
 
     def _next_point(self) -> Any:
@@ -196,8 +356,8 @@ class Session:
 
         A checkpoint is numbered by one, because Orbax asks them about its number too.
         """
-        self.progress["points"] += 1
-        return self.asked(self.progress["points"])
+        self.progress.points += 1
+        return self._asked(self.progress.points)
 
     def _overdue(self) -> bool:
         since = hosts.of_first(time.monotonic() - self._last_checkpoint)
@@ -208,107 +368,44 @@ class Session:
         if signal := self._next_point():
             raise Stopped(signal.name)
 
-    # --- phases
+    # --- training
 
-    def remaining(self) -> Iterator[tuple[Phase, bool]]:
-        """The phases that are not done, each with whether it starts anew (else it was restored under way)."""
-        for index in range(max(self.progress["phase"], 0), len(self.phases)):
-            new = index > self.progress["phase"]
-            if new:
-                start = {"epoch": self.phases[index].first_epoch, "step": 0, "over": False, "row": {}}
-                self.progress |= {"phase": index, **start}
-            yield self.phases[index], new
+    def _last_epoch(self, phase: Phase) -> int:
+        """Number of epochs that the weights have behind them when the phase ends."""
+        done = [row.epochs for row in self.progress.rows]
+        return phase.first_epoch + epochs(self.phases, done, phase)
 
-    def last_epoch(self, phase: Phase) -> int:
-        """Epochs that the weights have behind them when the phase ends."""
-        if phase.last_epoch is not None:
-            return phase.last_epoch
-        return phase.first_epoch + ledger.epochs_to_trained(self.progress["rows"], phase.round)
-
-    def train(self, network: Network, ends: Callable[[int], bool] = lambda epoch: False) -> Iterator[int]:
-        """Train `arrays["state"]` to the end of the current phase: gives each epoch once it is done.
-
-        Evaluated and recorded by then, and checkpointed when the next one is asked for, with whatever the
-        caller has put into the arrays; so is the state within long epochs, and when asked to stop.
-
-        Args:
-          network: which of the networks.
-          ends: asked after each epoch whether it was the last.
-
-        Raises:
-          NonFiniteLoss: naming phase, epoch and step.
-          Stopped: asked to by a signal; the checkpoint is written.
-        """
-        phase, progress, config = self.phases[self.progress["phase"]], self.progress, self.config
-        last, first = self.last_epoch(phase), phase.first_epoch
-        if progress["over"]:
-            return
-        rate = self._learning_rate(phase)
-        self.arrays["state"] = sharding.placed(self.arrays["state"], self.networks.devices)
-        program = self.program(self.arrays["state"], network)
-        before = progress["epochs_done"] - progress["epoch"]
-        later = self.phases[progress["phase"] + 1 :]
-        self.recorder.expect(before + last + sum(self.last_epoch(p) - p.first_epoch for p in later))
-        key = jax.random.fold_in(self.train_key, zlib.crc32(phase.kind.encode()))
-
-        def within(epoch, steps, state, metrics, seconds):
-            seen = max(int(metrics.examples), 1)
-            self.recorder.show(
-                f"{phase} epoch {epoch}/{last}",
-                before + epoch - 1 + seen / len(self.train_split.labels),
-                float(metrics.loss) / seen,
-                int(metrics.correct) / seen,
-                seen / seconds,
-            )
-            if self._next_point() or (self._overdue() and steps < program.steps_per_epoch):
-                progress.update({"step": steps, "step_seconds": seconds})
-                self._checkpoint(self.arrays | {"state": state, "metrics": metrics})
-                self._stop_if_asked()
-
-        try:
-            for epoch in fit(
-                program,
-                self.arrays["state"],
-                self.train_split,
-                key=jax.random.fold_in(key, phase.round),
-                learning_rate=lambda done: rate(done - first),
-                first_epoch=progress["epoch"],
-                last_epoch=last,
-                on_progress=within,
-                first_step=progress["step"],
-                metrics=self.arrays["metrics"],
-                seconds=progress["step_seconds"] if progress["step"] else 0.0,
-            ):
-                self.arrays |= {"state": epoch.state, "metrics": zero_metrics()}
-                over = ends(epoch.number) or epoch.number == last
-                self._record(phase, epoch, program, over)
-                progress.update({"epoch": epoch.number, "step": 0, "over": over})
-                progress["epochs_done"] = before + epoch.number
-                yield epoch.number
-                due = epoch.number % config.checkpoint_every == 0 or over or self._overdue()
-                if due or self._next_point():
-                    self._checkpoint(self.arrays)
-                    self._stop_if_asked()
-                if over:
-                    return
-        except NonFiniteLoss as error:
-            raise NonFiniteLoss(f"{phase}, {error}") from None
+    def _program(self, variant: Variant) -> Program:
+        """The training program of a variant, compiled unless this process has it already."""
+        name = str(variant)
+        state = self.carry.state
+        program, seconds = self.variants.program(
+            variant,
+            state,
+            self.train_split,
+            self._evaluated["test"],
+            announce=lambda: self.recorder.say(f"compiling training and evaluation: {name} ..."),
+        )
+        if variant.activation == "lif":  # now, not when hours of training are done
+            seconds += self.variants.spike_counter(variant, state)[1]
+        if seconds:
+            self.recorder.say(f"compiled in {seconds:.1f} s")
+            self.progress.compile_seconds |= {name: seconds}
+        return program
 
     def _record(self, phase: Phase, epoch: Epoch, program: Program, over: bool) -> None:
         """Evaluate an epoch, add it to the phase's row, and write it down."""
-        started, row, number = time.perf_counter(), self.progress["row"], epoch.number
+        started, row, number = time.perf_counter(), self.progress.row, epoch.number
         fields = _means("train", epoch.metrics)
         if number % self.config.eval_every == 0 or over:
-            for name, split in self.splits.items():
+            for name, split in self._evaluated.items():
                 fields |= _means(name, program.evaluate(epoch.state, split))
-                accuracy, best = fields[f"{name}_accuracy"], row.get(f"best_{name}_accuracy", 0.0)
-                row[f"final_{name}_accuracy"] = accuracy
-                row[f"best_{name}_accuracy"] = max(accuracy, best)
+                row.evaluated(name, fields[f"{name}_accuracy"])
         seconds = epoch.seconds + time.perf_counter() - started
-        row["device_seconds"] = row.get("device_seconds", 0.0) + epoch.seconds
-        row["seconds"] = row.get("seconds", 0.0) + seconds
+        row.device_seconds += epoch.seconds
+        row.seconds += seconds
         rate_of_images = len(self.train_split.labels) / epoch.seconds
-        self.manager.wait_until_finished()  # a recorded epoch has those before it in a checkpoint
+        self._manager.wait_until_finished()  # a recorded epoch has those before it in a checkpoint
         self.recorder.write(
             "epoch",
             kind=phase.kind,
@@ -319,102 +416,85 @@ class Session:
             images_per_second=rate_of_images,
             seconds=seconds,
         )
-        self.recorder.line(f"{phase} epoch {number}/{self.last_epoch(phase)}", fields, rate_of_images)
-
-    def _learning_rate(self, phase: Phase) -> Callable[[int], float]:
-        """Of the epoch that starts after so many of a phase.
-
-        The schedule of the configuration, in full; the probe is the beginning of a search. Where survivors
-        are fine-tuned, so is all that starts with a ticket's weights.
-        """
-        config, epochs, base = (
-            self.config,
-            self.last_epoch(phase) - phase.first_epoch,
-            self.config.learning_rate,
-        )
-        tuned = phase.kind in ("round", "ticket", "random") and phase.round > 0
-        if tuned and getattr(config, "rewinding", None) == "fine-tune":
-            return optimizers.learning_rates("fine-tune", base, epochs)
-        if phase.kind in ledger.SEARCH_KINDS:
-            base *= getattr(config, "search_learning_rate_factor", 1.0)
-        return optimizers.learning_rates(
-            config.schedule, base, config.epochs if phase.kind == "probe" else epochs
-        )
-
-    @contextlib.contextmanager
-    def timed(self) -> Iterator[None]:
-        """Counts the time of what a search does between its trainings."""
-        started, row = time.perf_counter(), self.progress["row"]
-        yield
-        row["seconds"] = row.get("seconds", 0.0) + time.perf_counter() - started
-
-
-Trainer = Callable[[Session, Phase, bool], None]
+        self.recorder.line(f"{phase} epoch {number}/{self._last_epoch(phase)}", fields, rate_of_images)
 
 
 def run(
     config: configs.Resolved,
-    dataset: data.Dataset,
     phases: Sequence[Phase],
-    trainers: Mapping[str, Trainer],
+    search: Callable[[Session], None],
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
     console: Console | None = None,
-    more_arrays: Callable[[TrainState], Arrays] = lambda state: {},
-) -> dict[str, Any]:
-    """Run a search in its directory, or go on with it; a finished one is only shown, a dry run only planned.
+    queue: Callable[[TrainState], jax.Array] | None = None,
+) -> Result | Plan:
+    """Run a search in its directory, or resume it; a finished one is only shown, a dry run only planned.
 
     Args:
       config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
-      dataset: what it names, loaded.
-      phases: all there are.
-      trainers: by kind of phase `(session, phase, new)`: runs what is left of a phase. `new` says that it
-        starts, and was not restored under way.
+      phases: all phases of the search.
+      search: trains the phases that remain, in order.
+      dataset: images; by default loaded by the configuration's name.
+      model: Flax module called as those of `snnlth_jax.models`; by default the configuration's.
+      programs: where compiled programs are kept; by default those of this process.
       console: where progress is shown; standard output by default.
-      more_arrays: what goes into the checkpoints beside the training state and the rewind point.
+      queue: Early-Bird's queue of masks for a state, where there is one.
 
     Returns:
-      What result.json holds; of a dry run see `plan.make`.
+      What result.json holds; for a dry run the plan.
 
     Raises:
       InputError: the directory holds something else, or checkpoints of which none can be read.
       NonFiniteLoss: training diverged; the last checkpoint is from before.
-      Stopped: asked to by SIGTERM or SIGINT; the same call goes on.
-      StorageError: the disk is full, or read-only, or gone; the same call goes on from the last checkpoint.
+      Stopped: asked to by SIGTERM or SIGINT; the same call resumes.
+      StorageError: the disk is full, or read-only, or gone; the same call resumes from the last checkpoint.
     """
     console = console or Console(quiet=not hosts.is_first())
+    dataset = dataset or configs.load_dataset(config)
+    variants = Variants(config, dataset, model, programs)
     if config.dry_run:
-        planned = plan.make(config, Networks(config, dataset), phases)
-        tables.print_plan(planned, console)
+        planned = plan.make(config, variants, phases)
+        plan.show(planned, console)
         return planned
     paths, identity = rundir.paths(config.workdir), configs.identity(config, dataset)
     rundir.claim(paths, identity, config.override)
     with rundir.hold(paths):
         changed = rundir.claim(paths, identity, config.override)  # nobody came between
-        result = rundir.read_json(paths.result)
-        if result is not None and result.get("finished") and not changed:
+        result = _finished(paths)
+        if result is not None and not changed:
             console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
             if config.tensorboard:
+                from snnlth_jax.run.metrics import lines
+                from snnlth_jax.run.tensorboard import Events
+
                 with rundir.writing(paths):
                     hosts.on_first(lambda: Events(paths.tensorboard, lines(paths.metrics)).close())
         else:
-            result = _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed)
+            with (
+                rundir.writing(paths),
+                watch() as asked,
+                Recorder(
+                    paths.metrics, console, paths.tensorboard if config.tensorboard else None
+                ) as recorder,
+                checkpoints.manager(paths) as manager,
+            ):
+                session = Session(
+                    config, dataset, phases, variants, identity, paths, recorder, manager, asked, queue
+                )
+                session.restore(changed)
+                search(session)
+                result = session.result()
     tables.print_result(result, console)
     return result
 
 
-def _go_on(config, dataset, phases, trainers, console, more_arrays, paths, identity, changed):
-    """From the newest checkpoint, or the start, to the end."""
-    with (
-        rundir.writing(paths),
-        watch() as asked_to_stop,
-        Recorder(paths.metrics, console, paths.tensorboard if config.tensorboard else None) as recorder,
-        checkpoints.manager(paths) as manager,
-    ):
-        session = Session(config, dataset, phases, identity, paths, recorder, manager, asked_to_stop)
-        session.arrays |= more_arrays(session.arrays["state"])
-        session.restore(changed)
-        for phase, new in session.remaining():
-            trainers[phase.kind](session, phase, new)
-        return outcome.result(session)
+def _finished(paths: rundir.Paths) -> Result | None:
+    """The result of a search that is finished."""
+    with contextlib.suppress(InputError):
+        result = results.read(paths.result)
+        return result if isinstance(result, Result) and result.finished else None
+    return None
 
 
 def _means(name: str, metrics: Metrics) -> dict[str, float]:

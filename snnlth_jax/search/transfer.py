@@ -4,26 +4,38 @@ The twin has the same layers and parameters and no time, so that its search cost
 masks and rewound weights are then the spiking network's.
 """
 
-from typing import Any
-
+import flax.linen as nn
 from rich.console import Console
 
 from snnlth_jax import configs, data
-from snnlth_jax.search import final, imp
-from snnlth_jax.search.programs import TWIN
-from snnlth_jax.search.session import Phase, Session, run
+from snnlth_jax.run.results import Result
+from snnlth_jax.search import final, imp, phases
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import Programs
+from snnlth_jax.search.session import Session, run
 
 __all__ = ["search"]
 
 
-def search(config: configs.Resolved, dataset: data.Dataset, console: Console | None = None) -> dict[str, Any]:
-    """Run a search, or go on with it where the last process stopped.
+def search(
+    config: configs.TransferConfig,
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
+    console: Console | None = None,
+) -> Result | Plan:
+    """Search tickets in the ReLU twin and train them as spiking networks, or resume that.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    phases = [*imp.phases(config), *final.phases(config, config.final_rounds, config.rewind_epoch)]
-    return run(config, dataset, phases, {"round": _twins_round, **final.TRAINERS}, console)
+    config = configs.resolve(config)
+    planned = [
+        *phases.rounds(config, twin=True),
+        *phases.final(config, config.final_rounds, config.rewind_epoch),
+    ]
+    return run(config, planned, _search, dataset, model, programs, console)
 
 
-def _twins_round(session: Session, phase: Phase, new: bool) -> None:
-    imp.round_at(session, phase, new, TWIN)
+def _search(session: Session) -> None:
+    imp.iterate(session)
+    final.train(session)

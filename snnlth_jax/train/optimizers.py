@@ -1,5 +1,6 @@
 """The optimiser of a search, and its learning rate: set per epoch, so an argument and not a constant."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -11,6 +12,7 @@ from snnlth_jax import masks
 __all__ = ["create", "learning_rates"]
 
 
+@functools.cache
 def create(
     name: str = "sgd", *, momentum: float = 0.9, weight_decay: float = 5e-4
 ) -> optax.GradientTransformationExtraArgs:

@@ -50,7 +50,7 @@ def zero_metrics() -> Metrics:
 
 def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, images: jax.Array) -> TrainState:
     """A fresh state, nothing removed; of `images` `[B, H, W, C]` only the shape matters."""
-    variables = jax.jit(partial(model.init, num_timesteps=1))(key, images)
+    variables = _init(key, images, model=model)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -59,6 +59,11 @@ def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, ima
         masks=masks.make(params),
         opt_state=tx.init(params),
     )
+
+
+@partial(jax.jit, static_argnames="model")
+def _init(key: jax.Array, images: jax.Array, *, model: Any) -> PyTree:
+    return model.init(key, images, num_timesteps=1)
 
 
 def train_step(

@@ -1,0 +1,222 @@
+"""What a search consists of: phases, each a training run that ends with a row of result.json.
+
+The constructors here are the one place that says what a phase of each kind does: which network variant it
+trains, at which learning rate, from which epoch to which, and what its row counts as.
+
+    probe     Early-Time's first epochs at the full T                     preparation
+    scores    a criterion's scores at initialisation; trains nothing      preparation
+    search    Early-Bird's dense training run                             round
+    round     one prune-rewind-train cycle of IMP                         round
+    ticket    a ticket trained at the full T                              ticket
+    random    a ticket's weights, its masks shuffled within each layer    control
+    redrawn   a ticket's masks, newly drawn weights                       control
+    dense     no masks, as many epochs as search and ticket together      control
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from snnlth_jax import configs
+from snnlth_jax.run.results import phase_name
+from snnlth_jax.search.programs import TWIN, Variant, full_variant
+from snnlth_jax.train import optimizers
+
+__all__ = ["Part", "Phase", "early_bird", "epochs", "final", "probe", "rounds", "scores"]
+
+Part = Literal["preparations", "rounds", "tickets", "controls"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One training run of a search.
+
+    Attributes:
+      kind: name of what it is; with `round` it names the phase and keys its order of images.
+      round: round of the search, 0 is dense.
+      part: part of result.json that its row belongs to. "preparations" and "rounds" are the search.
+      variant: network variant that it trains; with `by_early_time` the largest it may be.
+      by_early_time: whether its timesteps are those that Early-Time measures.
+      first_epoch: number of epochs that its weights have behind them when it starts.
+      last_epoch: the same number when it ends; None for as many as the search and the training run of its
+        ticket had together.
+      learning_rate: initial learning rate.
+      schedule: name of the schedule, see `optimizers.learning_rates`.
+      schedule_epochs: number of epochs that the schedule is for; None for those of the phase.
+      prunings: number of prunings that its masks have behind them.
+      gives_ticket: whether this round of a search is the training run of a ticket at the full T.
+    """
+
+    kind: str
+    round: int
+    part: Part
+    variant: Variant
+    by_early_time: bool = False
+    first_epoch: int = 0
+    last_epoch: int | None
+    learning_rate: float
+    schedule: str
+    schedule_epochs: int | None = None
+    prunings: int = 0
+    gives_ticket: bool = False
+
+    def __str__(self) -> str:
+        return phase_name(self.kind, self.round)
+
+    @property
+    def searches(self) -> bool:
+        """Whether its cost is the search's."""
+        return self.part in ("preparations", "rounds")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains for any epoch."""
+        return self.last_epoch != self.first_epoch
+
+    def learning_rates(self, num_epochs: int) -> Callable[[int], float]:
+        """Learning rate of each epoch, counted from 0 at the start of the phase, which has `num_epochs`."""
+        return optimizers.learning_rates(
+            self.schedule, self.learning_rate, self.schedule_epochs or num_epochs
+        )
+
+
+# --- the search
+
+
+def probe(config: configs.Resolved, learning_rate_factor: float = 1.0) -> Phase:
+    """Early-Time's epochs at the full T, trained as the beginning of a search."""
+    return Phase(
+        kind="probe",
+        round=0,
+        part="preparations",
+        variant=full_variant(config),
+        last_epoch=config.early_time_epochs,
+        learning_rate=config.learning_rate * learning_rate_factor,
+        schedule=config.schedule,
+        schedule_epochs=config.epochs,
+    )
+
+
+def scores(config: configs.Resolved) -> Phase:
+    """Scores at initialisation."""
+    return Phase(
+        kind="scores",
+        round=0,
+        part="preparations",
+        variant=full_variant(config),
+        last_epoch=0,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+    )
+
+
+def early_bird(config: configs.Resolved) -> Phase:
+    """The dense training run in which Early-Bird draws its masks."""
+    variant, by_early_time = _searched(config)
+    return Phase(
+        kind="search",
+        round=0,
+        part="rounds",
+        variant=variant,
+        by_early_time=by_early_time,
+        last_epoch=config.epochs,
+        learning_rate=config.learning_rate * config.search_learning_rate_factor,
+        schedule=config.schedule,
+    )
+
+
+def rounds(config: configs.Resolved, *, twin: bool = False, fine_tune: bool = False) -> list[Phase]:
+    """The rounds of IMP.
+
+    Args:
+      config: resolved.
+      twin: search in the ReLU twin, at its own learning rate.
+      fine_tune: train the survivors at a hundredth of the learning rate.
+    """
+    rate = config.learning_rate * (config.search_learning_rate_factor if twin else 1.0)
+    tickets = () if twin or config.early_time else config.final_rounds
+    variant, by_early_time = (TWIN, False) if twin else _searched(config)
+    return [
+        Phase(
+            kind="round",
+            round=number,
+            part="rounds",
+            variant=variant,
+            by_early_time=by_early_time,
+            first_epoch=config.rewind_epoch if number else 0,
+            last_epoch=config.epochs,
+            learning_rate=rate,
+            schedule="fine-tune" if fine_tune and number else config.schedule,
+            prunings=number,
+            gives_ticket=number in tickets,
+        )
+        for number in range(config.rounds)
+    ]
+
+
+def _searched(config: configs.Resolved) -> tuple[Variant, bool]:
+    """The variant that a search trains, with Early-Time of fewer timesteps; and whether these are measured."""
+    full = full_variant(config)
+    if not config.early_time:
+        return full, False
+    given = config.early_time_timesteps
+    return full._replace(num_timesteps=given or config.num_timesteps - 1), given is None
+
+
+# --- after it
+
+
+def final(
+    config: configs.Resolved,
+    rounds: Sequence[int],
+    rewind_epoch: int,
+    *,
+    trained: bool = False,
+    fine_tune: bool = False,
+) -> list[Phase]:
+    """The training runs of the tickets of these rounds at the full T, and their controls.
+
+    Args:
+      config: resolved; its `controls` decide what is trained beside the tickets.
+      rounds: rounds of the search.
+      rewind_epoch: number of epochs that the tickets' weights have behind them.
+      trained: the search trained the tickets at the full T already; what is left are the controls.
+      fine_tune: train what starts with a ticket's weights at a hundredth of the learning rate.
+    """
+
+    ticket = Phase(
+        kind="ticket",
+        round=0,
+        part="tickets",
+        variant=full_variant(config),
+        first_epoch=rewind_epoch,
+        last_epoch=config.epochs,
+        learning_rate=config.learning_rate,
+        schedule="fine-tune" if fine_tune else config.schedule,
+    )
+    random = dataclasses.replace(ticket, kind="random", part="controls")
+    redrawn = dataclasses.replace(random, kind="redrawn", first_epoch=0, schedule=config.schedule)
+    dense = dataclasses.replace(redrawn, kind="dense", last_epoch=None)
+    numbered = {
+        "ticket": [] if trained else [dataclasses.replace(ticket, round=r, prunings=r) for r in rounds],
+        "random": [dataclasses.replace(random, round=r, prunings=r) for r in rounds],
+        "redrawn": [dataclasses.replace(redrawn, round=r, prunings=r) for r in rounds],
+        "dense": [dataclasses.replace(dense, round=r) for r in rounds[-1:]],
+    }
+    return [phase for kind in ("ticket", *config.controls) for phase in numbered[kind]]
+
+
+def epochs(phases: Sequence[Phase], done: Sequence[int], phase: Phase) -> int:
+    """Number of epochs of a phase.
+
+    Args:
+      phases: all phases of the search.
+      done: number of epochs that each of the first of them had.
+      phase: one of the phases, or one like them.
+    """
+    if phase.last_epoch is not None:
+        return phase.last_epoch - phase.first_epoch
+    before = list(zip(phases, done, strict=False))
+    search = sum(count for one, count in before if one.searches and one.round < phase.round)
+    own = [count for one, count in before if one.round == phase.round and one.part in ("rounds", "tickets")]
+    return search + sum(own[-1:])

@@ -1,0 +1,66 @@
+"""How far a search is: the JSON values that go into each checkpoint beside the arrays."""
+
+import msgspec
+
+from snnlth_jax.run.results import EarlyBirdRecord, EarlyTimeRecord, Row
+
+__all__ = ["Progress", "Tally"]
+
+
+class Tally(msgspec.Struct):
+    """What adds up over the epochs of a phase; see `Row` for the fields."""
+
+    device_seconds: float = 0.0
+    seconds: float = 0.0
+    final_test_accuracy: float | None = None
+    best_test_accuracy: float | None = None
+    final_validation_accuracy: float | None = None
+    best_validation_accuracy: float | None = None
+
+    def evaluated(self, split: str, accuracy: float) -> None:
+        """Note the accuracy on a split after an epoch."""
+        best = getattr(self, f"best_{split}_accuracy") or 0.0
+        setattr(self, f"final_{split}_accuracy", accuracy)
+        setattr(self, f"best_{split}_accuracy", max(accuracy, best))
+
+
+class Progress(msgspec.Struct):
+    """How far a search is.
+
+    Attributes:
+      phase: index of the phase that began last; -1 before the first.
+      epoch: number of epochs that its weights have behind them.
+      step: number of steps of the next epoch that are done, and `step_seconds`, the time that they took.
+      over: whether the training run of the phase is over.
+      row: what adds up over its epochs.
+      rows: rows of the phases before it.
+      epochs_done: number of epochs of all phases.
+      points: number of points so far at which the hosts agreed whether to stop.
+      metrics_bytes: size of metrics.jsonl at the checkpoint.
+      compile_seconds: by network variant, seconds that its compilation took.
+      early_time, early_bird: what these methods found so far.
+      devices: the devices that computed it.
+      phases: names of all phases.
+      overrides: changes of the configuration on the way, a line each.
+    """
+
+    phase: int = -1
+    epochs_done: int = 0
+    points: int = 0
+    epoch: int = 0
+    step: int = 0
+    step_seconds: float = 0.0
+    over: bool = False
+    rows: list[Row] = []
+    row: Tally = msgspec.field(default_factory=Tally)
+    compile_seconds: dict[str, float] = {}
+    early_time: EarlyTimeRecord | None = None
+    early_bird: EarlyBirdRecord | None = None
+    devices: str = ""
+    phases: list[str] = []
+    overrides: list[str] = []
+    metrics_bytes: int = 0
+
+    def begin(self, phase: int, first_epoch: int) -> None:
+        """Begin a phase."""
+        self.phase, self.epoch, self.step, self.over, self.row = phase, first_epoch, 0, False, Tally()
