@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 
 import jax
@@ -35,6 +36,10 @@ def lines(paths, event="epoch"):
     return [
         line for line in map(json.loads, paths.metrics.read_text().splitlines()) if line["event"] == event
     ]
+
+
+def json_of(path):
+    return json.loads(path.read_text())
 
 
 def timeless(line):
@@ -71,3 +76,24 @@ def initial_params(arch="vgg5", width=0.1, seed=0):
 
 class Interrupted(Exception):
     """Stands for a process that is killed."""
+
+
+def cut_off_before(patch, functions, n):
+    """Interrupt whatever runs before the n-th call, counted from 1, of any of these (owner, name)."""
+    count = itertools.count(1)
+
+    def counted(function):
+        def interrupted(*args, **kwargs):
+            if next(count) == n:
+                raise Interrupted
+            return function(*args, **kwargs)
+
+        return interrupted
+
+    for owner, name in functions:
+        patch.setattr(owner, name, counted(getattr(owner, name)))
+
+
+def cut_off(patch, owner, name, n):
+    """Interrupt whatever runs before the n-th call of `owner.name`, counted from 1."""
+    cut_off_before(patch, [(owner, name)], n)

@@ -1,15 +1,23 @@
-"""Every search goes on where it stopped, to the same bits: writes are cut off here, processes in test_imp."""
+"""Every search resumes where it stopped, to the same bits: at each write of a stub search, and in two real ones.
 
+Whole processes are killed in test_stopping.
+"""
+
+import functools
 import itertools
 import shutil
+import tarfile
+from pathlib import Path
 
 import pytest
 import small
+import stub
 
-from snnlth_jax import configs
+from snnlth_jax import configs, tickets
 from snnlth_jax.errors import InputError
-from snnlth_jax.run import checkpoints
+from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
@@ -28,32 +36,58 @@ SEARCHES = {
 }
 
 
-def interrupt(monkeypatch, times):
-    """Before that many writes of checkpoints, configuration or results."""
-    count = itertools.count(1)
-
-    def cut_off(write):
-        def interrupted(*args, **kwargs):
-            if next(count) == times:
-                raise small.Interrupted
-            return write(*args, **kwargs)
-
-        return interrupted
-
-    for name in ("save", "write_json"):
-        monkeypatch.setattr(checkpoints, name, cut_off(getattr(checkpoints, name)))
+# whatever writes into a run directory
+WRITES = [(checkpoints, "save"), (rundir, "write_json"), (rundir, "write_bits"), (results, "write")]
+WRITES += [(tickets, "save"), (Recorder, "write")]
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+PROGRAMS = stub.StubPrograms()
+
+STUBS = SEARCHES | {
+    "imp+et": (
+        imp,
+        configs.ImpConfig(
+            **SHORT | {"checkpoint_every": 1},
+            num_timesteps=3,
+            rounds=3,
+            rewind_epoch=2,
+            early_time=True,
+            early_time_lambda=1.0,
+            controls=("random", "redrawn", "dense"),
+        ),
+    ),
+    "imp, fine-tune": (imp, configs.ImpConfig(**SHORT, num_timesteps=2, rounds=3, rewinding="fine-tune")),
+}
+
+
+@pytest.mark.parametrize("name", STUBS)
+def test_cut_off_before_every_write(name, tmp_path, monkeypatch):
+    """The n-th process is cut off before the n-th write that it would make, until one has no such write."""
+    module, config = STUBS[name]
+    _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed", programs=PROGRAMS)
+    for times in itertools.count(1):
+        with monkeypatch.context() as patch:
+            small.cut_off_before(patch, WRITES, times)
+            try:
+                small.run(module, config, tmp_path / f"run{times}", programs=PROGRAMS)
+                break
+            except small.Interrupted:
+                pass
+        result, run, _ = small.run(module, config, tmp_path / f"run{times}", programs=PROGRAMS)
+        assert result["finished"]
+        small.same_outcome(run, undisturbed)
+    assert times > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["eb+et", "transfer"])
 def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
-    """Before the third write of each process, until one has no third: checkpoints and results in between."""
+    """A real search, cut off before the third checkpoint or result of each process, until one has no third."""
     module, config = SEARCHES[name]
     _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed")
-    attempts = 0
-    while True:
-        attempts += 1
+    for attempts in itertools.count(1):
         with monkeypatch.context() as patch:
-            interrupt(patch, 3)
+            small.cut_off_before(patch, [(checkpoints, "save"), (results, "write")], 3)
             try:
                 result, run, text = small.run(module, config, tmp_path / "run")
                 break
@@ -65,25 +99,47 @@ def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
     small.same_outcome(run, undisturbed)
 
 
+def test_a_run_of_the_last_release_resumes(tmp_path):
+    """A directory that 0.1.0 wrote before the types of its files were redesigned, stopped in its second round."""
+    with tarfile.open(Path(__file__).parent / "samples" / "run_before.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    before = small.lines(rundir.paths(tmp_path / "stopped"))
+    config = small.NETWORK | {"num_timesteps": 3, "rounds": 3, "rewind_epoch": 1}
+    config |= {"early_time": True, "early_time_lambda": 1.0, "controls": ("random", "dense")}
+    result, run, text = small.run(imp, configs.ImpConfig(**config), tmp_path / "stopped")
+    assert "resuming after round 1, epoch 2" in text
+    assert result["finished"]
+    assert small.lines(run)[: len(before)] == before
+    whole = small.json_of(tmp_path / "whole" / "result.json")
+    for part in ("preparations", "rounds", "tickets", "controls"):
+        for row, expected in zip(result[part], whole[part], strict=True):
+            same = ("kind", "round", "kept", "epochs", "train_flops", "network", "ticket")
+            assert [row[name] for name in same] == [expected[name] for name in same]
+    # the masks were drawn from weights of another machine; on one of its kind the files are equal too
+    first = tickets.load(run.ticket(1))
+    assert (
+        first.provenance == tickets.load(tmp_path / "whole" / "tickets" / "round_01.safetensors").provenance
+    )
+
+
 def test_what_is_said_to_be_done_is_in_a_checkpoint(tmp_path, monkeypatch):
     """They are written in the background: killed before that, a finished search would lack its weights."""
-    saved, results = [], []
-    save, write_json = checkpoints.save, rundir.write_json
+    saved, written = [], []
+    save, write = checkpoints.save, results.write
 
     def write_down(manager, number, *args):
         saved.append(number)
         save(manager, number, *args)
 
-    def look(path, value):
-        if path.name == "result.json":
-            results.append(value)
-            assert (path.parent / "checkpoints" / str(saved[-1])).exists()
-        write_json(path, value)
+    def look(path, result):
+        written.append(result)
+        assert (path.parent / "checkpoints" / str(saved[-1])).exists()
+        write(path, result)
 
     monkeypatch.setattr(checkpoints, "save", write_down)
-    monkeypatch.setattr(rundir, "write_json", look)
-    small.run(*SEARCHES["transfer"], tmp_path)
-    assert results[-1]["finished"]
+    monkeypatch.setattr(results, "write", look)
+    small.run(*SEARCHES["transfer"], tmp_path, programs=PROGRAMS)
+    assert written[-1].finished
 
 
 OVERRIDDEN = configs.ImpConfig(**SHORT, num_timesteps=2, rounds=2, rewind_epoch=1)
@@ -94,29 +150,24 @@ def stopped(tmp_path_factory):
     """Before the third checkpoint, which is in the second round."""
     directory = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        count, save = itertools.count(1), checkpoints.save
-
-        def cut_off(*args):
-            if next(count) == 3:
-                raise small.Interrupted
-            save(*args)
-
-        patch.setattr(checkpoints, "save", cut_off)
+        small.cut_off(patch, checkpoints, "save", 3)
         with pytest.raises(small.Interrupted):
-            small.run(imp, OVERRIDDEN, directory)
+            small.run(imp, OVERRIDDEN, directory, programs=PROGRAMS)
     return directory
 
 
 def test_another_configuration_is_refused(stopped):
     with pytest.raises(InputError, match=r"--learning-rate 0\.1 there, 0\.05 now") as refused:
-        small.run(imp, OVERRIDDEN, stopped, learning_rate=0.05)
+        small.run(imp, OVERRIDDEN, stopped, programs=PROGRAMS, learning_rate=0.05)
     assert "--override" in str(refused.value)
 
 
 def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     """From where the run is: what is behind stays, what comes is as asked; and it is written down."""
     shutil.copytree(stopped, tmp_path / "run")
-    result, run, text = small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05, override=True)
+    result, run, text = small.run(
+        imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS, learning_rate=0.05, override=True
+    )
     assert "resuming after round 0, epoch 4" in text
     assert result["finished"]
     assert result["config"]["learning_rate"] == 0.05
@@ -127,9 +178,9 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     assert rates[0] == (0, 0.1)
     assert max(rate for number, rate in rates if number == 1) <= 0.05
     # from now on it is that configuration's directory
-    assert small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05)[0]["finished"]
+    assert small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS, learning_rate=0.05)[0]["finished"]
     with pytest.raises(InputError, match=r"--learning-rate 0\.05 there, 0\.1 now"):
-        small.run(imp, OVERRIDDEN, tmp_path / "run")
+        small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS)
 
 
 @pytest.mark.parametrize(
@@ -137,24 +188,24 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
 )
 def test_what_cannot_change_on_the_way_is_refused(changes, stopped):
     with pytest.raises(InputError, match=r"--override: --.*; allowed: to change --learning-rate"):
-        small.run(imp, OVERRIDDEN, stopped, override=True, **changes)
+        small.run(imp, OVERRIDDEN, stopped, programs=PROGRAMS, override=True, **changes)
 
 
 def test_there_must_be_something_left_to_override(tmp_path):
-    small.run(imp, OVERRIDDEN, tmp_path)
+    small.run(imp, OVERRIDDEN, tmp_path, programs=PROGRAMS)
     with pytest.raises(InputError, match="while there is something left to train"):
-        small.run(imp, OVERRIDDEN, tmp_path, learning_rate=0.05, override=True)
-    assert small.run(imp, OVERRIDDEN, tmp_path)[0]["config"]["learning_rate"] == 0.1
+        small.run(imp, OVERRIDDEN, tmp_path, programs=PROGRAMS, learning_rate=0.05, override=True)
+    assert small.run(imp, OVERRIDDEN, tmp_path, programs=PROGRAMS)[0]["config"]["learning_rate"] == 0.1
 
 
 def test_an_override_is_remembered_whatever_happens(stopped, tmp_path, monkeypatch):
     """Killed right after it, and gone on without the flag."""
     shutil.copytree(stopped, tmp_path / "run")
     with monkeypatch.context() as patch:
-        interrupt(patch, 3)  # after the checkpoint and the configuration
+        small.cut_off_before(patch, [(checkpoints, "save"), (rundir, "write_json")], 3)
         with pytest.raises(small.Interrupted):
-            small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05, override=True)
-    result, run, _ = small.run(imp, OVERRIDDEN, tmp_path / "run", learning_rate=0.05)
+            small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS, learning_rate=0.05, override=True)
+    result, run, _ = small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS, learning_rate=0.05)
     assert len(result["overrides"]) == len(small.lines(run, "override")) == 1
 
 
@@ -168,7 +219,7 @@ def test_two_that_begin_at_once_do_not_mix(tmp_path, monkeypatch):
 
     monkeypatch.setattr(rundir, "hold", slow)
     with pytest.raises(InputError, match=r"--learning-rate 0\.7 there, 0\.1 now"):
-        small.run(imp, OVERRIDDEN, tmp_path / "run")
+        small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS)
 
 
 def test_a_seed_that_stopped_half_way_goes_on(tmp_path, monkeypatch):
@@ -178,11 +229,11 @@ def test_a_seed_that_stopped_half_way_goes_on(tmp_path, monkeypatch):
         seeds = configs.resolve(
             configs.OneShotConfig(**{**vars(config), "workdir": str(directory), "seeds": (1, 2)})
         )
-        return replicates.run(module.search, seeds)
+        return replicates.run(functools.partial(module.search, programs=PROGRAMS), seeds)
 
     undisturbed = run(tmp_path / "undisturbed")
     with monkeypatch.context() as patch:
-        interrupt(patch, 10)  # in the second seed
+        small.cut_off(patch, checkpoints, "save", 6)  # in the second seed
         with pytest.raises(small.Interrupted):
             run(tmp_path / "run")
     assert (tmp_path / "run" / "seed2").exists()
