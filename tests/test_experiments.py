@@ -87,7 +87,7 @@ def test_the_papers_settings(script, dataset, epochs):
         assert (config.train_examples, config.test_examples) == (None, None)
         assert config.num_timesteps == (1 if config.activation == "relu" else 5)
         assert config.arch == ("resnet19" if script.__name__ == "table2_imp" else "vgg16")
-        if isinstance(config, configs.RoundOptions):
+        if isinstance(config, configs.Rounds):
             assert (config.rounds, config.prune_fraction, config.final_rounds) == (15, 0.25, (4, 8, 11, 14))
         if isinstance(config, configs.EbConfig):
             assert (config.queue, config.tau, config.rewind_epoch) == (5, 0.02, 0)

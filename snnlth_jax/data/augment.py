@@ -43,7 +43,7 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"one mean and one std > 0 per channel, got {self.mean} and {self.std}")
         if self.crop_padding < 0 or self.cutout < 0:

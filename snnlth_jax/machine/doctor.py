@@ -24,7 +24,7 @@ import numpy as np
 
 from snnlth_jax import data
 from snnlth_jax.data import tfds
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, flag
 
 __all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "frameworks", "hardware"]
 __all__ += ["images", "report", "versions"]
@@ -204,13 +204,15 @@ def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
         if name is None:
             if importlib.util.find_spec("sklearn"):
                 return [Finding("ok", f"--dataset {dataset}: comes with scikit-learn")]
-            raise InputError(f"--dataset {dataset}: needs scikit-learn; pip install 'snnlth_jax[demo]'")
+            remedy = "pip install 'snnlth_jax[demo]'"
+            return [Finding("error", f"--dataset {dataset}: needs scikit-learn", remedy)]
         source = tfds.locate(name, data_dir)
     except InputError as error:
-        what, separator, remedy = str(error).rpartition("; ")
+        if error.allowed:
+            return [Finding("error", f"--dataset {dataset}: unknown", f"one of {error.allowed}")]
+        what, separator, remedy = error.text(flag).rpartition("; ")
         if not separator:
-            what, _, allowed = str(error).partition(", allowed: ")
-            remedy = f"one of {allowed}" if allowed else "another --data-dir"
+            what, remedy = remedy, "another --data-dir"
         return [Finding("error", what, remedy)]
     sizes = " and ".join(f"{source.size(split):,} {split}" for split in tfds.SPLITS)
     return [Finding("ok", f"--dataset {dataset}: {sizes} images in {source.directory}")]
