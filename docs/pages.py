@@ -100,14 +100,14 @@ def commands() -> str:
 
 
 def _options(command: type) -> list[str]:
-    """The docstring of a dataclass and of each field that it adds, as a list of definitions.
-
-    The fields of all parts of `TrainConfig` count as its own.
-    """
+    """The docstring of a dataclass and of each field that is described nowhere else, as definitions."""
+    elsewhere = {*SHARED}
+    if command is not configs.TrainConfig and issubclass(command, configs.TrainConfig):
+        elsewhere |= {*configs.TrainConfig.__mro__}
     lines = [_source(command).docstring.value, ""]
     for field in dataclasses.fields(command):
         owner = next(base for base in command.__mro__ if field.name in vars(base).get("__annotations__", {}))
-        if owner is not command and command is not configs.TrainConfig:
+        if owner is not command and owner in elsewhere:
             continue
         docstring = _source(owner)[field.name].docstring
         lines += [_flag(field), f":   {docstring.value if docstring else ''}".replace("\n", "\n    "), ""]

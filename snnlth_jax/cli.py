@@ -49,18 +49,22 @@ class _Ticket:
     """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Energy:
+    energy_mac: float = ENERGY_MAC
+    """Energy of a multiply-accumulate in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
+    energy_ac: float = ENERGY_AC
+    """Energy of an addition in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
+
+
 @dataclasses.dataclass(frozen=True)
-class _Analyse:
+class _Analyse(_Energy):
     """Print sparsity and health by layer, SynOps and energy of the tickets of a search, as recorded there."""
 
     workdir: tyro.conf.Positional[str]
     """Directory of a search."""
     rounds: tuple[int, ...] = ()
     """Rounds of the search to print. Default: the rounds of its tickets."""
-    energy_mac: float = ENERGY_MAC
-    """Energy of a multiply-accumulate in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
-    energy_ac: float = ENERGY_AC
-    """Energy of an addition in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +90,15 @@ class _Compile:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Doctor:
+class _Doctor(configs.Dataset):
     """Look for problems that would keep a search from running here: versions, devices, disk, dataset."""
 
-    dataset: str = "digits"
-    """Dataset of the search."""
-    data_dir: str | None = None
-    """Directory of TensorFlow Datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     workdir: str = "runs"
     """Directory of the search."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Report:
+class _Report(_Energy):
     """Write plots and tables of searches: a page, report.html, and PNG, PDF, CSV files. Needs matplotlib."""
 
     workdirs: tyro.conf.Positional[list[str]]
@@ -106,10 +106,6 @@ class _Report:
     output: str | None = None
     """Directory of report.html and report/. Default: the directory of the searches; if there are several, the
     current one."""
-    energy_mac: float = ENERGY_MAC
-    """Energy of a multiply-accumulate in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
-    energy_ac: float = ENERGY_AC
-    """Energy of an addition in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
 
 
 def search(config: configs.TrainConfig) -> None:
@@ -152,7 +148,7 @@ def _stop(number: int, frame: object) -> None:
 def _give_up(number: signal.Signals) -> None:
     """Busy for too long: what preempts a machine takes it away 30 seconds later."""
     Console().show_cursor()
-    _fail(75, f"stopped by {number.name} in the middle; the same command goes on after the last checkpoint")
+    _fail(75, f"stopped by {number.name} in the middle; the same command resumes after the last checkpoint")
     os._exit(75)
 
 
@@ -254,12 +250,12 @@ def exit_status(action: Callable[[], int | None]) -> int:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
     except StorageError as error:
         return _fail(
-            74, f"{error.text(flag)}; what is checkpointed stays good, the same command goes on from there"
+            74, f"{error.text(flag)}; what is checkpointed stays good, the same command resumes from there"
         )
     except Stopped as stopped:
-        return _fail(75, f"stopped by {stopped}; the same command goes on")
+        return _fail(75, f"stopped by {stopped}; the same command resumes")
     except KeyboardInterrupt:
-        _fail(130, "interrupted; the same command goes on after the last checkpoint")
+        _fail(130, "interrupted; the same command resumes after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
         os._exit(130)
     finally:
@@ -351,7 +347,7 @@ def parsed(parse: Callable[[], Any], more: str) -> Any:
 
 
 def _problem(event: Any) -> str | None:
-    """The line for an event of tyro; None for a kind that is not known here, for which tyro prints its box."""
+    """The line for an event of tyro; None for an unknown kind, for which tyro prints its box."""
     match type(event).__name__:
         case "InstantiationFailure":
             message = event.message.splitlines()[0]

@@ -254,7 +254,7 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(configs, "load_dataset", interrupted)
         assert tiny() == 75
-    assert "stopped by SIGTERM; the same command goes on" in capsys.readouterr().err
+    assert "stopped by SIGTERM; the same command resumes" in capsys.readouterr().err
     assert tiny() == 0
     assert "cell 1 of 2: eb_0.75" in capsys.readouterr().out
 

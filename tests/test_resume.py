@@ -110,7 +110,7 @@ def stopped(tmp_path_factory):
 def test_another_configuration_is_refused(stopped):
     with pytest.raises(InputError, match=r"learning_rate 0\.1 there, 0\.05 now") as refused:
         small.run(imp, OVERRIDDEN, stopped, learning_rate=0.05)
-    assert "override to go on with this one" in str(refused.value)
+    assert "override to resume with this one" in str(refused.value)
 
 
 def test_override_goes_on_with_another_configuration(stopped, tmp_path):

@@ -133,7 +133,7 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
             "`workdir`",
             root,
             problem=f"holds a run with another configuration: {changed}",
-            allowed="that one, another directory, or `override` to go on with this one",
+            allowed="that one, another directory, or `override` to resume with this one",
         )
     if fixed := configs.fixed(there, now):
         allowed = ", ".join(f"`{name}`" for name in configs.overridable())
