@@ -1,4 +1,4 @@
-"""What MkDocs is given beyond the pages here: pages made from the code, and links that lead to them.
+"""Pages that MkDocs gets beyond those in this directory: made from the code, with links to them.
 
 The documents are written to be read in the repository. In the site README.md is the first page; the commands
 are described from their dataclasses, the experiments and the library from their docstrings.

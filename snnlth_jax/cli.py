@@ -289,7 +289,7 @@ def _list(
 
 
 class _Print(logging.Handler):
-    """What the library logs goes where the progress goes; standard error is for the one line."""
+    """Print log messages of the library beside the progress; standard error is for the one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage())

@@ -34,16 +34,16 @@ class _OneLine(Exception):
 
 
 class InputError(_OneLine, ValueError):
-    """What was asked for cannot be done, and why, in one line.
+    """A request that cannot be met, and the reason, in one line.
 
     The parts name arguments in backticks; the command line turns these into its flags, and messages of the
     library show the bare names.
 
     Attributes:
-      what: the argument in backticks, or the thing, such as a file, that is wrong.
-      value: its value; None where there is none to show.
-      problem: what is wrong with it.
-      allowed: what is allowed instead.
+      what: the wrong argument, in backticks, or the wrong thing, such as a file.
+      value: its value, or None.
+      problem: the reason.
+      allowed: the values that are allowed.
       nearest: the allowed name that is nearest to the one that was given.
 
     >>> error = InputError("`num_classes`", 0, allowed="1 or more")

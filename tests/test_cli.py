@@ -142,6 +142,14 @@ def test_bad_input_is_one_line_and_status_2(arguments, expected, capsys, empty_d
     assert list(empty_directory.iterdir()) == []
 
 
+def test_without_tyros_private_hook_its_box_is_shown(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["imp", "--epochs", "many"])
+    assert stop.value.code == 2
+    assert "--epochs" in capsys.readouterr().err
+
+
 def test_another_configurations_run_is_refused_with_the_difference(capsys):
     command = ["imp", "--workdir", "run", "--rounds", "1", "--epochs", "1", "--rewind-epoch", "0", *SMALL]
     assert main(command) == 0

@@ -1,4 +1,4 @@
-"""What is declared at a field of a configuration, beside its type and its help: its role and its bounds.
+"""Declarations at a field of a configuration, beside its type and its help: its role and its bounds.
 
     epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
     schedule: Annotated[Literal["cosine", "step"], OVERRIDABLE | CONDITION] = "cosine"
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class Role(enum.Flag):
-    """How a field takes part in the identity of a run.
+    """The part of a field in the identity of a run.
 
     Attributes:
       LOCAL: no part in it. The field says where and how the run is computed, and changes no result.

@@ -1,6 +1,6 @@
-"""The identity of a run: what decides its results, and what two runs have in common.
+"""The identity of a run: the fields that decide its results, and comparisons of two identities.
 
-Fields say their part in it by their role, see `fields.Role`; the functions here only read roles.
+A field declares its part in the identity by its role, see `fields.Role`; the functions here read roles.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from etils import epath
 
 from snnlth_jax import data
 from snnlth_jax.configs import commands
-from snnlth_jax.configs.commands import OneShotConfig, TrainConfig
+from snnlth_jax.configs.commands import OneShotConfig, ResolvedTrain, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.resolving import method_name
 
@@ -32,12 +32,12 @@ _COMMANDS = [getattr(commands, name) for name in commands.__all__ if name.endswi
 _ROLES = {field.name: field.role for command in _COMMANDS for field in declared(command)}
 
 
-def identity(config: TrainConfig, dataset: data.Dataset) -> dict[str, Any]:
+def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     """The fields that decide the results of a run, as JSON values: the content of config.json.
 
     Args:
-      config: resolved.
-      dataset: its dataset; the fingerprint becomes a part of the identity.
+      config: a resolved configuration.
+      dataset: its dataset, whose fingerprint becomes a part of the identity.
     """
     values = dataclasses.asdict(config)
     fields = {field.name: values[field.name] for field in declared(config) if Role.RESULT in field.role}
@@ -70,9 +70,9 @@ def conditions() -> tuple[str, ...]:
 
 
 def common(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an identity that all runs of one series share, one seed and one sparsity as another.
+    """The part of an identity that all runs of one series share: seed and sparsity vary within a series.
 
-    The tickets in the place of `like` differ from seed to seed; that there is one does not.
+    The ticket in `like` differs from seed to seed, so any ticket counts as the same.
 
     >>> common({"method": "imp", "seed": 3, "dataset_fingerprint": "digits-1"})
     {'method': 'imp'}
@@ -83,9 +83,9 @@ def common(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chosen(config: TrainConfig) -> dict[str, Any]:
-    """The fields that differ from the defaults of the command, without the directory.
+    """The fields that differ from the defaults of the command, except the directory.
 
-    Their digest can name a directory: a new field, at its default, does not change it.
+    Their digest can name a directory: a field that is added later, at its default, does not change it.
 
     >>> chosen(commands.ImpConfig(seed=2, workdir="here"))
     {'seed': 2}

@@ -25,7 +25,7 @@ __all__ = ["Augmentation", "Draws", "augment", "draw", "normalise", "transform"]
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image; an image under test is only normalised.
+    """The augmentation of training images; test images are only normalised.
 
     Hashable, so it can be a static argument of `jit`.
 
@@ -81,7 +81,7 @@ def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = 
 
 
 class Draws(NamedTuple):
-    """What is drawn for the images of a batch: see the equations; None for what is not done."""
+    """Random draws for the images of a batch, see the equations; None for a step that is left out."""
 
     mirrored: jax.Array | None
     """`[B, 1]`"""

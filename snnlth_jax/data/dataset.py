@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Spec(NamedTuple):
-    """What is known of a dataset without reading it.
+    """Facts about a dataset, known without reading it.
 
     Attributes:
       name: as given to `load`.
@@ -85,7 +85,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What `load` gives.
+    """A dataset in host memory, as `load` returns it.
 
     Attributes:
       name: of the dataset.

@@ -1,7 +1,7 @@
-"""Compile a training for TPUs that are not there, with their real compiler (`snnlth compile`).
+"""Compile a training run for absent TPUs, with their real compiler (`snnlth compile`).
 
-Says what a search would want of each chip before anything is rented. Needs libtpu, which prints noise and can
-get in the way on other machines: see requirements-tpu.txt.
+It tells the memory and the arithmetic of each chip before anything is rented. Needs libtpu, which prints
+noise and can get in the way on other machines: see requirements-tpu.txt.
 """
 
 import os

@@ -105,7 +105,7 @@ def agree(text: str) -> bool:
 
 
 def on_first(action: Callable[[], None]) -> None:
-    """Do it on process 0 while the others wait, so that they find it done.
+    """Run `action` on process 0 while the others wait.
 
     Raises:
       InputError, StorageError, OSError: what it raised, on all; of anything else a RuntimeError elsewhere.

@@ -26,7 +26,7 @@ HOW: tuple[How, ...] = get_args(How)
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What a computation is spread over.
+    """The devices of a computation.
 
     Attributes:
       mesh: of the devices, with one axis.
@@ -43,7 +43,7 @@ class Devices:
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of devices."""
         return self.mesh.size
 
 

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM of a preemption, SIGINT of Ctrl-C."""
+"""Requests to stop: SIGTERM of a preemption, SIGINT of Ctrl-C."""
 
 import contextlib
 import signal

@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Paths(NamedTuple):
-    """Where a run keeps what."""
+    """The paths of a run."""
 
     config: epath.Path
     metrics: epath.Path
@@ -142,7 +142,7 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
 
 
 def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
-    """What cannot be written at all is bad input; a disk can have room again."""
+    """Tell a directory that cannot be written, which is bad input, from a disk that can have room again."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return StorageError(f"`workdir` {run.config.parent}: {error.strerror}")
     return InputError("`workdir`", run.config.parent, problem=str(error))
@@ -177,7 +177,7 @@ def hold(run: Paths) -> Iterator[None]:
 
 @contextmanager
 def writing(run: Paths) -> Iterator[None]:
-    """What Orbax and the file system raise where they cannot write becomes one line.
+    """Turn errors of Orbax and the file system, when they cannot write, into one line.
 
     Raises:
       StorageError: instead.
@@ -215,7 +215,7 @@ def write_bits(path: epath.Path, bits: np.ndarray) -> None:
 
 
 def read_bits(path: epath.Path) -> np.ndarray | None:
-    """What `write_bits` wrote; None where there is no such file, or a damaged one."""
+    """Read a file of `write_bits`; None if there is none, or a damaged one."""
     whole = path.read_bytes() if path.exists() else b""
     content, checksum = whole[:-8], whole[-8:]
     return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None
