@@ -1,4 +1,4 @@
-"""What MkDocs is given beyond the pages here: pages made from the code, and links that lead to them.
+"""Pages that MkDocs gets beyond those in this directory: made from the code, with links to them.
 
 The documents are written to be read in the repository. In the site README.md is the first page; the commands
 are described from their dataclasses, the experiments and the library from their docstrings.
@@ -20,16 +20,17 @@ from snnlth_jax import cli, configs
 ROOT = Path(__file__).parent.parent
 REFERENCE = (
     *("surrogate", "neurons", "masks", "pruning", "losses", "models", "models.vgg", "models.resnet"),
-    *("models.layers", "interop.torch", "cost", "tickets", "optimizers", "training", "configs"),
+    *("models.layers", "interop.torch", "tickets", "train.optimizers", "train.step", "train.loop"),
+    *("configs", "configs.parts", "configs.commands"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
-    *("analysis.sparsity", "analysis.activity", "analysis.health"),
+    *("analysis.sparsity", "analysis.activity", "analysis.health", "analysis.flops"),
 )
 SHARED = {
     configs.TrainConfig: "Every search",
-    configs.RoundOptions: "Rounds",
-    configs.EarlyTimeOptions: "Early-Time",
-    configs.DivergenceOptions: "Divergence of timesteps",
-    configs.ControlOptions: "Controls",
+    configs.Rounds: "Rounds",
+    configs.EarlyTime: "Early-Time",
+    configs.Divergence: "Divergence of timesteps",
+    configs.Controls: "Controls",
 }
 
 
@@ -99,23 +100,30 @@ def commands() -> str:
 
 
 def _options(command: type) -> list[str]:
-    """The docstring of a dataclass and of each field that it adds, as a list of definitions."""
-    found = _SOURCE[command.__module__.removeprefix("snnlth_jax.")][command.__name__]
-    lines = [found.docstring.value, ""]
+    """The docstring of a dataclass and of each field that is described nowhere else, as definitions."""
+    elsewhere = {*SHARED}
+    if command is not configs.TrainConfig and issubclass(command, configs.TrainConfig):
+        elsewhere |= {*configs.TrainConfig.__mro__}
+    lines = [_source(command).docstring.value, ""]
     for field in dataclasses.fields(command):
-        if field.name not in found.members:  # a base's
+        owner = next(base for base in command.__mro__ if field.name in vars(base).get("__annotations__", {}))
+        if owner is not command and owner in elsewhere:
             continue
-        docstring = found[field.name].docstring
+        docstring = _source(owner)[field.name].docstring
         lines += [_flag(field), f":   {docstring.value if docstring else ''}".replace("\n", "\n    "), ""]
     return lines
 
 
+def _source(command: type) -> Any:
+    return _SOURCE[command.__module__.removeprefix("snnlth_jax.")][command.__name__]
+
+
 def _flag(field: dataclasses.Field[Any]) -> str:
-    """As one types it, with the default where it is a value."""
+    """The flag as one types it, with the default if that is a value."""
     flag = f"--{field.name.replace('_', '-')}"
     if "Positional" in str(field.type):
         return f"`{field.name.upper()}`"
-    if field.type is bool:
+    if isinstance(field.default, bool):
         return f"`--no-{flag[2:]}`" if field.default else f"`{flag}`"
     plain = field.default not in (None, (), dataclasses.MISSING)
     return f"`{flag}`" + (f" (default {field.default})" if plain else "")

@@ -5,9 +5,7 @@ diverged; 74: the run cannot be written (EX_IOERR); 75: stopped by SIGTERM or SI
 (EX_TEMPFAIL); 130: interrupted before the search began, or twice.
 """
 
-import contextlib
 import dataclasses
-import io
 import logging
 import os
 import signal
@@ -21,7 +19,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
 from snnlth_jax.train import NonFiniteLoss
@@ -33,102 +31,109 @@ PATIENCE = 25.0  # seconds to answer a signal in
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """Download a dataset and lay it out for `--data-dir`, once. Needs TensorFlow; running does not."""
+    """Download a dataset and prepare it for `--data-dir`, once. This needs TensorFlow; a search does not."""
 
     action: tyro.conf.Positional[Literal["prepare"]]
     name: tyro.conf.Positional[str]
-    """cifar10, cifar100, svhn_cropped or fashion_mnist"""
+    """Dataset: cifar10, cifar100, svhn_cropped or fashion_mnist."""
     data_dir: str | None = None
-    """Where to put it. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    """Directory of TensorFlow Datasets to write to. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ticket:
-    """Verify a ticket file and print where it comes from and its layer-wise sparsity."""
+    """Verify a ticket file; print its provenance and its sparsity by layer."""
 
     action: tyro.conf.Positional[Literal["inspect"]]
     path: tyro.conf.Positional[str]
-    """A file tickets/round_NN.safetensors of a run"""
+    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Energy:
+    energy_mac: float = ENERGY_MAC
+    """Energy of a multiply-accumulate in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
+    energy_ac: float = ENERGY_AC
+    """Energy of an addition in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Analyse:
-    """Sparsity and health by layer, SynOps and energy of the tickets of a search, as it recorded them."""
+class _Analyse(_Energy):
+    """Print sparsity and health by layer, SynOps and energy of the tickets of a search, as recorded there."""
 
     workdir: tyro.conf.Positional[str]
-    """The directory of a search"""
+    """Directory of a search."""
     rounds: tuple[int, ...] = ()
-    """Of the search. Default: those of its tickets"""
-    energy_mac: float = ENERGY_MAC
-    """Picojoules of a multiply-accumulate. Default: 32 bits, 45 nm (Horowitz 2014)"""
-    energy_ac: float = ENERGY_AC
-    """Picojoules of an addition. Default: 32 bits, 45 nm (Horowitz 2014)"""
+    """Rounds of the search to print. Default: the rounds of its tickets."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Compile:
-    """Compile a training for a TPU that is not there: does it fit, how long does it take. Needs libtpu."""
+    """Compile a training run for absent TPUs: memory, FLOPs and the time to compile. Needs libtpu."""
 
     topology: str
-    """Generation and layout of the chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2 and larger ones"""
+    """Generation and layout of the chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, or a larger layout."""
     dataset: str = "cifar10"
-    """For its shapes; no data are read"""
+    """Dataset that gives the shapes of images; no data are read."""
     arch: str = "vgg16"
-    """Network, see `snnlth imp`"""
+    """Network, see `snnlth imp`."""
     width: float = 1.0
-    """Factor on the channels of every layer"""
+    """Factor on the number of channels of every layer."""
     num_timesteps: int = 5
-    """T"""
+    """T, the number of timesteps."""
     batch_size: int = 128
-    """Of all chips together"""
-    dtype: str = "float32"
-    """float32 or bfloat16"""
-    shard_data: str = "no"
-    """yes: divide the images among the chips"""
+    """Number of examples in a step, over all chips."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the computation."""
+    shard_data: Literal["auto", "yes", "no"] = "no"
+    """Divide the images among the chips: yes; auto and no keep a copy on each."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Doctor:
-    """Look for what would keep a search from running here: versions, devices, disk, dataset."""
+class _Doctor(configs.Dataset):
+    """Look for problems that would keep a search from running here: versions, devices, disk, dataset."""
 
-    dataset: str = "digits"
-    """That a search would train on"""
-    data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets"""
     workdir: str = "runs"
-    """Where a search would write"""
+    """Directory of the search."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _Report:
-    """Plots and tables of searches: one page, report.html, and PNG, PDF, CSV of each. Needs matplotlib."""
+class _Report(_Energy):
+    """Write plots and tables of searches: a page, report.html, and PNG, PDF, CSV files. Needs matplotlib."""
 
     workdirs: tyro.conf.Positional[list[str]]
-    """Directories of searches, or with any number of them below; several are compared"""
+    """Directories of searches, or directories above them; several searches are compared."""
     output: str | None = None
-    """Where report.html and report/ go. Default: the directory, or here where there are several"""
-    energy_mac: float = ENERGY_MAC
-    """Picojoules of a multiply-accumulate (45 nm, 32 bits; Horowitz 2014)"""
-    energy_ac: float = ENERGY_AC
-    """Picojoules of an addition"""
+    """Directory of report.html and report/. Default: the directory of the searches; if there are several, the
+    current one."""
 
 
 def search(config: configs.TrainConfig) -> None:
-    """Run the search of a command's configuration, as the command does."""
+    """Run the search of a configuration, resolved or not, as its command does.
+
+    Raises:
+      InputError: the configuration is not allowed, or not on these devices.
+    """
     from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
 
-    modules: dict[type, Any] = {
-        configs.ImpConfig: imp,
-        configs.EbConfig: early_bird,
-        configs.OneShotConfig: one_shot,
-        configs.TransferConfig: transfer,
-        configs.ProbeConfig: early_time,
+    modules: dict[str, Any] = {
+        "imp": imp,
+        "eb": early_bird,
+        "one-shot": one_shot,
+        "transfer": transfer,
+        "probe-timesteps": early_time,
     }
     compile_cache.keep_programs()
     if config.distributed:
         hosts.connect()
-    run = modules[type(config)].search
-    resolved = hosts.together(lambda: configs.resolve(config))
+    run = modules[config.method].search
+
+    def resolve() -> configs.ResolvedTrain:
+        resolved = configs.resolve(config)
+        configs.check_devices(resolved)  # session.run calls it too, once it takes any configuration
+        return resolved
+
+    resolved: configs.ResolvedTrain = hosts.together(resolve)
     with answered_within(PATIENCE, _give_up):
         if resolved.seeds:
             replicates.run(run, resolved)
@@ -136,14 +141,14 @@ def search(config: configs.TrainConfig) -> None:
             run(resolved)
 
 
-def _stop(number: int, frame: Any) -> None:
+def _stop(number: int, frame: object) -> None:
     raise Stopped(signal.Signals(number).name)
 
 
 def _give_up(number: signal.Signals) -> None:
     """Busy for too long: what preempts a machine takes it away 30 seconds later."""
     Console().show_cursor()
-    _fail(75, f"stopped by {number.name} in the middle; the same command goes on after the last checkpoint")
+    _fail(75, f"stopped by {number.name} in the middle; the same command resumes after the last checkpoint")
     os._exit(75)
 
 
@@ -151,7 +156,7 @@ def _data(command: _Data) -> None:
     from snnlth_jax import data
 
     if command.name not in data.dataset.SPECS:
-        raise InputError(f"data prepare {command.name!r}: allowed: {', '.join(data.dataset.SPECS)}")
+        raise not_one_of("data prepare", command.name, data.dataset.SPECS)
     directory = data.prepare(command.name, command.data_dir)
     if directory is not None:
         print(f"{command.name}: ready in {directory}")
@@ -208,7 +213,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line; return the exit status."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
 
     def action() -> int | None:
@@ -219,7 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_status(action: Callable[[], int | None]) -> int:
-    """Run a program to whatever end it comes; its exit status, and the line on standard error if it is not 0.
+    """Run a program; return its exit status, after a line on standard error if that is not 0.
+
+    An error that names arguments is printed with their flags.
 
     >>> exit_status(lambda: None)
     0
@@ -237,15 +244,17 @@ def exit_status(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except InputError as error:
-        return _fail(2, error)
+        return _fail(2, error.text(flag))
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
     except StorageError as error:
-        return _fail(74, f"{error}; what is checkpointed stays good, the same command goes on from there")
+        return _fail(
+            74, f"{error.text(flag)}; what is checkpointed stays good, the same command resumes from there"
+        )
     except Stopped as stopped:
-        return _fail(75, f"stopped by {stopped}; the same command goes on")
+        return _fail(75, f"stopped by {stopped}; the same command resumes")
     except KeyboardInterrupt:
-        _fail(130, "interrupted; the same command goes on after the last checkpoint")
+        _fail(130, "interrupted; the same command resumes after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
         os._exit(130)
     finally:
@@ -258,23 +267,28 @@ _LISTS = tyro.constructors.ConstructorRegistry()
 
 
 @_LISTS.primitive_rule
-def _list(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+def _list(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
     """Lists are written with commas: `--seeds 0,1,2`."""
     if info.type_origin is not tuple:
         return None
     (of, _) = get_args(info.type)
-    name = "INT" if of is int else "NAME"
+    names = get_args(of)  # of a Literal
+    one = "INT" if of is int else f"{{{','.join(names)}}}"
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{name},{name},…",
-        instance_from_str=lambda texts: tuple(of(part) for part in texts[0].split(",") if part.strip()),
+        metavar=f"{one},{one},…" if of is int else f"{one},…",
+        instance_from_str=lambda texts: tuple(
+            part if names else of(part) for part in texts[0].split(",") if part.strip()
+        ),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     )
 
 
 class _Print(logging.Handler):
-    """What the library logs goes where the progress goes; standard error is for the one line."""
+    """Print log messages of the library beside the progress; standard error is for the one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage())
@@ -304,23 +318,53 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def parsed(parse: Callable[[], Any], more: str) -> Any:
-    """What tyro reads; its box around what it cannot parse becomes one line, ending in where there is more.
+    """Run a parser of tyro; a command line that it refuses is one line, not a box.
+
+    Args:
+      parse: the parser.
+      more: the command that shows the help, named at the end of the line.
 
     Raises:
       InputError: with that line.
     """
-    box = io.StringIO()
+
     try:
-        with contextlib.redirect_stderr(box):
-            return parse()
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        # a title, the message, a ruler, hints; the borders are lines or, on an ASCII terminal, blank
-        lines = [line.strip("│╭╮╰╯ ") for line in box.getvalue().strip().splitlines()[1:]]
-        paragraphs = " ".join(line if set(line) - set("─-") else "\n" for line in lines).split("\n")
-        message = next(text.strip() for text in paragraphs if text.strip())
-        raise InputError(f"{message} (see {more})") from None
+        # tyro's only hook for errors, and a private one, "may change in any release": without it tyro prints
+        # its box, and exits with 2 as well
+        from tyro._errors import on_parse_error
+    except ImportError:
+        return parse()
+
+    def refuse(event: Any) -> None:
+        if type(event).__name__ == "InvalidChoice":
+            raise not_one_of(_shown(event.argument), event.value, event.choices)
+        if problem := _problem(event):
+            raise InputError(f"{problem} (see {more})")
+
+    with on_parse_error(refuse):
+        return parse()
+
+
+def _problem(event: Any) -> str | None:
+    """The line for an event of tyro; None for an unknown kind, for which tyro prints its box."""
+    match type(event).__name__:
+        case "InstantiationFailure":
+            message = event.message.splitlines()[0]
+            return f"Error parsing {_shown(event.argument)}: {message}" if event.argument else message
+        case "BadValue":
+            return f"Missing value for argument '{_shown(event.argument)}'"
+        case "UnrecognizedArgs":
+            return f"Unrecognized options: {', '.join(event.tokens)}"
+        case "MissingArgs":
+            return f"Missing: {', '.join(_shown(each.arg) for each in event.missing_arguments)}"
+        case "MissingSubcommand":
+            return f"Expected one of {{{', '.join(event.subcommand_spec.parser_from_name)}}}"
+    return None
+
+
+def _shown(argument: Any) -> str:
+    """The flag of an argument of tyro, or the name of a positional one."""
+    return str(argument.display_name())
 
 
 if __name__ == "__main__":

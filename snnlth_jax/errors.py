@@ -1,15 +1,30 @@
 """Bad input and failing storage, told apart from bugs: one line and a status of each."""
 
+import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-__all__ = ["InputError", "StorageError"]
+__all__ = ["InputError", "StorageError", "flag", "named", "not_one_of"]
+
+
+def named(text: str, name: Callable[[str], str] = str) -> str:
+    """A text with the names of arguments, which stand in backticks, put through `name`.
+
+    >>> named("`num_classes` 0 there", flag)
+    '--num-classes 0 there'
+    """
+    return re.sub(r"`(\w+)`", lambda match: name(match[1]), text)
+
+
+def flag(argument: str) -> str:
+    """The flag of an argument on the command line."""
+    return "--" + argument.replace("_", "-")
 
 
 class _OneLine(Exception):
     def text(self, name: Callable[[str], str] = str) -> str:
         """The line, with the names of arguments, which stand in backticks, put through `name`."""
-        return re.sub(r"`(\w+)`", lambda match: name(match[1]), self._line())
+        return named(self._line(), name)
 
     def _line(self) -> str:
         raise NotImplementedError
@@ -19,20 +34,20 @@ class _OneLine(Exception):
 
 
 class InputError(_OneLine, ValueError):
-    """What was asked for cannot be done, and why, in one line.
+    """A request that cannot be met, and the reason, in one line.
 
     The parts name arguments in backticks; the command line turns these into its flags, and messages of the
     library show the bare names.
 
     Attributes:
-      what: the argument in backticks, or the thing, such as a file, that is wrong.
-      value: its value; None where there is none to show.
-      problem: what is wrong with it.
-      allowed: what is allowed instead.
+      what: the wrong argument, in backticks, or the wrong thing, such as a file.
+      value: its value, or None.
+      problem: the reason.
+      allowed: the values that are allowed.
       nearest: the allowed name that is nearest to the one that was given.
 
     >>> error = InputError("`num_classes`", 0, allowed="1 or more")
-    >>> str(error), error.text(lambda name: "--" + name.replace("_", "-"))
+    >>> str(error), error.text(flag)
     ('num_classes 0: allowed: 1 or more', '--num-classes 0: allowed: 1 or more')
     >>> print(InputError("`arch`", "vgg61", allowed="vgg5, vgg16", nearest="vgg16"))
     arch vgg61: allowed: vgg5, vgg16; nearest: vgg16
@@ -62,6 +77,17 @@ class InputError(_OneLine, ValueError):
         parts.append(self.nearest and f"nearest: {self.nearest}")
         tail = "; ".join(part for part in parts if part)
         return f"{head}: {tail}" if tail else head
+
+
+def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputError:
+    """The error for a name that is not in a list; it names the nearest in the list, if one is near.
+
+    >>> print(not_one_of("`arch`", "vgg61", ["vgg5", "vgg16"]))
+    arch vgg61: allowed: vgg5, vgg16; nearest: vgg16
+    """
+    names = list(allowed)
+    nearest = difflib.get_close_matches(str(value), names, n=1)
+    return InputError(what, value, allowed=", ".join(names), nearest=nearest[0] if nearest else "")
 
 
 class StorageError(_OneLine, OSError):

@@ -413,7 +413,7 @@ def test_energy_and_traffic_in_closed_form(mac, ac):
 
 @pytest.mark.parametrize(("mac", "ac"), [(-1, 0.9), (4.6, float("nan")), (float("inf"), 0.9)])
 def test_energies_that_are_none_are_refused(mac, ac):
-    with pytest.raises(InputError, match=r"^--energy-(mac|ac) .*: allowed: picojoules, 0 or more"):
+    with pytest.raises(InputError, match=r"^energy_(mac|ac) .*: allowed: picojoules, 0 or more"):
         activity.energy([], mac, ac)
 
 

@@ -30,8 +30,11 @@ def empty_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("imp --dataset mnist", "--dataset mnist: unknown, allowed: digits, cifar10"),
-        ("imp --arch vgg99", "--arch 'vgg99' is not one of vgg5"),
+        ("imp --dataset mnist", "--dataset mnist: allowed: digits, cifar10"),
+        ("imp --arch vgg99", "--arch vgg99: allowed: vgg5"),
+        ("imp --dataset cifar", "fashion_mnist; nearest: cifar10"),
+        ("imp --schedule linear", "--schedule linear: allowed: cosine, step"),
+        ("imp --schedule cosin", "--schedule cosin: allowed: cosine, step; nearest: cosine"),
         ("imp --scope rows", "--scope rows: allowed: global, layer"),
         ("imp --prune-fraction 1", "--prune-fraction 1.0: allowed: between 0 and 1"),
         ("imp --prune-fraction 0", "--prune-fraction 0.0: allowed: between 0 and 1"),
@@ -67,12 +70,19 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --num-timesteps 1000000000", "--num-timesteps 1000000000: allowed: 1 to 1000"),
         ("imp --dataset cifar10 --data-dir nowhere", "--data-dir nowhere"),
         ("imp --dataset cifar10 --data-dir .", "--data-dir ."),
-        ("imp --epochs many", "--epochs"),
-        ("imp --epochs", "--epochs"),
-        ("imp --no-such-flag 3", "--no-such-flag"),
+        ("imp --epochs many", "--epochs: no type matching"),
+        ("imp --epochs", "Missing value for argument '--epochs' (see snnlth imp --help)"),
+        ("imp --no-such-flag 3", "Unrecognized options: --no-such-flag, 3 (see snnlth imp --help)"),
         ("imp --workdir /dev/null/run", "--workdir /dev/null/run"),
         ("impp", "impp"),
-        ("", "imp"),
+        ("", "Expected one of {imp, eb,"),
+        ("data", "Missing: action, name (see snnlth data --help)"),
+        ("ticket look a", "action look: allowed: inspect"),
+        ("imp --early-time-timesteps 2", "--early-time-timesteps 2: allowed: with --early-time"),
+        (
+            "imp --shard-data yes --parallel pmap",
+            "--parallel pmap: allowed: shard_map, with --shard-data yes",
+        ),
         ("imp --early-time --num-timesteps 2", "--num-timesteps 2: allowed: 3 or more for Early-Time"),
         ("eb --early-time --activation relu", "--num-timesteps 1: allowed: 3 or more for Early-Time"),
         ("probe-timesteps --num-timesteps 2", "--num-timesteps 2: allowed: 3 or more for Early-Time"),
@@ -118,7 +128,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("one-shot --criterion random --sparsity 0.5 --like a", "--sparsity 0.5: allowed: not with --like"),
         ("transfer --activation relu", "--activation relu: allowed: lif"),
         ("transfer --early-time", "--early-time"),
-        ("data prepare mnist", "data prepare 'mnist': allowed: digits, cifar10"),
+        ("data prepare mnist", "data prepare mnist: allowed: digits, cifar10"),
         ("ticket inspect nowhere.safetensors", "nowhere.safetensors: no such ticket file"),
     ],
 )
@@ -130,6 +140,14 @@ def test_bad_input_is_one_line_and_status_2(arguments, expected, capsys, empty_d
     assert err.count("\n") == 1
     assert expected in err
     assert list(empty_directory.iterdir()) == []
+
+
+def test_without_tyros_private_hook_its_box_is_shown(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tyro._errors", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["imp", "--epochs", "many"])
+    assert stop.value.code == 2
+    assert "--epochs" in capsys.readouterr().err
 
 
 def test_another_configurations_run_is_refused_with_the_difference(capsys):

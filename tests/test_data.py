@@ -158,7 +158,7 @@ def test_digits():
 
 
 def test_specs_are_consistent():
-    for name, facts in data.datasets.SPECS.items():
+    for name, facts in data.dataset.SPECS.items():
         assert facts is data.spec(name)
         assert facts.image_shape[-1] == facts.stored_shape[-1] == len(facts.augmentation.mean)
         hash(facts.augmentation)
@@ -199,32 +199,32 @@ def test_split_and_cap(written, cache):
 def test_uneven_classes_give_what_there_is():
     labels = np.repeat(np.arange(3, dtype=np.int32), [2, 18, 40])
     split = data.Split(np.zeros((60, 1, 1, 1), np.uint8), labels)
-    taken, rest = data.datasets._draw(split, 15, (0, 0))
+    taken, rest = data.dataset._draw(split, 15, (0, 0))
     assert sorted(np.bincount(taken.labels)) == [2, 6, 7]
     assert len(rest.labels) == 45
 
 
 @pytest.mark.parametrize(
-    ("options", "flag", "allowed"),
+    ("options", "given", "allowed"),
     [
-        ({"train_examples": 0}, "--train-examples 0", "1 to 1437"),
-        ({"train_examples": 1438}, "--train-examples 1438", "1 to 1437"),
-        ({"train_examples": 1400, "validation_examples": 100}, "--train-examples 1400", "1 to 1337"),
-        ({"test_examples": 0}, "--test-examples 0", "1 to 360"),
-        ({"test_examples": 361}, "--test-examples 361", "1 to 360"),
-        ({"validation_examples": -1}, "--validation-examples -1", "0 to 1436"),
-        ({"validation_examples": 1437}, "--validation-examples 1437", "0 to 1436"),
-        ({"seed": -1}, "--seed -1", "0 or more"),
+        ({"train_examples": 0}, "train_examples 0", "1 to 1437"),
+        ({"train_examples": 1438}, "train_examples 1438", "1 to 1437"),
+        ({"train_examples": 1400, "validation_examples": 100}, "train_examples 1400", "1 to 1337"),
+        ({"test_examples": 0}, "test_examples 0", "1 to 360"),
+        ({"test_examples": 361}, "test_examples 361", "1 to 360"),
+        ({"validation_examples": -1}, "validation_examples -1", "0 to 1436"),
+        ({"validation_examples": 1437}, "validation_examples 1437", "0 to 1436"),
+        ({"seed": -1}, "seed -1", "0 or more"),
     ],
 )
-def test_numbers_out_of_range(options, flag, allowed):
-    one_line(data.load, "digits", **options, say=[flag, allowed])
+def test_numbers_out_of_range(options, given, allowed):
+    one_line(data.load, "digits", **options, say=[given, allowed])
 
 
 @pytest.mark.parametrize("function", [data.spec, data.load, data.prepare])
 def test_unknown_name(function):
     known = "digits, cifar10, cifar100, svhn_cropped, fashion_mnist"
-    one_line(function, "imagenet", say=["--dataset imagenet", known])
+    one_line(function, "imagenet", say=["dataset imagenet", known])
 
 
 def test_digits_without_scikit_learn(monkeypatch):
@@ -237,7 +237,7 @@ def test_digits_without_scikit_learn(monkeypatch):
 
 def fails(root, cache, *say):
     remedy = f"snnlth data prepare cifar10 --data-dir {root}"
-    one_line(data.load, "cifar10", root, cache_dir=cache, say=[f"--data-dir {root}", remedy, *say])
+    one_line(data.load, "cifar10", root, cache_dir=cache, say=[f"data_dir {root}", remedy, *say])
     assert not cache.exists()  # nothing is kept of it
 
 
@@ -307,7 +307,7 @@ def test_other_images(tmp_path, cache):
     write_dataset(tmp_path / "labels", classes=11)
     fails(tmp_path / "labels", cache, "label 10, not 0 to 9")
     write_dataset(tmp_path / "format", form="tfrecord")
-    say = [f"--data-dir {tmp_path / 'format'}", "tfrecord", "allowed: array_record"]
+    say = [f"data_dir {tmp_path / 'format'}", "tfrecord", "allowed: array_record"]
     one_line(data.load, "cifar10", tmp_path / "format", cache_dir=cache, say=say)
 
 
@@ -316,7 +316,7 @@ def test_directory_that_cannot_be_listed(written, monkeypatch):
         raise PermissionError(f"not\nfor you: {path}")
 
     monkeypatch.setattr(type(epath.Path("/")), "iterdir", refuse)
-    one_line(data.load, "cifar10", written[0], say=[f"--data-dir {written[0]}: cannot be read", "for you"])
+    one_line(data.load, "cifar10", written[0], say=[f"data_dir {written[0]}: cannot be read", "for you"])
 
 
 # ---------------------------------------------------------------- the cache

@@ -469,7 +469,7 @@ def test_other_frameworks_are_seen_and_not_imported(here, monkeypatch):
     nvidia_smi(here, monkeypatch, "GPU 0: NVIDIA H100")
     monkeypatch.setenv("PYTHONPATH", str(here))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    program = "from snnlth_jax import doctor; print(doctor.report(doctor.examine('digits')))"
+    program = "from snnlth_jax.machine import doctor; print(doctor.report(doctor.examine('digits')))"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )

@@ -173,14 +173,14 @@ def test_given_timesteps_are_not_measured(searched, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "allowed"),
     [
-        ({"early_time_timesteps": 2}, "--early-time False: allowed: with --early-time-timesteps"),
+        ({"early_time_timesteps": 2}, "early_time_timesteps 2: allowed: with early_time"),
         (
             {"early_time": True, "early_time_timesteps": 4},
-            "--early-time-timesteps 4: allowed: 1 to 3, below T",
+            "early_time_timesteps 4: allowed: 1 to 3, below T",
         ),
         (
             {"early_time": True, "early_time_timesteps": 0},
-            "--early-time-timesteps 0: allowed: 1 to 3, below T",
+            "early_time_timesteps 0: allowed: 1 to 3, below T",
         ),
     ],
 )

@@ -87,7 +87,7 @@ def test_the_papers_settings(script, dataset, epochs):
         assert (config.train_examples, config.test_examples) == (None, None)
         assert config.num_timesteps == (1 if config.activation == "relu" else 5)
         assert config.arch == ("resnet19" if script.__name__ == "table2_imp" else "vgg16")
-        if isinstance(config, configs.RoundOptions):
+        if isinstance(config, configs.Rounds):
             assert (config.rounds, config.prune_fraction, config.final_rounds) == (15, 0.25, (4, 8, 11, 14))
         if isinstance(config, configs.EbConfig):
             assert (config.queue, config.tau, config.rewind_epoch) == (5, 0.02, 0)
@@ -254,7 +254,7 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(configs, "load_dataset", interrupted)
         assert tiny() == 75
-    assert "stopped by SIGTERM; the same command goes on" in capsys.readouterr().err
+    assert "stopped by SIGTERM; the same command resumes" in capsys.readouterr().err
     assert tiny() == 0
     assert "cell 1 of 2: eb_0.75" in capsys.readouterr().out
 

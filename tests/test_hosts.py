@@ -96,7 +96,7 @@ def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
             assert statuses == [-9, -9]
         else:
             assert statuses == [75, 75], outputs
-            assert "stopped by SIGTERM; the same command goes on" in outputs[0][1]
+            assert "stopped by SIGTERM; the same command resumes" in outputs[0][1]
     statuses, outputs = finish(start(tmp_path / "run"))
     assert statuses == [0, 0], outputs
     assert "resuming after" in outputs[0][0]

@@ -294,8 +294,8 @@ def test_batch_norm_of_single_values_cannot_train():
 
 @pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf")])
 def test_what_the_registry_refuses(width):
-    with pytest.raises(InputError, match=r"^--width must be a positive number, got"):
+    with pytest.raises(InputError, match=r"^width .*: allowed: a positive number$"):
         models.create("vgg5", 10, width=width)
     for refuses in (models.min_image_size, partial(models.create, num_classes=10)):
-        with pytest.raises(InputError, match=r"^--arch 'vgg12' is not one of vgg5, .*, resnet19$"):
+        with pytest.raises(InputError, match=r"^arch vgg12: allowed: vgg5, .*, resnet19; nearest: vgg1.$"):
             refuses("vgg12")

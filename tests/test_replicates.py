@@ -57,12 +57,12 @@ def test_mean_and_standard_deviation_over_seeds_and_going_on_by_seed(tmp_path):
 def test_another_configuration_is_refused_before_a_seed_runs(tmp_path):
     run(tmp_path, seeds=(0,))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"--sparsity 0\.9 there, 0\.8 now"):
+    with pytest.raises(InputError, match=r"sparsity 0\.9 there, 0\.8 now"):
         run(tmp_path, seeds=(1,), sparsity=0.8)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_the_directory_of_one_seed_is_refused(tmp_path):
     small.run(one_shot, CONFIG, tmp_path / "run", seeds=(), seed=0)
-    with pytest.raises(InputError, match=r"--seed 0 there, one of --seeds now"):
+    with pytest.raises(InputError, match=r"seed 0 there, one of --seeds now"):
         run(tmp_path / "run")

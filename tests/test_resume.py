@@ -157,9 +157,9 @@ def stopped(tmp_path_factory):
 
 
 def test_another_configuration_is_refused(stopped):
-    with pytest.raises(InputError, match=r"--learning-rate 0\.1 there, 0\.05 now") as refused:
+    with pytest.raises(InputError, match=r"learning_rate 0\.1 there, 0\.05 now") as refused:
         small.run(imp, OVERRIDDEN, stopped, programs=PROGRAMS, learning_rate=0.05)
-    assert "--override" in str(refused.value)
+    assert "override to resume with this one" in str(refused.value)
 
 
 def test_override_goes_on_with_another_configuration(stopped, tmp_path):
@@ -179,7 +179,7 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     assert max(rate for number, rate in rates if number == 1) <= 0.05
     # from now on it is that configuration's directory
     assert small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS, learning_rate=0.05)[0]["finished"]
-    with pytest.raises(InputError, match=r"--learning-rate 0\.05 there, 0\.1 now"):
+    with pytest.raises(InputError, match=r"learning_rate 0\.05 there, 0\.1 now"):
         small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS)
 
 
@@ -187,7 +187,7 @@ def test_override_goes_on_with_another_configuration(stopped, tmp_path):
     "changes", [{"epochs": 9}, {"rewind_epoch": 2}, {"batch_size": 24}, {"optimizer": "adam"}, {"width": 0.2}]
 )
 def test_what_cannot_change_on_the_way_is_refused(changes, stopped):
-    with pytest.raises(InputError, match=r"--override: --.*; allowed: to change --learning-rate"):
+    with pytest.raises(InputError, match=r"override: .*; allowed: to change learning_rate"):
         small.run(imp, OVERRIDDEN, stopped, programs=PROGRAMS, override=True, **changes)
 
 
@@ -218,7 +218,7 @@ def test_two_that_begin_at_once_do_not_mix(tmp_path, monkeypatch):
         return hold(run)
 
     monkeypatch.setattr(rundir, "hold", slow)
-    with pytest.raises(InputError, match=r"--learning-rate 0\.7 there, 0\.1 now"):
+    with pytest.raises(InputError, match=r"learning_rate 0\.7 there, 0\.1 now"):
         small.run(imp, OVERRIDDEN, tmp_path / "run", programs=PROGRAMS)
 
 

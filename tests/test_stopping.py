@@ -166,7 +166,7 @@ def test_a_search_stopped_while_it_compiles_ends_in_time(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert err.splitlines()[-1] == (
-        "snnlth: error: stopped by SIGTERM in the middle; the same command goes on after the last checkpoint"
+        "snnlth: error: stopped by SIGTERM in the middle; the same command resumes after the last checkpoint"
     )
 
 
@@ -189,7 +189,7 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
         else:
             assert process.returncode == 75
             assert err.splitlines()[-1] == (
-                f"snnlth: error: stopped by {number.name}; the same command goes on"
+                f"snnlth: error: stopped by {number.name}; the same command resumes"
             )
         assert not disturbed.result.exists() or not json.loads(disturbed.result.read_text())["finished"]
     assert finish(tmp_path / "b") == 0

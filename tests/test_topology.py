@@ -22,7 +22,7 @@ def compiled(*flags, **environment):
     [
         (["--topology", "v5e"], "--topology v5e: allowed: v3, v4, v5e, v5p, v6e, a colon and a layout"),
         (["--topology", "v9:2x2"], "--topology v9:2x2: allowed: v3"),
-        (["--topology", "v5e:2x2", "--arch", "vgg"], "--arch 'vgg' is not one of"),
+        (["--topology", "v5e:2x2", "--arch", "vgg"], "--arch vgg: allowed: vgg5"),
         (["--topology", "v5e:2x2", "--batch-size", "0"], "--batch-size 0: allowed: "),
     ],
 )

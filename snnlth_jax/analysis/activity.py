@@ -159,7 +159,7 @@ def energy(
     """
     for name, value in (("mac", mac), ("ac", ac)):
         if not 0 <= value < math.inf:
-            raise InputError(f"--energy-{name} {value}: allowed: picojoules, 0 or more")
+            raise InputError(f"`energy_{name}`", value, allowed="picojoules, 0 or more")
     done = {kind: sum(sum(each[f"{kind}_per_image"]) for each in layers) for kind in ("macs", "synops")}
     return {**done, "picojoules": mac * done["macs"] + ac * done["synops"]}
 

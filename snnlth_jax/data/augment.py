@@ -25,7 +25,7 @@ __all__ = ["Augmentation", "Draws", "augment", "draw", "normalise", "transform"]
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training image; an image under test is only normalised.
+    """The augmentation of training images; test images are only normalised.
 
     Hashable, so it can be a static argument of `jit`.
 
@@ -43,7 +43,7 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
             raise ValueError(f"one mean and one std > 0 per channel, got {self.mean} and {self.std}")
         if self.crop_padding < 0 or self.cutout < 0:
@@ -81,7 +81,7 @@ def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = 
 
 
 class Draws(NamedTuple):
-    """What is drawn for the images of a batch: see the equations; None for what is not done."""
+    """Random draws for the images of a batch, see the equations; None for a step that is left out."""
 
     mirrored: jax.Array | None
     """`[B, 1]`"""

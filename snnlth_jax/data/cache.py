@@ -14,7 +14,7 @@ __all__ = ["directory", "read", "write"]
 log = logging.getLogger(__name__)
 
 
-def directory(cache_dir: str | os.PathLike | None = None) -> Path:
+def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """`cache_dir`, else `$SNNLTH_CACHE_DIR`, else `snnlth_jax` in `$XDG_CACHE_HOME` or in `~/.cache`.
 
     A user without a home, as in some containers, has one in the directory of temporary files.

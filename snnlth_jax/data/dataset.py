@@ -15,7 +15,7 @@ from etils import epath
 
 from snnlth_jax.data import cache, tfds
 from snnlth_jax.data.augment import Augmentation
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, not_one_of
 
 __all__ = ["SPECS", "Dataset", "Spec", "Split", "load", "prepare", "spec"]
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Spec(NamedTuple):
-    """What is known of a dataset without reading it.
+    """Facts about a dataset, known without reading it.
 
     Attributes:
       name: as given to `load`.
@@ -85,7 +85,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """What `load` gives.
+    """A dataset in host memory, as `load` returns it.
 
     Attributes:
       name: of the dataset.
@@ -118,7 +118,7 @@ def spec(name: str) -> Spec:
     (32, 32, 1)
     """
     if name not in SPECS:
-        raise InputError(f"--dataset {name}: unknown, allowed: {', '.join(SPECS)}")
+        raise not_one_of("`dataset`", name, SPECS)
     return SPECS[name]
 
 
@@ -130,7 +130,7 @@ def load(
     validation_examples: int = 0,
     test_examples: int | None = None,
     seed: int = 0,
-    cache_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Loads a dataset into host memory.
 
@@ -155,7 +155,7 @@ def load(
     """
     facts = spec(name)
     if seed < 0:
-        raise InputError(f"--seed {seed}: allowed: 0 or more")
+        raise InputError("`seed`", seed, allowed="0 or more")
     if facts.tfds_name is None:
         train, test = _digits()
         version = "scikit-learn"
@@ -169,11 +169,11 @@ def load(
 
     validation, available = None, len(train.labels)
     if not 0 <= validation_examples < available:
-        raise InputError(f"--validation-examples {validation_examples}: allowed: 0 to {available - 1}")
+        raise InputError("`validation_examples`", validation_examples, allowed=f"0 to {available - 1}")
     if validation_examples:
         validation, train = _draw(train, validation_examples, (seed, 0))
-    train = _capped("--train-examples", train, train_examples, (seed, 1))
-    test = _capped("--test-examples", test, test_examples, (0, 1))
+    train = _capped("train_examples", train, train_examples, (seed, 1))
+    test = _capped("test_examples", test, test_examples, (0, 1))
     return Dataset(
         name=name,
         num_classes=facts.num_classes,
@@ -226,19 +226,21 @@ def _digits() -> tuple[Split, Split]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise InputError("--dataset digits: needs scikit-learn: pip install 'snnlth_jax[demo]'") from error
+        needs = "needs scikit-learn: pip install 'snnlth_jax[demo]'"
+        raise InputError("`dataset`", "digits", problem=needs) from error
     raw = load_digits()
     images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
     test, train = _draw(Split(images, raw.target.astype(np.int32)), SPECS["digits"].test_size, (0, 0))
     return train, test
 
 
-def _capped(flag: str, split: Split, count: int | None, seed: tuple[int, int]) -> Split:
+def _capped(name: str, split: Split, count: int | None, seed: tuple[int, int]) -> Split:
     available = len(split.labels)
     if count is None:
         return split
     if not 1 <= count <= available:
-        raise InputError(f"{flag} {count}: allowed: 1 to {available}, the images there are to choose from")
+        allowed = f"1 to {available}, the images there are to choose from"
+        raise InputError(f"`{name}`", count, allowed=allowed)
     return _draw(split, count, seed)[0]
 
 

@@ -65,7 +65,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
         present = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
         versions = [v for v in present if _version(v) and (home / v / "dataset_info.json").exists()]
     except Exception as error:  # no permission, or a bucket that needs a package or a login
-        raise InputError(f"--data-dir {root}: cannot be read, {_one_line(error)}") from error
+        raise InputError("`data_dir`", root, problem=f"cannot be read, {_one_line(error)}") from error
     if not versions:
         if not root.is_dir():
             missing = "not a directory" if root.exists() else "no such directory"
@@ -73,7 +73,8 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
             missing = f"{home} holds an unfinished download only ({unfinished[0]})"
         else:
             missing = f"no {home}/<version>/dataset_info.json"
-        raise InputError(f"--data-dir {root}: {missing}; prepare it with: {_command(name, root)}")
+        remedy = f"prepare it with: {_command(name, root)}"
+        raise InputError("`data_dir`", root, problem=f"{missing}; {remedy}")
 
     directory = home / max(versions, key=lambda version: _version(version) or ())
     try:
@@ -86,8 +87,10 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
         raise _damaged(name, root, directory, f"dataset_info.json, {_one_line(error)}") from error
     if file_format != "array_record":
         raise InputError(
-            f"--data-dir {root}: {directory} is in the format {file_format}, allowed: array_record; "
-            f"prepare it in another --data-dir with: {_command(name, 'DIR')}"
+            "`data_dir`",
+            root,
+            problem=f"{directory} is in the format {file_format}, allowed: array_record; prepare it in "
+            f"another `data_dir` with: {_command(name, 'DIR')}",
         )
 
     files = [directory / "features.json", *(file for split in SPLITS for file, _ in shards[split])]
@@ -131,14 +134,21 @@ def decode(
     try:
         return _decode(source, split, stored_shape, image_shape, num_classes)
     except ImportError as error:
-        raise InputError(f"--data-dir {source.root}: cannot be decoded, {_one_line(error)}") from error
+        problem = f"cannot be decoded, {_one_line(error)}"
+        raise InputError("`data_dir`", source.root, problem=problem) from error
     except Exception as error:  # damaged bytes fail in array_record, protobuf, Pillow or here
         raise _damaged(source.name, source.root, source.directory, f"{split}, {_one_line(error)}") from error
     finally:
         absl_log.removeFilter(_not_about_opencv)
 
 
-def _decode(source, split, stored_shape, image_shape, num_classes):
+def _decode(
+    source: Prepared,
+    split: str,
+    stored_shape: tuple[int, int, int],
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+) -> tuple[np.ndarray, np.ndarray]:
     # these take half a second to import, which a cached dataset does not need
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
@@ -185,9 +195,12 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
         `data_dir` is a bucket.
     """
     if "://" in os.fspath(_root(data_dir)):
+        copy = f"gcloud storage cp --recursive DIR/{name} {_root(data_dir)}/"
         raise InputError(
-            f"--data-dir {_root(data_dir)}: ArrayRecord files cannot be written to a bucket; allowed: a "
-            f"local directory DIR, then: gcloud storage cp --recursive DIR/{name} {_root(data_dir)}/"
+            "`data_dir`",
+            _root(data_dir),
+            problem="ArrayRecord files cannot be written to a bucket",
+            allowed=f"a local directory DIR, then: {copy}",
         )
     try:
         directory = locate(name, data_dir).directory
@@ -198,15 +211,16 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
         return directory
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
-            "data prepare: needs TensorFlow, once; as it can clash with the CUDA libraries of JAX, "
-            "install it beside this package in an environment of its own: pip install tensorflow"
+            "data prepare",
+            problem="needs TensorFlow, once; as it can clash with the CUDA libraries of JAX, install it "
+            "beside this package in an environment of its own: pip install tensorflow",
         )
     import tensorflow_datasets as tfds
 
     try:
         tfds.builder(name, data_dir=_root(data_dir), file_format="array_record").download_and_prepare()
     except Exception as error:  # no network, no space, no permission, another format in the way
-        raise InputError(f"data prepare {name}: failed, {_one_line(error)}") from error
+        raise InputError("data prepare", name, problem=f"failed, {_one_line(error)}") from error
     return locate(name, data_dir).directory
 
 
@@ -223,7 +237,9 @@ def _version(name: str) -> tuple[int, ...] | None:
     return tuple(map(int, name.split("."))) if re.fullmatch(r"\d+\.\d+\.\d+", name) else None
 
 
-def _shards(directory: epath.Path, name: str, file_format: str, split: dict) -> list[tuple[epath.Path, int]]:
+def _shards(
+    directory: epath.Path, name: str, file_format: str, split: dict[str, Any]
+) -> list[tuple[epath.Path, int]]:
     template = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     counts = [int(count) for count in split["shardLengths"]]
     if not sum(counts):
@@ -259,8 +275,10 @@ def _command(name: str, root: epath.PathLike) -> str:
 
 def _damaged(name: str, root: epath.Path, directory: epath.Path, what: str) -> InputError:
     return InputError(
-        f"--data-dir {root}: {directory} is incomplete or damaged ({what}); "
-        f"delete that directory, then: {_command(name, root)}"
+        "`data_dir`",
+        root,
+        problem=f"{directory} is incomplete or damaged ({what}); delete that directory, then: "
+        f"{_command(name, root)}",
     )
 
 

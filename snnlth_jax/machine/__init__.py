@@ -1,1 +1,1 @@
-"""What the program must know of the machine that it is on, or of one that it is not on."""
+"""Facts about the machine that runs the program, or about one for which it only compiles."""

@@ -1,7 +1,7 @@
-"""Compile a training for TPUs that are not there, with their real compiler (`snnlth compile`).
+"""Compile a training run for absent TPUs, with their real compiler (`snnlth compile`).
 
-Says what a search would want of each chip before anything is rented. Needs libtpu, which prints noise and can
-get in the way on other machines: see requirements-tpu.txt.
+It tells the memory and the arithmetic of each chip before anything is rented. Needs libtpu, which prints
+noise and can get in the way on other machines: see requirements-tpu.txt.
 """
 
 import os
@@ -28,7 +28,7 @@ def devices_of(topology: str) -> list[Any]:
     generation, _, layout = topology.partition(":")
     if generation not in MEMORY or not re.fullmatch(r"\d+x\d+(x\d+)?", layout):
         allowed = f"{', '.join(MEMORY)}, a colon and a layout such as 2x2 or 2x2x1"
-        raise InputError(f"--topology {topology}: allowed: {allowed}")
+        raise InputError("`topology`", topology, allowed=allowed)
     prepare()
     options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
     if layout in ("1x1", "1x1x1"):
@@ -37,11 +37,11 @@ def devices_of(topology: str) -> list[Any]:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].partition(": ")[2]
-        raise InputError(f"--topology {topology}: {reason}; allowed: 2x2, 2x2x1 and larger ones") from error
+        allowed = "2x2, 2x2x1 and larger ones"
+        raise InputError("`topology`", topology, problem=reason, allowed=allowed) from error
     except RuntimeError as error:
-        raise InputError(
-            "snnlth compile: needs libtpu: pip install -r requirements-tpu.txt, in an environment of its own"
-        ) from error
+        needs = "needs libtpu: pip install -r requirements-tpu.txt, in an environment of its own"
+        raise InputError("snnlth compile", problem=needs) from error
     return list(found.devices)
 
 

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that a run that goes on need not compile them again."""
+"""Compiled programs kept on disk, so that a resumed run need not compile them again."""
 
 import hashlib
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def directory() -> Path:
-    """Where programs are kept: apart for each processor, since code for one may fail on another."""
+    """The directory of compiled programs, one for each processor: code for one may fail on another."""
     return cache.directory() / f"programs-{_processor()}"
 
 
@@ -24,7 +24,7 @@ def keep_programs() -> None:
     """Have JAX keep what it compiles in `directory()`, or where the user has said.
 
     `$JAX_COMPILATION_CACHE_DIR` and `$JAX_ENABLE_COMPILATION_CACHE` are respected. On a GPU the kernels that
-    XLA chose by timing them are kept too, and a run that goes on computes with the ones it began with.
+    XLA chose by timing them are kept too, and a resumed run computes with the kernels it began with.
 
     >>> keep_programs()
     >>> jax.config.values["jax_compilation_cache_dir"] is not None

@@ -1,6 +1,6 @@
-"""What in this machine or environment would keep a run from starting, or slow it down, told beforehand.
+"""Problems of this machine or environment that would keep a run from starting, or slow it down.
 
-Each function judges one thing and says what to do about it. Nothing is trained or compiled, no image is read,
+Each function judges one thing and names a remedy. Nothing is trained or compiled, no image is read,
 and nothing that is written stays.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from snnlth_jax import data
 from snnlth_jax.data import tfds
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, flag
 
 __all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "frameworks", "hardware"]
 __all__ += ["images", "report", "versions"]
@@ -41,7 +41,7 @@ _UNSEEN = {
 
 
 class Finding(NamedTuple):
-    """What was found: "ok", a "warning" (it could be better) or an "error" (a run would fail or crawl)."""
+    """A judgement: "ok", a "warning" (it could be better) or an "error" (a run would fail or crawl)."""
 
     level: str
     what: str
@@ -59,7 +59,7 @@ def report(findings: Iterable[Finding]) -> str:
 
 
 def examine(dataset: str, data_dir: str | None = None, workdir: str | None = None) -> list[Finding]:
-    """All of it, on this machine, for a run in `workdir` with a dataset from `data_dir`."""
+    """Run every check on this machine, for a run in `workdir` with a dataset from `data_dir`."""
     installed, present = _installed(), hardware()
     checks: list[Callable[[], list[Finding]]] = [
         lambda: versions(installed, _requirements(installed)),
@@ -119,7 +119,7 @@ def devices(
     installed: Mapping[str, str],
     environment: Mapping[str, str],
 ) -> list[Finding]:
-    """What JAX computes on, and what there is that it does not see.
+    """List the devices of JAX, and accelerators that it does not see.
 
     `found` are its devices, or what it raised instead; `present` is from `hardware`, `installed` as for
     `versions`, `environment` has the variables.
@@ -204,13 +204,15 @@ def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
         if name is None:
             if importlib.util.find_spec("sklearn"):
                 return [Finding("ok", f"--dataset {dataset}: comes with scikit-learn")]
-            raise InputError(f"--dataset {dataset}: needs scikit-learn; pip install 'snnlth_jax[demo]'")
+            remedy = "pip install 'snnlth_jax[demo]'"
+            return [Finding("error", f"--dataset {dataset}: needs scikit-learn", remedy)]
         source = tfds.locate(name, data_dir)
     except InputError as error:
-        what, separator, remedy = str(error).rpartition("; ")
+        if error.allowed:
+            return [Finding("error", f"--dataset {dataset}: unknown", f"one of {error.allowed}")]
+        what, separator, remedy = error.text(flag).rpartition("; ")
         if not separator:
-            what, _, allowed = str(error).partition(", allowed: ")
-            remedy = f"one of {allowed}" if allowed else "another --data-dir"
+            what, remedy = remedy, "another --data-dir"
         return [Finding("error", what, remedy)]
     sizes = " and ".join(f"{source.size(split):,} {split}" for split in tfds.SPLITS)
     return [Finding("ok", f"--dataset {dataset}: {sizes} images in {source.directory}")]
@@ -235,13 +237,13 @@ def _requirements(installed: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _devices() -> list[jax.Device] | Exception:
-    """Those of this process, after a byte was sent to each."""
+    """The devices of this process, after a byte was sent to each."""
     try:
-        found = jax.local_devices()
-        jax.block_until_ready([jax.device_put(np.zeros(1, np.uint8), device) for device in found])
+        local: list[jax.Device] = jax.local_devices()
+        jax.block_until_ready([jax.device_put(np.zeros(1, np.uint8), device) for device in local])
     except Exception as error:  # JAX and the drivers have many
         return error
-    return found
+    return local
 
 
 def _described(device: Any) -> str:
@@ -258,7 +260,7 @@ def _nearest(directory: str) -> Path:
 
 
 def _writable(what: str, directory: str, remedy: str) -> Finding:
-    """By a nameless file, there or in the nearest parent that exists."""
+    """Write a nameless file, in the directory or in its nearest parent that exists."""
     if "://" in directory:
         return Finding("ok", f"{what}: a bucket, not checked")
     try:

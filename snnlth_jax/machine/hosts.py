@@ -7,7 +7,7 @@ them knows (its clock, a signal, a file just written) goes through here. With on
 import hashlib
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar, cast
 
 import jax
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "together",
 ]
 
+T = TypeVar("T")
 _LONGEST_MESSAGE = 500
 
 
@@ -45,11 +46,10 @@ def connect() -> None:
             num_processes=int(count) if count else None, process_id=int(index) if index else None
         )
     except (ValueError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise InputError(
-            f"--distributed: {first_line} Allowed: on Cloud TPU, Slurm, Open MPI, Kubernetes, or with "
-            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
-        ) from error
+        allowed = "on Cloud TPU, Slurm, Open MPI, Kubernetes, or with "
+        allowed += "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError("`distributed`", problem=reason, allowed=allowed) from error
 
 
 def devices(per_host: int | None = None) -> list[jax.Device]:
@@ -79,19 +79,20 @@ def everywhere(condition: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
 
 
-def together(action: Callable[[], Any]) -> Any:
-    """Do it on all and give what it gives; what is refused on one is refused on all.
+def together(action: Callable[[], T]) -> T:
+    """Run `action` on every process and return its result; if one refuses, all refuse.
 
     Raises:
       InputError, StorageError: what it raised here, or that it did on another host.
     """
-    result, failure = None, None
+    result: T | None = None
+    failure: InputError | StorageError | None = None
     try:
         result = action()
     except (InputError, StorageError) as error:
         failure = error
     if everywhere(failure is None):
-        return result
+        return cast(T, result)
     raise failure or InputError("refused on another host, which says why")
 
 
@@ -104,7 +105,7 @@ def agree(text: str) -> bool:
 
 
 def on_first(action: Callable[[], None]) -> None:
-    """Do it on process 0 while the others wait, so that they find it done.
+    """Run `action` on process 0 while the others wait.
 
     Raises:
       InputError, StorageError, OSError: what it raised, on all; of anything else a RuntimeError elsewhere.
@@ -121,7 +122,9 @@ def on_first(action: Callable[[], None]) -> None:
     message = np.zeros(_LONGEST_MESSAGE, np.uint8)
     if failure:
         kind = next(i for i, kind in enumerate(kinds) if isinstance(failure, kind))
-        encoded = (f"{kind}{failure}".encode())[:_LONGEST_MESSAGE]
+        # names of arguments stay in backticks
+        text = failure.text("`{}`".format) if isinstance(failure, kinds[:2]) else str(failure)
+        encoded = f"{kind}{text}".encode()[:_LONGEST_MESSAGE]
         message[: len(encoded)] = np.frombuffer(encoded, np.uint8)
     text = multihost_utils.broadcast_one_to_all(message).tobytes().rstrip(b"\0").decode(errors="replace")
     if failure:

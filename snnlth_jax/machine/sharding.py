@@ -8,7 +8,7 @@ that its result is the same everywhere.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
 
-__all__ = ["AXIS", "HOW", "Compiled", "Devices", "abstract", "compiled", "placed", "spread"]
+__all__ = ["AXIS", "HOW", "Compiled", "Devices", "How", "abstract", "compiled", "placed", "spread"]
 
 AXIS = "batch"
-HOW = ("shard_map", "pmap")
+How = Literal["shard_map", "pmap"]
+HOW: tuple[How, ...] = get_args(How)
 
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What a computation is spread over.
+    """The devices of a computation.
 
     Attributes:
       mesh: of the devices, with one axis.
@@ -42,7 +43,7 @@ class Devices:
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of devices."""
         return self.mesh.size
 
 

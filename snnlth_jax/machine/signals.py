@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM of a preemption, SIGINT of Ctrl-C."""
+"""Requests to stop: SIGTERM of a preemption, SIGINT of Ctrl-C."""
 
 import contextlib
 import signal
@@ -42,7 +42,7 @@ def watch() -> Iterator[Callable[[int], signal.Signals | None]]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number, frame) -> None:
+    def note(number: int, frame: object) -> None:
         restore()
         if preempted:
             signal.raise_signal(signal.SIGTERM)  # which JAX notices, and tells the other hosts

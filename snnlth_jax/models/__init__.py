@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, not_one_of
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features
 from snnlth_jax.neurons import LIF
@@ -65,7 +65,7 @@ def create(
     """
     _check_name(name)
     if not 0 < width < float("inf"):
-        raise InputError(f"--width must be a positive number, got {width}")
+        raise InputError("`width`", width, allowed="a positive number")
 
     def scaled(channels: Any) -> Any:
         if isinstance(channels, tuple):
@@ -92,9 +92,9 @@ def min_image_size(name: str) -> int:
     (32, 1)
     """
     _check_name(name)
-    return 2 ** _VGG.get(name, ()).count("M")
+    return 1 << _VGG.get(name, ()).count("M")
 
 
 def _check_name(name: str) -> None:
     if name not in names():
-        raise InputError(f"--arch {name!r} is not one of {', '.join(names())}")
+        raise not_one_of("`arch`", name, names())

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 
 from snnlth_jax import configs, files
-from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.errors import InputError, StorageError, flag, named
 from snnlth_jax.machine import hosts
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Paths(NamedTuple):
-    """Where a run keeps what."""
+    """The paths of a run."""
 
     config: epath.Path
     metrics: epath.Path
@@ -52,7 +52,8 @@ def paths(workdir: epath.PathLike) -> Paths:
     try:
         root = epath.Path(workdir)
     except Exception as error:
-        raise InputError(f"--workdir {workdir}: {error!r}; allowed: a directory, or gs://...") from error
+        allowed = "a directory, or gs://..."
+        raise InputError("`workdir`", workdir, problem=repr(error), allowed=allowed) from error
     if "://" not in str(workdir):
         root = root.absolute()  # orbax takes no other
     return Paths(
@@ -83,7 +84,8 @@ def claim(run: Paths, identity: dict[str, Any], override: bool = False) -> str:
       StorageError: there is no room.
     """
     if not hosts.agree(json.dumps(identity)):
-        raise InputError("--distributed: the hosts have different configurations; allowed: the same command")
+        differ = "the hosts have different configurations"
+        raise InputError("`distributed`", problem=differ, allowed="the same command")
     hosts.on_first(lambda: _make(run, identity))
     return hosts.together(lambda: _compare(run, identity, override))
 
@@ -95,8 +97,10 @@ def _make(run: Paths, identity: dict[str, Any]) -> None:
             return
         if orphans := [path.name for path in run if path.exists()]:
             raise InputError(
-                f"--workdir {root}: holds {orphans[0]} without a config.json to say whose it is; allowed: a "
-                "directory of a run, or one without such files"
+                "`workdir`",
+                root,
+                problem=f"holds {orphans[0]} without a config.json to say whose it is",
+                allowed="a directory of a run, or one without such files",
             )
         root.mkdir(parents=True, exist_ok=True)
         write_json(run.config, identity)
@@ -108,34 +112,40 @@ def _make(run: Paths, identity: dict[str, Any]) -> None:
         if "://" not in str(root):
             raise
         # a bucket, without the package for it or the right to write
-        raise InputError(f"--workdir {root}: {type(error).__name__}: {str(error)[:300]}") from error
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise InputError("`workdir`", root, problem=reason) from error
 
 
 def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
     root = run.config.parent
     if not run.config.exists():
-        raise InputError(f"--workdir {root}: not seen by this host; allowed: one that all hosts share")
+        unseen = "not seen by this host"
+        raise InputError("`workdir`", root, problem=unseen, allowed="one that all hosts share")
     there = read_json(run.config)
     if there is None or (run.checkpoints.exists() and not run.checkpoints.is_dir()):
         damaged = "config.json" if there is None else "checkpoints"
-        raise InputError(f"--workdir {root}: its {damaged} is damaged; allowed: another directory")
+        problem = f"its {damaged} is damaged"
+        raise InputError("`workdir`", root, problem=problem, allowed="another directory")
     now = json.loads(json.dumps(identity))
     changed = configs.difference(there, now)
     if changed and not override:
         raise InputError(
-            f"--workdir {root}: holds a run with another configuration: {changed}; allowed: that one, "
-            "another directory, or --override to go on with this one"
+            "`workdir`",
+            root,
+            problem=f"holds a run with another configuration: {changed}",
+            allowed="that one, another directory, or `override` to resume with this one",
         )
     if fixed := configs.fixed(there, now):
-        raise InputError(f"--override: {fixed}; allowed: to change --{', --'.join(configs.OVERRIDABLE)}")
-    return changed
+        allowed = ", ".join(f"`{name}`" for name in configs.overridable())
+        raise InputError("`override`", problem=fixed, allowed=f"to change {allowed}")
+    return named(changed, flag)  # recorded as the command line has it
 
 
 def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
-    """What cannot be written at all is bad input; a disk can have room again."""
+    """Tell a directory that cannot be written, which is bad input, from a disk that can have room again."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        return StorageError(f"--workdir {run.config.parent}: {error.strerror}")
-    return InputError(f"--workdir {run.config.parent}: {error}")
+        return StorageError(f"`workdir` {run.config.parent}: {error.strerror}")
+    return InputError("`workdir`", run.config.parent, problem=str(error))
 
 
 @contextmanager
@@ -154,7 +164,8 @@ def hold(run: Paths) -> Iterator[None]:
             file = held.enter_context((root / ".lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"--workdir {root}: another process is at it; allowed: another one") from None
+            busy = "another process is at it"
+            raise InputError("`workdir`", root, problem=busy, allowed="another one") from None
         except OSError as error:
             raise _storage_error(run, error) from error
 
@@ -166,7 +177,7 @@ def hold(run: Paths) -> Iterator[None]:
 
 @contextmanager
 def writing(run: Paths) -> Iterator[None]:
-    """What Orbax and the file system raise where they cannot write becomes one line.
+    """Turn errors of Orbax and the file system, when they cannot write, into one line.
 
     Raises:
       StorageError: instead.
@@ -179,7 +190,7 @@ def writing(run: Paths) -> Iterator[None]:
         if not isinstance(error, OSError) and not inside:
             raise
         reason = inside.group(1).strip() if inside else getattr(error, "strerror", None) or error
-        raise StorageError(f"--workdir {run.config.parent}: {reason}") from error
+        raise StorageError(f"`workdir` {run.config.parent}: {reason}") from error
 
 
 def read_json(path: epath.Path) -> dict[str, Any] | None:
@@ -204,7 +215,7 @@ def write_bits(path: epath.Path, bits: np.ndarray) -> None:
 
 
 def read_bits(path: epath.Path) -> np.ndarray | None:
-    """What `write_bits` wrote; None where there is no such file, or a damaged one."""
+    """Read a file of `write_bits`; None if there is none, or a damaged one."""
     whole = path.read_bytes() if path.exists() else b""
     content, checksum = whole[:-8], whole[-8:]
     return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None

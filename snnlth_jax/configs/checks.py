@@ -1,0 +1,171 @@
+"""Values that a configuration may have. An error is one line that names field, value and what is allowed."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from snnlth_jax import data
+from snnlth_jax.configs.commands import (
+    EbConfig,
+    OneShotConfig,
+    ResolvedDivergence,
+    ResolvedEb,
+    ResolvedImp,
+    ResolvedProbe,
+    ResolvedRounds,
+    ResolvedTrain,
+    ResolvedTransfer,
+)
+from snnlth_jax.configs.fields import Declared, declared
+from snnlth_jax.configs.parts import Data, EarlyTime, Training
+from snnlth_jax.errors import InputError, not_one_of
+
+__all__ = ["check", "check_devices", "check_examples"]
+
+
+def check(config: ResolvedTrain) -> None:
+    """Check every field of a resolved configuration, and how its fields go together.
+
+    The check depends on the configuration alone: it reads no device and starts no JAX backend.
+
+    Raises:
+      InputError: a field with a value that is not allowed.
+
+    >>> from snnlth_jax.configs import ImpConfig, resolve
+    >>> resolve(ImpConfig(epochs=3, rewind_epoch=7))
+    Traceback (most recent call last):
+    snnlth_jax.errors.InputError: rewind_epoch 7: allowed: 0 to 2, before the last epoch
+    """
+    for field in declared(config):
+        _check_field(field, getattr(config, field.name))
+    _check_training(config)
+    if isinstance(config, ResolvedRounds):
+        _check_rounds(config)
+    if isinstance(config, ResolvedDivergence):
+        most = config.epochs
+        _require(config, "early_time_epochs", lambda v: 1 <= v <= most, f"1 to {most}, `epochs`")
+    if isinstance(config, EarlyTime):
+        _check_early_time(config)
+    if isinstance(config, ResolvedProbe) or (isinstance(config, EarlyTime) and config.early_time):
+        candidates = "3 or more for Early-Time, whose candidates are 2 to T - 1"
+        _require(config, "num_timesteps", lambda v: v >= 3, candidates)
+    if isinstance(config, EbConfig):
+        most = config.epochs + 1
+        drawn = f"2 to {most}, the masks drawn in {config.epochs} epochs"
+        _require(config, "queue", lambda v: 2 <= v <= most, drawn)
+    if isinstance(config, ResolvedTransfer):
+        twin = "lif, since the ticket goes from the ReLU twin to that"
+        _require(config, "activation", lambda v: v == "lif", twin)
+    if isinstance(config, OneShotConfig) and config.like is not None:
+        _require(config, "criterion", lambda v: v == "random", "random, with `like`")
+        _require(config, "sparsity", lambda v: False, "not with `like`, which has its own")
+    _check_images(config)
+
+
+def check_devices(config: ResolvedTrain) -> None:
+    """Check what a configuration asks of the devices of this machine; this starts JAX's backend.
+
+    To be called where a search is about to begin, on all hosts.
+
+    Raises:
+      InputError: more devices than there are, a batch that cannot be divided among them, or `pmap` on several
+        hosts.
+    """
+    import jax
+
+    available, hosts = jax.local_device_count(), jax.process_count()
+    _require(config, "devices", lambda v: 1 <= v <= available, f"1 to {available}, those of this machine")
+    devices = (config.devices or available) * hosts
+    evenly = f"a multiple of {devices}, the devices (or fewer `devices`)"
+    _require(config, "batch_size", lambda v: v % devices == 0, evenly)
+    if hosts > 1:
+        _require(config, "parallel", lambda v: v == "shard_map", "shard_map, on several hosts")
+
+
+def check_examples(config: Data, examples: int) -> None:
+    """Check that a training set of `examples` images is large enough.
+
+    Raises:
+      InputError: a batch, or the images of scores, are more than that.
+    """
+    allowed = f"1 to {examples}, the training examples"
+    if isinstance(config, Training):
+        _require(config, "batch_size", lambda v: v <= examples, allowed)
+    if isinstance(config, OneShotConfig):
+        _require(config, "score_examples", lambda v: v <= examples, allowed)
+
+
+def _check_field(field: Declared, value: Any) -> None:
+    """Its choices, its bounds, and that a list has no duplicates."""
+    several = value if isinstance(value, tuple) else (value,)
+    for one in several:
+        if field.choices and one not in field.choices:
+            raise not_one_of(f"`{field.name}`", one, field.choices)
+    if len(set(several)) < len(several):
+        raise InputError(f"`{field.name}`", _text(value), allowed="each once")
+    if field.bounds and value is not None and not all(map(field.bounds.holds, several)):
+        raise InputError(f"`{field.name}`", _text(value), allowed=field.bounds.allowed)
+
+
+def _check_training(config: ResolvedTrain) -> None:
+    _require(config, "workdir", lambda v: bool(v.strip()), "the name of a directory")
+    if config.shard_data == "yes":
+        _require(config, "parallel", lambda v: v == "shard_map", "shard_map, with `shard_data` yes")
+    if isinstance(config, (ResolvedRounds, ResolvedEb)):
+        last = config.epochs - 1
+        _require(config, "rewind_epoch", lambda v: 0 <= v <= last, f"0 to {last}, before the last epoch")
+    if config.activation == "relu":
+        _require(config, "num_timesteps", lambda v: v == 1, "1 with `activation` relu, which has no time")
+    if config.tensorboard:
+        if find_spec("tensorboardX") is None:
+            raise InputError("`tensorboard`", allowed="after pip install 'snnlth_jax[tensorboard]'")
+        _require(config, "workdir", lambda v: "://" not in v, "a local directory, with `tensorboard`")
+
+
+def _check_rounds(config: ResolvedRounds) -> None:
+    last = config.rounds - 1
+    pruned = f"1 to {last}, the rounds after the dense one"
+    _require(config, "final_rounds", lambda v: all(1 <= r <= last for r in v), pruned)
+    trained = isinstance(config, ResolvedTransfer) or (
+        isinstance(config, ResolvedImp) and (config.early_time or config.controls)
+    )
+    if trained:
+        _require(config, "rounds", lambda v: v >= 2, "2 or more, for a ticket to train or to compare with")
+    if last:
+        _require(config, "final_rounds", bool, f"one or more of {pruned}")
+
+
+def _check_early_time(config: EarlyTime) -> None:
+    if config.early_time_timesteps is None:
+        return
+    if not config.early_time:
+        raise InputError("`early_time_timesteps`", config.early_time_timesteps, allowed="with `early_time`")
+    assert isinstance(config, ResolvedTrain)
+    most = config.num_timesteps - 1
+    _require(config, "early_time_timesteps", lambda v: 1 <= v <= most, f"1 to {most}, below T")
+
+
+def _check_images(config: ResolvedTrain) -> None:
+    from snnlth_jax import models  # loads Flax, which readers of configurations do without
+
+    spec, least = data.spec(config.dataset), models.min_image_size(config.arch)
+    height, width, _ = spec.image_shape
+    if min(height, width) < least:
+        raise InputError(
+            "`arch`",
+            config.arch,
+            problem=f"the {height}x{width} images of {spec.name} are too small for its pools, which need "
+            f"{least}x{least}",
+            allowed=", ".join(n for n in models.names() if models.min_image_size(n) <= min(height, width)),
+        )
+
+
+def _require(config: object, name: str, holds: Callable[[Any], bool], allowed: str) -> None:
+    """Refuse the value of a field, if it is set and the predicate does not hold for it."""
+    value = getattr(config, name)
+    if value is not None and not holds(value):
+        raise InputError(f"`{name}`", _text(value), allowed=allowed)
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,173 @@
+"""The configuration of each command, and the same with every default filled in.
+
+A resolved configuration is an instance of its own type, in which no field that stands for a default can be
+None. Where None remains it has a meaning: no cap on examples, T' measured, no ticket file, all devices.
+"""
+
+import dataclasses
+from typing import Annotated, ClassVar, Literal
+
+from snnlth_jax.configs.fields import AT_LEAST_1, FACTOR, FRACTION, OVERRIDABLE, RESULT, VARIED, Bounds
+from snnlth_jax.configs.parts import (
+    Controls,
+    Data,
+    Dataset,
+    Divergence,
+    EarlyTime,
+    Machine,
+    Network,
+    Rounds,
+    Run,
+    Seeds,
+    Training,
+)
+from snnlth_jax.pruning import Scope
+
+__all__ = [
+    "EbConfig",
+    "ImpConfig",
+    "OneShotConfig",
+    "ProbeConfig",
+    "ResolvedDivergence",
+    "ResolvedEb",
+    "ResolvedImp",
+    "ResolvedOneShot",
+    "ResolvedProbe",
+    "ResolvedRounds",
+    "ResolvedTrain",
+    "ResolvedTransfer",
+    "TrainConfig",
+    "TransferConfig",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Machine, Run, Data, Seeds, Training, Network, Dataset):
+    """The data, the network and its training."""
+
+    method: ClassVar[str] = "train"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
+    """Iterative magnitude pruning with late rewinding: train, prune, rewind, repeat (paper, IMP)."""
+
+    rewinding: Annotated[Literal["weights", "learning-rate", "fine-tune"], OVERRIDABLE] = "weights"
+    """Start of a round: weights, the survivors return to the weights of the rewind epoch (paper, IMP); or
+    they keep their trained weights and see the schedule again (learning-rate) or a hundredth of the learning
+    rate (fine-tune; Renda et al. 2020)."""
+
+    method: ClassVar[str] = "imp"
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferConfig(Controls, Rounds, TrainConfig):
+    """Search by IMP in the ReLU twin of the network, then train its ticket as a spiking one (paper, TT)."""
+
+    search_learning_rate_factor: Annotated[float, FACTOR, RESULT] = 1.0
+    """Factor on the learning rate during the search in the twin, which may not bear the learning rate of the
+    spiking network."""
+
+    method: ClassVar[str] = "transfer"
+
+
+@dataclasses.dataclass(frozen=True)
+class EbConfig(Controls, EarlyTime, TrainConfig):
+    """Early-Bird: train the dense network until its magnitude mask stops changing, train that (paper, EB)."""
+
+    sparsity: Annotated[float, FRACTION, VARIED] = 0.9
+    """Fraction of the prunable weights that the ticket lacks. Paper, Table 1: 0.683, 0.899, 0.957, 0.981."""
+    queue: Annotated[int, RESULT] = 5
+    """q, the number of masks that must agree: the newest and those drawn before it (paper, EB)."""
+    tau: Annotated[float, Bounds("0 to 1", lambda v: 0 <= v <= 1), RESULT] = 0.02
+    """Distance below which two masks agree: the search stops when the newest mask is closer than this to all
+    others in the queue (paper, EB)."""
+    criterion: Annotated[Literal["hamming", "overlap"], RESULT] = "hamming"
+    """Distance of two masks: hamming, the share of all weights in which they differ (paper, EB), or overlap,
+    the share of the kept weights that they do not share, which stays informative at high sparsity."""
+    search_learning_rate_factor: Annotated[float, FACTOR, RESULT] = 2.0
+    """Factor on the learning rate during the search (authors' code)."""
+    scope: Annotated[Scope, OVERRIDABLE] = "global"
+    """Weights that are compared: global, layer or erk, as for imp."""
+    rewind_epoch: Annotated[int, RESULT] = 0
+    """Number of completed epochs of the search whose weights the ticket has (at most those until it stopped).
+    The default is the initial weights (paper, EB)."""
+
+    method: ClassVar[str] = "eb"
+
+
+@dataclasses.dataclass(frozen=True)
+class OneShotConfig(Controls, TrainConfig):
+    """Prune once, at initialisation, and train what remains (paper, Fig. 9 and baselines)."""
+
+    criterion: Annotated[Literal["magnitude", "random", "snip", "grasp", "synflow"], RESULT] = "snip"
+    """Score of a weight: magnitude, random, snip (Lee et al. 2019), grasp (Wang et al. 2020) or synflow
+    (Tanaka et al. 2020)."""
+    sparsity: Annotated[float | None, FRACTION, VARIED] = None
+    """Fraction of the prunable weights to remove. Default: 0.9; with --like, that of the ticket."""
+    scope: Annotated[Scope, OVERRIDABLE] = "global"
+    """Weights that are compared: global, layer or erk, as for imp."""
+    score_examples: Annotated[int | None, AT_LEAST_1, RESULT] = None
+    """Number of training images from which snip and grasp compute scores. Default: at most 1000."""
+    synflow_iterations: Annotated[int, AT_LEAST_1, RESULT] = 100
+    """Number of steps in which synflow reaches the density, exponentially (Tanaka et al. 2020)."""
+    like: Annotated[str | None, RESULT] = None
+    """Ticket file: remove from each layer, at random, as many weights as the ticket lacks. Default: no
+    ticket."""
+
+    method: ClassVar[str] = "one-shot"
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeConfig(Divergence, TrainConfig):
+    """Measure which T' Early-Time would choose, over epochs and over lambda (paper, Fig. 4 and 7b)."""
+
+    method: ClassVar[str] = "probe-timesteps"
+
+
+# --- resolved: no dataclasses of their own, but narrower types of the same fields
+
+
+class ResolvedTrain(TrainConfig):
+    """A configuration whose every default is filled in."""
+
+    workdir: str
+    arch: str
+    num_timesteps: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+class ResolvedRounds(Rounds):
+    """Rounds whose every default is filled in."""
+
+    rounds: int
+    rewind_epoch: int
+    final_rounds: tuple[int, ...]
+
+
+class ResolvedDivergence(Divergence):
+    """A divergence whose every default is filled in."""
+
+    early_time_epochs: int
+
+
+class ResolvedImp(ResolvedDivergence, ResolvedRounds, ResolvedTrain, ImpConfig):
+    """`ImpConfig`, resolved."""
+
+
+class ResolvedTransfer(ResolvedRounds, ResolvedTrain, TransferConfig):
+    """`TransferConfig`, resolved."""
+
+
+class ResolvedEb(ResolvedDivergence, ResolvedTrain, EbConfig):
+    """`EbConfig`, resolved."""
+
+
+class ResolvedOneShot(ResolvedTrain, OneShotConfig):
+    """`OneShotConfig`, resolved; `sparsity` is None with `like`."""
+
+
+class ResolvedProbe(ResolvedDivergence, ResolvedTrain, ProbeConfig):
+    """`ProbeConfig`, resolved."""

@@ -1,0 +1,111 @@
+"""Declarations at a field of a configuration, beside its type and its help: its role and its bounds.
+
+    epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
+    schedule: Annotated[Literal["cosine", "step"], OVERRIDABLE | CONDITION] = "cosine"
+
+The type says the choices. `check` reads bounds and choices, `identity` reads roles.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+__all__ = [
+    "CONDITION",
+    "LOCAL",
+    "OVERRIDABLE",
+    "RESULT",
+    "VARIED",
+    "Bounds",
+    "Declared",
+    "Role",
+    "declared",
+]
+
+
+class Role(enum.Flag):
+    """The part of a field in the identity of a run.
+
+    Attributes:
+      LOCAL: no part in it. The field says where and how the run is computed, and changes no result.
+      RESULT: a part of the identity, which a resumed run must share.
+      OVERRIDABLE: a part of the identity that `--override` may change in the middle of a run: it alters no
+        shape, no data and no number of completed epochs.
+      CONDITION: a part of the identity that two training runs must share for a fair comparison.
+      VARIED: a part of the identity in which the runs of one series differ.
+    """
+
+    LOCAL = 0
+    RESULT = 1
+    OVERRIDABLE = 2 | RESULT
+    CONDITION = 4 | RESULT
+    VARIED = 8 | RESULT
+
+
+LOCAL, RESULT, OVERRIDABLE = Role.LOCAL, Role.RESULT, Role.OVERRIDABLE
+CONDITION, VARIED = Role.CONDITION, Role.VARIED
+
+
+class Bounds(NamedTuple):
+    """The numbers that a field may hold.
+
+    Attributes:
+      allowed: these numbers in words, for the error message.
+      holds: whether a number is one of them; False for nan.
+    """
+
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+FLOAT32_MAX = 3.4e38
+AT_LEAST_1 = Bounds("1 or more", lambda v: v >= 1)
+FRACTION = Bounds("between 0 and 1, both excluded", lambda v: 0 < v < 1)
+FACTOR = Bounds("a number above 0, at most 1e6", lambda v: 0 < v <= 1e6)
+SEED = Bounds("0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
+
+
+class Declared(NamedTuple):
+    """A field as it was declared.
+
+    Attributes:
+      name: name of the field.
+      type: its type without annotations.
+      role: its `Role`.
+      bounds: its `Bounds`, or None.
+      choices: the values of its `Literal`, or of the `Literal` in its tuple; empty where there is none.
+    """
+
+    name: str
+    type: Any
+    role: Role
+    bounds: Bounds | None
+    choices: tuple[str, ...]
+
+
+def declared(config: Any) -> Iterator[Declared]:
+    """The fields of a configuration or of its class, in order.
+
+    Raises:
+      TypeError: a field without a role.
+
+    >>> @dataclasses.dataclass
+    ... class Optimiser:
+    ...     optimizer: Annotated[Literal["sgd", "adam"], RESULT] = "sgd"
+    >>> next(declared(Optimiser)).choices
+    ('sgd', 'adam')
+    """
+    for field in dataclasses.fields(config):
+        plain, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
+        roles = [note for note in notes if isinstance(note, Role)]
+        if len(roles) != 1:
+            raise TypeError(f"{field.name} has {len(roles)} roles, it needs one")
+        bounds = next((note for note in notes if isinstance(note, Bounds)), None)
+        yield Declared(field.name, plain, roles[0], bounds, _choices(plain))
+
+
+def _choices(plain: Any) -> tuple[str, ...]:
+    if get_origin(plain) is tuple:
+        return _choices(get_args(plain)[0])
+    return get_args(plain) if get_origin(plain) is Literal else ()

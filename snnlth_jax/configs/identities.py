@@ -1,0 +1,120 @@
+"""The identity of a run: the fields that decide its results, and comparisons of two identities.
+
+A field declares its part in the identity by its role, see `fields.Role`; the functions here read roles.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from snnlth_jax import data
+from snnlth_jax.configs import commands
+from snnlth_jax.configs.commands import OneShotConfig, ResolvedTrain, TrainConfig
+from snnlth_jax.configs.fields import Role, declared
+from snnlth_jax.configs.resolving import method_name
+
+__all__ = [
+    "chosen",
+    "common",
+    "conditions",
+    "difference",
+    "digest",
+    "fixed",
+    "identity",
+    "overridable",
+]
+
+_COMMANDS = [getattr(commands, name) for name in commands.__all__ if name.endswith("Config")]
+_ROLES = {field.name: field.role for command in _COMMANDS for field in declared(command)}
+
+
+def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
+    """The fields that decide the results of a run, as JSON values: the content of config.json.
+
+    Args:
+      config: a resolved configuration.
+      dataset: its dataset, whose fingerprint becomes a part of the identity.
+    """
+    values = dataclasses.asdict(config)
+    fields = {field.name: values[field.name] for field in declared(config) if Role.RESULT in field.role}
+    if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
+        fields["like"] = hashlib.sha256(epath.Path(config.like).read_bytes()).hexdigest()[:12]
+    return {"method": method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """A short hash of an identity, or of other JSON values, whatever their order.
+
+    >>> digest({"seed": 0, "epochs": 15}) == digest({"epochs": 15, "seed": 0})
+    True
+    """
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def overridable() -> tuple[str, ...]:
+    """The fields of all commands that `--override` may change in the middle of a run."""
+    return _with(Role.OVERRIDABLE)
+
+
+def conditions() -> tuple[str, ...]:
+    """The fields in which two training runs must agree for a fair comparison.
+
+    >>> "learning_rate" in conditions(), "workdir" in conditions()
+    (True, False)
+    """
+    return _with(Role.CONDITION)
+
+
+def common(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that all runs of one series share: seed and sparsity vary within a series.
+
+    The ticket in `like` differs from seed to seed, so any ticket counts as the same.
+
+    >>> common({"method": "imp", "seed": 3, "dataset_fingerprint": "digits-1"})
+    {'method': 'imp'}
+    """
+    varied = (*_with(Role.VARIED), "dataset_fingerprint")
+    shared = {name: value for name, value in identity.items() if name not in varied}
+    return shared | ({"like": "a ticket"} if shared.get("like") else {})
+
+
+def chosen(config: TrainConfig) -> dict[str, Any]:
+    """The fields that differ from the defaults of the command, except the directory.
+
+    Their digest can name a directory: a field that is added later, at its default, does not change it.
+
+    >>> chosen(commands.ImpConfig(seed=2, workdir="here"))
+    {'seed': 2}
+    """
+    values = dataclasses.asdict(config)
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
+    return {k: v for k, v in values.items() if k != "workdir" and v != defaults[k]}
+
+
+def fixed(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The difference between two identities that cannot be overridden, as `difference` has it.
+
+    >>> fixed({"epochs": 15, "learning_rate": 0.1}, {"epochs": 20, "learning_rate": 0.2})
+    '`epochs` 15 there, 20 now'
+    """
+    return difference(
+        *({k: v for k, v in fields.items() if k not in overridable()} for fields in (there, now))
+    )
+
+
+def difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The difference between two identities as one line, names of fields in backticks; empty if none.
+
+    >>> difference({"epochs": 15, "seed": 0}, {"epochs": 20, "seed": 0})
+    '`epochs` 15 there, 20 now'
+    """
+    changed = [k for k in {**there, **now} if there.get(k) != now.get(k)]
+    return "; ".join(f"`{k}` {there.get(k)} there, {now.get(k)} now" for k in changed)
+
+
+def _with(role: Role) -> tuple[str, ...]:
+    return tuple(name for name, own in _ROLES.items() if role in own)

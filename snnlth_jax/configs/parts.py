@@ -1,0 +1,233 @@
+"""The parts that commands combine: small frozen dataclasses, one concept each.
+
+Every default is the paper's, with its source. A field whose default depends on the dataset is None until
+`resolve`. The identity of a run keeps the order of the fields here, so new fields go to the end of a part.
+"""
+
+import dataclasses
+from typing import Annotated, Literal
+
+from snnlth_jax.configs.fields import (
+    AT_LEAST_1,
+    CONDITION,
+    FLOAT32_MAX,
+    FRACTION,
+    LOCAL,
+    OVERRIDABLE,
+    RESULT,
+    SEED,
+    VARIED,
+    Bounds,
+)
+from snnlth_jax.machine.sharding import How
+from snnlth_jax.pruning import Scope
+
+__all__ = [
+    "Control",
+    "Controls",
+    "Data",
+    "Dataset",
+    "Divergence",
+    "EarlyTime",
+    "Machine",
+    "Network",
+    "Rounds",
+    "Run",
+    "Seeds",
+    "Training",
+]
+
+Control = Literal["random", "redrawn", "dense"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """The dataset and its place."""
+
+    dataset: Annotated[str, RESULT] = "digits"
+    """Dataset: digits (8x8 images, comes with scikit-learn), or the paper's cifar10, cifar100, svhn_cropped,
+    fashion_mnist (see `snnlth data prepare`)."""
+    data_dir: Annotated[str | None, LOCAL] = None
+    """Directory of TensorFlow Datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """The network and its time."""
+
+    arch: Annotated[str | None, RESULT] = None
+    """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, resnet7, resnet19. Default: vgg16 (paper); vgg5 for
+    digits."""
+    width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
+    """Factor on the number of channels of every layer."""
+    activation: Annotated[Literal["lif", "relu"], CONDITION] = "lif"
+    """Neuron: lif, or relu for the artificial twin of the network, which has one timestep (paper, Fig. 8)."""
+    num_timesteps: Annotated[int | None, Bounds("1 to 1000", lambda v: 1 <= v <= 1000), CONDITION] = None
+    """T, the number of timesteps for which an image is shown. Default: 5 (paper, training settings); 4 for
+    digits; 1 for relu."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training run: its length, its optimiser, its augmentation and its precision."""
+
+    epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
+    """Number of epochs of a training run that starts at initialisation. Default: 300 for CIFAR, 150 for SVHN
+    and Fashion-MNIST (paper, training settings); 15 for digits."""
+    batch_size: Annotated[int | None, AT_LEAST_1, CONDITION] = None
+    """Number of examples in a step; the last, smaller batch of an epoch is used. Default: 128 (paper,
+    training settings); 64 for digits."""
+    learning_rate: Annotated[
+        float | None,
+        Bounds("a number above 0, finite in float32", lambda v: 0 < v <= FLOAT32_MAX),
+        OVERRIDABLE | CONDITION,
+    ] = None
+    """Initial learning rate. Default: 0.3 (paper, training settings); 0.1 for digits."""
+    schedule: Annotated[Literal["cosine", "step"], OVERRIDABLE | CONDITION] = "cosine"
+    """Learning rate of each epoch: cosine (paper, training settings), or step, a tenth after half of the
+    epochs and a hundredth after three quarters."""
+    optimizer: Annotated[Literal["sgd", "adam"], CONDITION] = "sgd"
+    """Optimiser: sgd (paper, training settings), or adam."""
+    momentum: Annotated[
+        float, Bounds("0 or more, below 1", lambda v: 0 <= v < 1), OVERRIDABLE | CONDITION
+    ] = 0.9
+    """Momentum of SGD (paper, training settings)."""
+    weight_decay: Annotated[
+        float,
+        Bounds("0 or more, finite in float32", lambda v: 0 <= v <= FLOAT32_MAX),
+        OVERRIDABLE | CONDITION,
+    ] = 5e-4
+    """Weight decay, added to the gradient of all parameters (paper, training settings)."""
+    augment: Annotated[bool, OVERRIDABLE | CONDITION] = True
+    """Augment training images: random crop, flip and cutout, as in the authors' code for each dataset."""
+    dtype: Annotated[Literal["float32", "bfloat16"], CONDITION] = "float32"
+    """Number format of the computation: float32, or bfloat16 with parameters and statistics in float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """The seed, or several of them."""
+
+    seed: Annotated[int, SEED, VARIED] = 0
+    """Seed of initialisation, data order, augmentation and the choice of capped training examples."""
+    seeds: Annotated[tuple[int, ...], SEED, LOCAL] = ()
+    """Seeds of replicates, in place of --seed: run once for each, in WORKDIR/seedN, and report mean and
+    standard deviation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Seeds, Dataset):
+    """The images of a run."""
+
+    train_examples: Annotated[int | None, CONDITION] = None
+    """Largest number of training images, for small machines. Default: no cap."""
+    test_examples: Annotated[int | None, CONDITION] = None
+    """Largest number of test images, for a trial on a small machine. Default: no cap."""
+    validation_examples: Annotated[int, CONDITION] = 0
+    """Number of training images to hold out and evaluate beside the test set; the paper has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The directory of a run and what is written there."""
+
+    workdir: Annotated[str | None, LOCAL] = None
+    """Directory of the run: checkpoints, tickets, metrics. The same command resumes the run there. Default:
+    runs/METHOD_DATASET_ARCH_seedN, where METHOD names what varies, such as eb_0.9."""
+    eval_every: Annotated[int, AT_LEAST_1, OVERRIDABLE] = 1
+    """Number of epochs between evaluations; the last epoch of a round is always evaluated."""
+    checkpoint_every: Annotated[int, AT_LEAST_1, LOCAL] = 1
+    """Number of epochs between checkpoints; the end of a round always has one."""
+    checkpoint_minutes: Annotated[float, Bounds("0 or more", lambda v: 0 <= v <= FLOAT32_MAX), LOCAL] = 10.0
+    """Number of minutes without a checkpoint after which one is written within the epoch."""
+    tensorboard: Annotated[bool, LOCAL] = False
+    """Write metrics.jsonl as events for TensorBoard too, in WORKDIR/tensorboard, as it grows. A finished
+    search gets its events when the command is run again. Needs tensorboardX."""
+    dry_run: Annotated[bool, LOCAL] = False
+    """Show the training runs, their FLOPs, memory and hours (measured by 20 steps on these devices), and
+    write nothing."""
+    override: Annotated[bool, LOCAL] = False
+    """Resume a run that has another configuration with this one: another learning rate, more rounds ...
+    (the refusal lists what may change)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """The devices that compute a run; they change no result."""
+
+    devices: Annotated[int | None, LOCAL] = None
+    """Number of devices to use on each host; each batch is split evenly over them. Default: all devices."""
+    parallel: Annotated[How, LOCAL] = "shard_map"
+    """Means to use several devices: shard_map, or pmap, which gives the same numbers."""
+    shard_data: Annotated[Literal["auto", "yes", "no"], LOCAL] = "auto"
+    """Divide the images among the devices in place of a copy on each: yes, no, or auto, which divides images
+    that would take more than a quarter of a device's memory. The results are the same."""
+    distributed: Annotated[bool, LOCAL] = False
+    """Connect the processes that run this command, one on each of several hosts. Cloud TPU, Slurm, Open MPI
+    and Kubernetes are recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """Rounds of train, prune, rewind."""
+
+    rounds: Annotated[int | None, AT_LEAST_1, OVERRIDABLE] = None
+    """Number of rounds, the dense one included: the last has sparsity 1 - (1 - p)^(rounds - 1). Default: 15
+    (paper, training settings), 98.2 % at p = 0.25; 12 for digits."""
+    prune_fraction: Annotated[float, FRACTION, OVERRIDABLE] = 0.25
+    """p, the fraction of the remaining weights that each round removes (paper, training settings)."""
+    scope: Annotated[Scope, OVERRIDABLE] = "global"
+    """Weights that are compared: global, one threshold for all layers (paper, IMP); layer, the same fraction
+    of each layer (Fig. 6b); erk, a density of each layer in proportion to the sum of its axes."""
+    rewind_epoch: Annotated[int | None, RESULT] = None
+    """Number of completed epochs to whose weights the survivors return; 0 is the original lottery ticket.
+    Default: 20 (paper, IMP); 1 for digits."""
+    bn_on_rewind: Annotated[Literal["rewind", "keep", "reset"], OVERRIDABLE] = "rewind"
+    """Running statistics of batch norm at a rewind: rewind them with the weights, keep them (authors' code),
+    or reset them to mean 0 and variance 1."""
+    final_rounds: Annotated[tuple[int, ...] | None, OVERRIDABLE] = None
+    """Rounds whose tickets are reported, compared with the controls and, if the search had another network
+    or fewer timesteps, trained as a spiking network at the full T. Paper, Table 1: 4,8,11,14. Default: the
+    last round."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """The divergence between the first t timesteps and all T."""
+
+    early_time_epochs: Annotated[int | None, RESULT] = None
+    """N, the number of epochs at the full T before the measurement. Default: 2 (paper, ET).
+    probe-timesteps measures after each of them; its default: 10, or --epochs if that is fewer."""
+    early_time_examples: Annotated[int, AT_LEAST_1, RESULT] = 1000
+    """Largest number of augmented training images to measure on (authors' code)."""
+    early_time_lambda: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), RESULT] = 0.6
+    """lambda: T' is the first t from 2 to T - 1 with a normalised divergence D_t below it (paper, ET)."""
+    early_time_direction: Annotated[Literal["forward", "reverse"], RESULT] = "forward"
+    """Direction of the divergence: forward, D_t = KL(P_t || P_T) (paper, ET); reverse, KL(P_T || P_t)
+    (authors' code)."""
+    early_time_reduction: Annotated[Literal["sum", "mean"], RESULT] = "sum"
+    """Argument of the softmax that gives P_t: sum of the first t logits (paper, ET), or their mean (authors'
+    code)."""
+    early_time_normalisation: Annotated[Literal["first", "max"], RESULT] = "first"
+    """Divisor of every D_t: first, D_2 (paper, ET); max, the largest of D_2 ... D_(T-1) (authors' code)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyTime(Divergence):
+    """A search with fewer timesteps."""
+
+    early_time: Annotated[bool, RESULT] = False
+    """Search with T' < T timesteps, chosen after N epochs (paper, ET); then train the tickets at T."""
+    early_time_timesteps: Annotated[int | None, RESULT] = None
+    """T' itself (Fig. 3). Default: T' is measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Controls:
+    """The networks that a ticket is compared with."""
+
+    controls: Annotated[tuple[Control, ...], OVERRIDABLE] = ()
+    """Networks to train beside the tickets: random (masks shuffled within each layer of the ticket, its
+    weights), redrawn (its masks, newly drawn weights), dense (no masks, for as many epochs as search and
+    ticket)."""
