@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from snnlth_jax.report.runs import Run, Training
+from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Spread, spread
 from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
+from snnlth_jax.run.results import Row
 
 __all__ = [
     "ROW",
@@ -28,6 +29,8 @@ __all__ = [
     "whole_numbers",
 ]
 
+
+R = TypeVar("R", bound=Row)
 
 LABEL = 13.5  # points from one label to the next
 
@@ -107,12 +110,12 @@ def weights_axis(axes: Any, densities: Iterable[float]) -> None:
     axes.set_xlabel("weights left (log scale)")
 
 
-def across(rows: Iterable[tuple[Run, Training]], value: Callable[[Training], float]) -> dict[float, Spread]:
+def across(rows: Iterable[tuple[Run, R]], value: Callable[[R], float]) -> dict[float, Spread]:
     """Mean and deviation over the seeds, by density, the densest first."""
-    of: dict[float, list[float]] = {}
+    values: dict[float, list[float]] = {}
     for _, row in rows:
-        of.setdefault(row.density, []).append(value(row))
-    return {density: spread(of[density]) for density in sorted(of, reverse=True)}
+        values.setdefault(row.density, []).append(value(row))
+    return {density: spread(values[density]) for density in sorted(values, reverse=True)}
 
 
 def against_density(
@@ -179,8 +182,8 @@ def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
 ROW = ("series", "kind", "workdir", "seed", "round", "kept", "total", "num_timesteps")
 
 
-def row_fields(series: str, run: Run, row: Training) -> tuple[Any, ...]:
-    """What identifies a training in a table, see `ROW`."""
+def row_fields(series: str, run: Run, row: Row) -> tuple[Any, ...]:
+    """Fields that identify a training run in a table, see `ROW`."""
     kind, number = row.kind, row.round
     return (series, kind, run.directory, run.seed, number, row.kept, row.total, row.num_timesteps)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from snnlth_jax import configs, files
+from snnlth_jax import files
 from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.machine import hosts
 
@@ -112,6 +112,8 @@ def _make(run: Paths, identity: dict[str, Any]) -> None:
 
 
 def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
+    from snnlth_jax import configs  # loads the models, which those who only read results need not
+
     root = run.config.parent
     if not run.config.exists():
         raise InputError(f"--workdir {root}: not seen by this host; allowed: one that all hosts share")

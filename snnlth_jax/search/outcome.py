@@ -7,6 +7,7 @@ from snnlth_jax.analysis import sparsity
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import results
 from snnlth_jax.run.metrics import FORMAT, environment
 from snnlth_jax.search import ledger
 from snnlth_jax.search.programs import Network
@@ -108,7 +109,12 @@ def result(session: "Session") -> dict[str, Any]:
         "config": session.identity,
         "preparations": [row for row in rows if row["kind"] in ("probe", "scores")],
         "rounds": [row for row in rows if row["kind"] in ("round", "search")],
-        "tickets": ledger.tickets(rows, session.config, train_flops(forward_flops), compile_seconds),
+        "tickets": [
+            results.to_json(ticket)
+            for ticket in ledger.tickets(
+                results.read_rows(rows), session.config, train_flops(forward_flops), compile_seconds
+            )
+        ],
         "controls": [row for row in rows if row["kind"] not in (*ledger.SEARCH_KINDS, "ticket")],
         "flops_per_image": session.networks.by_timestep,
         "early_time": session.progress["early_time"],
