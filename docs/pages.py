@@ -22,7 +22,7 @@ REFERENCE = (
     *("surrogate", "neurons", "masks", "pruning", "losses", "models", "models.vgg", "models.resnet"),
     *("models.layers", "interop.torch", "cost", "tickets", "optimizers", "training", "configs"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
-    *("analysis.sparsity", "analysis.activity", "analysis.health"),
+    *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health"),
 )
 SHARED = {
     configs.TrainConfig: "Every search",

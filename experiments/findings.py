@@ -11,8 +11,18 @@ from snnlth_jax.run.results import Result, Spread, Summary, SummaryRow
 from snnlth_jax.run.tables import plus_minus
 
 __all__ = [
-    *("BEATS_RANDOM", "Claim", "Found", "Missing", "Table", "accuracies", "costs", "decisions", "mean"),
-    *("mean_of", "plus_minus", "table"),
+    "BEATS_RANDOM",
+    "Claim",
+    "Found",
+    "Missing",
+    "Table",
+    "accuracies",
+    "costs",
+    "decisions",
+    "mean",
+    "mean_of",
+    "plus_minus",
+    "table",
 ]
 
 # --- results

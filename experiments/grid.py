@@ -38,7 +38,7 @@ Job = tuple[str, int]  # a cell and its seed
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large an experiment is; makes the configurations of its cells.
+    """Size of an experiment; makes the configurations of its cells.
 
     Attributes:
       train: fields of every search.
@@ -78,7 +78,7 @@ class Scale:
 
     @property
     def sparsities(self) -> tuple[float, ...]:
-        """Those of the rounds that are reported, for the searches without rounds."""
+        """Sparsities of the rounds that are reported, for the searches without rounds."""
         kept = 1 - self.resolved.prune_fraction
         return tuple(round(1 - kept**k, 4) for k in self.resolved.final_rounds)
 

@@ -13,7 +13,13 @@ from snnlth_jax.run.events import EpochEvent, MaskEvent, RoundEvent, StartEvent
 from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.run.results import Row
 
-FIELDS = {"train_loss": 0.5, "train_accuracy": 0.75, "test_accuracy": 0.625}
+
+def epoch(number, **fields):
+    fields = {"train_loss": 0.5, "train_accuracy": 0.75, "images_per_second": 10.0} | fields
+    return EpochEvent(kind="round", round=0, epoch=number, **fields, learning_rate=0.1, seconds=2.0)
+
+
+EVENT = epoch(2, test_accuracy=0.625, images_per_second=1234.0)
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def test_a_plain_line_per_epoch_where_there_is_no_terminal(path):
     with recorder(path) as records:
         records.resume(4)
         records.show("round 1", 5.0, 0.5, 0.75, 1234.0)
-        records.line("round 1 epoch 2/4", FIELDS, 1234.0)
+        records.epoch_line("round 1 epoch 2/4", EVENT)
     (line,) = text(records).splitlines()
     for part in ("round 1 epoch 2/4", "loss 0.5000", "train 0.7500", "test 0.6250", "1,234 images/s", "left"):
         assert part in line
@@ -43,7 +49,7 @@ def test_a_bar_on_a_terminal(path):
     with recorder(path, force_terminal=True) as records:
         records.show("round 1/3 epoch 2/4", 5.5, 0.5, 0.75, 1234.0)
         records._progress.refresh()
-        records.line("round 1 epoch 2/4", FIELDS, 1234.0)
+        records.epoch_line("round 1 epoch 2/4", EVENT)
         records.say("round 1: done")
     shown = text(records)
     for part in (
@@ -56,12 +62,6 @@ def test_a_bar_on_a_terminal(path):
     ):
         assert part in shown
     assert "train 0.7500" not in shown
-
-
-def epoch(number, **fields):
-    fields = {"train_loss": 0.5, "train_accuracy": 0.75} | fields
-    measured = {"learning_rate": 0.1, "images_per_second": 10.0, "seconds": 2.0}
-    return EpochEvent(kind="round", round=0, epoch=number, **fields, **measured)
 
 
 def test_truncate_forgets_what_came_after_a_checkpoint(path):
@@ -80,19 +80,18 @@ def test_truncate_forgets_what_came_after_a_checkpoint(path):
 
 ROW = Row(kind="probe", round=0, kept=3, total=4, network="lif T=2", num_timesteps=2, epochs=1, ticket=None)
 LINES = {
-    epoch(1): {
-        "event": "epoch",
-        **{"kind": "round", "round": 0, "epoch": 1, "train_loss": 0.5, "train_accuracy": 0.75},
-        **{"learning_rate": 0.1, "images_per_second": 10.0, "seconds": 2.0},
-    },
-    MaskEvent(epoch=2, fired=False, hamming=(None, 0.5), overlap=(None, 0.25)): {
-        **{"event": "mask", "epoch": 2, "fired": False, "hamming": [None, 0.5], "overlap": [None, 0.25]}
-    },
-    RoundEvent.from_row(ROW): {
-        **{"event": "round", "kind": "probe", "round": 0, "kept": 3, "total": 4, "sparsity": 0.25},
-        **{"collapsed_layers": [], "network": "lif T=2", "num_timesteps": 2, "epochs": 1, "images": 0},
-        **{"forward_flops": 0, "train_flops": 0, "device_seconds": 0.0, "seconds": 0.0, "ticket": None},
-    },
+    epoch(1): (
+        '{"event": "epoch", "kind": "round", "round": 0, "epoch": 1, "train_loss": 0.5, '
+        '"train_accuracy": 0.75, "learning_rate": 0.1, "images_per_second": 10.0, "seconds": 2.0}'
+    ),
+    MaskEvent(epoch=2, fired=False, hamming=(None, 0.5), overlap=(None, 0.25)): (
+        '{"event": "mask", "epoch": 2, "fired": false, "hamming": [null, 0.5], "overlap": [null, 0.25]}'
+    ),
+    RoundEvent.from_row(ROW): (
+        '{"event": "round", "kind": "probe", "round": 0, "kept": 3, "total": 4, "sparsity": 0.25, '
+        '"collapsed_layers": [], "network": "lif T=2", "num_timesteps": 2, "epochs": 1, "images": 0, '
+        '"forward_flops": 0, "train_flops": 0, "device_seconds": 0.0, "seconds": 0.0, "ticket": null}'
+    ),
 }
 
 
@@ -101,7 +100,7 @@ def test_an_event_is_a_line_and_back(path):
     with recorder(path) as records:
         for event in LINES:
             records.record(event)
-    assert path.read_text().splitlines() == [json.dumps(line) for line in LINES.values()]
+    assert path.read_text().splitlines() == list(LINES.values())
     assert events.read(path) == events.read_whole(path) == tuple(LINES)
 
 

@@ -1,15 +1,18 @@
-"""result.json: every record is written and read back, older ones are read, damaged ones are refused in a line."""
+"""result.json: every record is written and read back; older ones are read, damaged ones refused in a line."""
 
 import copy
+import io
 import json
 import random
+from functools import partial
 
 import pytest
 from etils import epath
+from rich.console import Console
 
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
-from snnlth_jax.report import runs
+from snnlth_jax.report import analyse, runs
 from snnlth_jax.report.series import experiments
 from snnlth_jax.run import results
 from snnlth_jax.run.results import (
@@ -254,31 +257,47 @@ def mutated(value, rng):
     return value
 
 
-def test_a_mutated_result_is_read_or_refused_in_a_line(path, capsys):
+def line_of(action):
+    """The line with which an action refuses its input; empty where it does not."""
+    try:
+        action()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def compared(directory):
+    for experiment in experiments(runs.collect([directory]).runs):
+        experiment.differences()
+        experiment.dense()
+        for series in experiment.series:
+            series.sparsest()
+
+
+def test_a_mutated_result_is_read_or_refused_in_a_line(path):
     """By the reader, by `snnlth analyse` and by what the report does before it draws: no traceback."""
-    rng, outcomes = random.Random(0), set()
-    whole = json.loads(json.dumps(results.to_json(result())))
-    for _ in range(400):
-        text = json.dumps(mutated(whole, rng))
-        path.write_text(text)
-        try:
-            assert isinstance(results.read(path), Result)
-            readable = True
-        except InputError as error:
-            readable = False
-            assert str(error).startswith(f"{path}: "), text
-            assert len(str(error).splitlines()) == 1, text
-        status = main(["analyse", str(path.parent)])
-        out, message = capsys.readouterr()
-        assert (status, message.count("\n")) in ((0, 0), (2, 1)), text
-        assert readable or (out == "" and str(path) in message), text
-        try:
-            for experiment in experiments(runs.collect([str(path.parent)]).runs):
-                experiment.differences()
-                experiment.dense()
-                for series in experiment.series:
-                    series.sparsest()
-        except InputError:
-            assert not readable, text
-        outcomes.add((readable, status))
-    assert outcomes == {(True, 0), (True, 2), (False, 2)} or outcomes == {(True, 0), (False, 2)}
+    rng, refused = random.Random(0), []
+    whole, directory = json.loads(json.dumps(results.to_json(result()))), str(path.parent)
+    for _ in range(300):
+        path.write_text(json.dumps(mutated(whole, rng)))
+        line = line_of(lambda: results.read(path))
+        output = io.StringIO()
+        console = Console(file=output, width=200)
+        shown = line_of(partial(analyse.show, directory, console=console))
+        assert line_of(lambda: compared(directory)) == line, path.read_text()
+        if line:
+            assert line.startswith(f"{path}: "), line
+            assert "\n" not in line
+            assert shown == line
+            assert output.getvalue() == ""
+        refused.append(bool(line))
+    assert 150 < sum(refused) < 300
+
+
+def test_the_command_refuses_a_damaged_result(path, capsys):
+    path.write_text("[" * 100_000)
+    for command in ("analyse", "report"):
+        assert main([command, str(path.parent)]) == 2
+        out, error = capsys.readouterr()
+        assert (out, error.count("\n")) == ("", 1)
+        assert f"{path}: damaged (" in error

@@ -84,7 +84,7 @@ def count_spikes(
 
 
 def fan_out(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> np.ndarray:
-    """How many kept weights lead from each position that a layer reads to positions that exist.
+    """Number of kept weights from each position that a layer reads to positions that exist.
 
     Args:
       c: the connection.

@@ -126,7 +126,7 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
         sentences.append(text + ".")
     meanings = [f"{text}." for words, text in _MEANINGS.items() if methods & {*words.split()}]
     return "".join(
-        f'<p class="lead">{_text(" ".join(lines))}</p>' for lines in (sentences, meanings) if lines
+        f'<p class="lead">{_text(" ".join(texts))}</p>' for texts in (sentences, meanings) if texts
     )
 
 
@@ -137,20 +137,20 @@ def _accuracies(rows: Iterable[tuple[Run, Row]]) -> list[float]:
 def _unfinished(
     experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
 ) -> str:
-    lines = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
+    remarks = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
     for experiment, _ in experiments:
         for name, values in experiment.differences().items():
             what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
-            lines.append(_text(f"{what}: {', '.join(values)}"))
+            remarks.append(_text(f"{what}: {', '.join(values)}"))
         for run in experiment.runs:
             if not run.result.finished:
-                lines.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
+                remarks.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
             if run.result.overrides:
                 changes = "; ".join(run.result.overrides)
-                lines.append(f"<code>{_text(run.directory)}</code>: changed on the way: {_text(changes)}")
-    if not lines:
+                remarks.append(f"<code>{_text(run.directory)}</code>: changed on the way: {_text(changes)}")
+    if not remarks:
         return ""
-    items = "".join(f"<li>{line}</li>" for line in lines)
+    items = "".join(f"<li>{remark}</li>" for remark in remarks)
     return f'<div class="card warning"><h3>To be known</h3><ul>{items}</ul></div>'
 
 

@@ -66,7 +66,7 @@ class Series:
 
     @property
     def searched_at_full(self) -> bool:
-        """Whether the rounds of its search are what is compared: trained as its tickets are."""
+        """True where the rounds of its search are compared: they are trained as its tickets are."""
         return self.runs[0].result.method == "imp"
 
     def trainings(self, kind: str) -> list[tuple[Run, Row]]:
@@ -233,7 +233,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _usual(name: str, run: Run, others: Sequence[Run]) -> bool:
-    """Whether more runs have its value than any other, or it is not set."""
+    """True where more runs have its value than any other, or it is not set."""
     mine = _settings(run)[name]
     counts = collections.Counter(_short(_settings(member).get(name)) for member in (run, *others))
     (value, most), *rest = counts.most_common(2)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from snnlth_jax import files
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import events
-from snnlth_jax.run.events import Event
+from snnlth_jax.run.events import EpochEvent, Event
 from snnlth_jax.run.events import read as lines
 from snnlth_jax.run.results import FORMAT, phase_name
 from snnlth_jax.run.tensorboard import Events
@@ -99,8 +99,7 @@ class Recorder:
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """The lines of an event so far; one that was cut off is none."""
-        lines = map(events.to_json, events.read(self._path))
-        return [line for line in lines if line["event"] == event]
+        return [line for line in map(events.to_json, events.read(self._path)) if line["event"] == event]
 
     def write(self, event: str, **fields: Any) -> None:
         """Append a line to metrics.jsonl."""
@@ -136,8 +135,12 @@ class Recorder:
             status=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {rate:,.0f} images/s",
         )
 
-    def line(self, label: str, fields: dict[str, Any], rate: float) -> None:
+    def epoch_line(self, label: str, event: EpochEvent) -> None:
         """Print the plain line of an epoch, where there is no bar."""
+        self.line(label, events.to_json(event), event.images_per_second)
+
+    def line(self, label: str, fields: dict[str, Any], rate: float) -> None:
+        """Print the line of an epoch whose event is not typed yet."""
         if self._active and not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
             left = elapsed / max(self._done - self._start, 1e-9) * (self._total - self._done)

@@ -1,4 +1,4 @@
-"""What a search leaves in result.json, as types: the only file that spells its keys.
+"""Types of what a search leaves in result.json: the only file that spells its keys.
 
 A `Result` is one search with one seed; a `Summary` is the same search with several. Each training run is a
 `Row`; a ticket's row, with what it cost, is a `TicketRow`. `read` gives either, `write` takes either.
@@ -162,12 +162,12 @@ class Row(Record, frozen=True, kw_only=True):
 
     @property
     def dense(self) -> bool:
-        """Whether nothing was removed."""
+        """True where nothing was removed."""
         return self.kept == self.total
 
 
 class Cost(Record, frozen=True, kw_only=True):
-    """What training runs cost together.
+    """Cost of training runs together.
 
     Attributes:
       epochs: number of epochs.
@@ -220,7 +220,7 @@ class EarlyTimeEpoch(Record, frozen=True, kw_only=True):
 
 
 class EarlyTimeRecord(Record, frozen=True, kw_only=True, rename={"threshold": "lambda"}):
-    """What Early-Time measured and chose; `divergences` are D_t by t, `num_timesteps` is T'."""
+    """Measurement and choice of Early-Time; `divergences` are D_t by t, `num_timesteps` is T'."""
 
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
     threshold: Amount = 0.6
