@@ -19,9 +19,9 @@ from snnlth_jax.report.plot import (
     si,
     weights_axis,
 )
-from snnlth_jax.report.series import Experiment, Series, Spread, spread
+from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import MARKERS, canvas, color
-from snnlth_jax.run.results import Row, TicketRow
+from snnlth_jax.run.results import Row, Spread, TicketRow, spread
 
 __all__ = ["CONTROLS", "accuracy", "accuracy_of", "cost"]
 
@@ -76,7 +76,7 @@ def accuracy(experiment: Experiment) -> Plot | None:
         density, point = list(points.items())[-1]
         sparsest.setdefault(percent(1 - density), []).append(f"{label} {point}")
     ends_at = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in sparsest.items())
-    counts = [list(points.values())[-1].count for *_, points in lines]
+    counts = [len(list(points.values())[-1].values) for *_, points in lines]
     caption = f"Weights are removed from left to right. At the sparsest, {ends_at}"
     if dense:
         caption += f"; the dense network {spread(accuracy_of(row) for _, row in dense)} (dashed line)"
@@ -118,7 +118,7 @@ def cost(experiment: Experiment) -> Plot | None:
             flops = across(rows, _flops)
             accuracies = across(rows, accuracy_of)
             x, y = [p.mean for p in flops.values()], [p.mean for p in accuracies.values()]
-            paint, errors = color(series.slot), [p.std for p in accuracies.values()]
+            paint, errors = color(series.slot), [p.std or 0.0 for p in accuracies.values()]
             axes.errorbar(
                 x, y, errors, color=paint, linewidth=1.2, elinewidth=1, marker=MARKERS[series.slot % 8]
             )

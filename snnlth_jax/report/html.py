@@ -9,9 +9,9 @@ from snnlth_jax.report import theme
 from snnlth_jax.report.accuracy import accuracy_of
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Experiment, spread
+from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.table import csv_text
-from snnlth_jax.run.results import Row, TicketRow
+from snnlth_jax.run.results import Row, TicketRow, spread
 
 __all__ = ["page"]
 

@@ -16,9 +16,9 @@ from snnlth_jax.report.plot import (
     whole_numbers,
 )
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Experiment, Spread, spread
+from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
-from snnlth_jax.run.results import LayerRecord, Row
+from snnlth_jax.run.results import LayerRecord, Row, Spread, spread
 
 __all__ = ["densities", "firing_rates"]
 

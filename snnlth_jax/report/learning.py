@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from snnlth_jax.report.accuracy import CONTROLS
 from snnlth_jax.report.plot import End, Plot, label_ends, listed, room, whole_numbers
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Experiment, Series, spread
+from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
 from snnlth_jax.run.events import EpochEvent, select
+from snnlth_jax.run.results import spread
 
 __all__ = ["learning_curves"]
 

@@ -22,9 +22,9 @@ from snnlth_jax.report.plot import (
     weights_axis,
 )
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Experiment, Series, Spread
+from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import canvas, color
-from snnlth_jax.run.results import LayerRecord, Row
+from snnlth_jax.run.results import LayerRecord, Row, Spread
 
 __all__ = ["energy", "silence", "synops"]
 
@@ -119,7 +119,7 @@ def _against(
         axes, ends = drawing.axes, []
         weights_axis(axes, [*(density for points in means.values() for density in points), 0.5])
         for series, points in means.items():
-            scaled = {d: Spread(scale * p.mean, scale * p.std, p.count) for d, p in points.items()}
+            scaled = {density: point.scaled(scale) for density, point in points.items()}
             against_density(drawing, scaled, series.slot)
             ends.append(
                 End(list(scaled)[-1], list(scaled.values())[-1].mean, series.label, color(series.slot))
@@ -128,7 +128,7 @@ def _against(
         log_axis(axes.yaxis)
         axes.set_ylabel(axis)
         label_ends(drawing, ends)
-    counts = [list(points.values())[-1].count for points in means.values()]
+    counts = [len(list(points.values())[-1].values) for points in means.values()]
     text = caption(means) + ("" if max(counts) == 1 else f" {seeds(counts).capitalize()}.")
     text += f" Not shown, since it is 0: {listed(sorted(without))}." if without else ""
     return Plot(name, title, text, (*ROW, *columns), rows, drawing.figure)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Spread, spread
 from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
-from snnlth_jax.run.results import Row
+from snnlth_jax.run.results import Row, Spread, spread
 
 __all__ = [
     "ROW",
@@ -124,8 +123,8 @@ def against_density(
     """A line of means, and a standard deviation around them: as bars, and as a band if that is wanted."""
     axes, paint = drawing.axes, color(slot)
     x, means = list(points), [point.mean for point in points.values()]
-    low = [point.mean - point.std for point in points.values()]
-    high = [point.mean + point.std for point in points.values()]
+    low = [point.mean - (point.std or 0.0) for point in points.values()]
+    high = [point.mean + (point.std or 0.0) for point in points.values()]
     if any(point.std for point in points.values()):
         if band and len(x) > 1:
             axes.fill_between(x, low, high, color=paint, alpha=0.14, linewidth=0)

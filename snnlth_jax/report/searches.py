@@ -17,10 +17,10 @@ from snnlth_jax.report.plot import (
     whole_numbers,
 )
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Experiment, Series, spread
+from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
 from snnlth_jax.run.events import MaskEvent, select
-from snnlth_jax.run.results import EarlyBirdRecord
+from snnlth_jax.run.results import EarlyBirdRecord, spread
 
 __all__ = ["early_bird_matrices", "early_bird_rule", "early_time", "early_time_over_epochs"]
 

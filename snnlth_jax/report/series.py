@@ -4,14 +4,13 @@ import collections
 import dataclasses
 import json
 import os
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from snnlth_jax.report.runs import Run
 from snnlth_jax.run.results import Row
 
-__all__ = ["Experiment", "Series", "Spread", "experiments", "spread"]
+__all__ = ["Experiment", "Series", "experiments"]
 
 # --- what makes runs the same experiment
 
@@ -135,28 +134,6 @@ class Experiment:
                     by_seed.setdefault(run.seed, (run, row))
                     like = like or run
         return list(by_seed.values())
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation; 0 for one value."""
-
-    mean: float
-    std: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.count > 1 else "")
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and sample standard deviation of at least one value.
-
-    >>> str(spread([0.96, 0.98])), str(spread([0.97]))
-    ('0.9700 ± 0.0141', '0.9700')
-    """
-    values = list(values)
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:

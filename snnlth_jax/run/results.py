@@ -7,7 +7,7 @@ A `Result` is one search with one seed; a `Summary` is the same search with seve
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -372,6 +372,14 @@ class Spread(Record, frozen=True, kw_only=True):
     std: float | None
     values: tuple[float, ...]
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.std is not None else "")
+
+    def scaled(self, factor: float) -> "Spread":
+        """Spread of the values times a factor."""
+        std = None if self.std is None else factor * self.std
+        return Spread(mean=factor * self.mean, std=std, values=tuple(factor * value for value in self.values))
+
 
 class SummaryRow(Record, frozen=True, kw_only=True):
     """A training run over seeds: what is the same for all, and the spread of what differs."""
@@ -524,10 +532,12 @@ def read_rows(values: Sequence[Any]) -> tuple[Row, ...]:
     return tuple(value if isinstance(value, Row) else convert(value, Row) for value in values)
 
 
-def spread(values: Sequence[float | None]) -> Spread | None:
-    """Mean and sample standard deviation; None where a value is missing."""
-    numbers = [value for value in values if value is not None]
-    if not numbers or len(numbers) < len(values):
-        return None
-    std = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return Spread(mean=statistics.fmean(numbers), std=std, values=tuple(numbers))
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value.
+
+    >>> str(spread([0.96, 0.98])), str(spread([0.97]))
+    ('0.9700 ± 0.0141', '0.9700')
+    """
+    values = tuple(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(mean=statistics.fmean(values), std=std, values=values)

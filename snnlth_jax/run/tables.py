@@ -138,8 +138,9 @@ def plus_minus(spread: Spread | None, form: str, scale: float = 1.0) -> str:
     """
     if spread is None:
         return ""
-    std = f" ± {scale * spread.std:{form}}" if spread.std is not None else ""
-    return f"{scale * spread.mean:{form}}{std}"
+    scaled = spread.scaled(scale)
+    std = f" ± {scaled.std:{form}}" if scaled.std is not None else ""
+    return f"{scaled.mean:{form}}{std}"
 
 
 def new_table(title: str, first: str, *columns: str) -> Table:

@@ -9,7 +9,7 @@ from rich.console import Console
 from snnlth_jax import configs
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run.results import Result, Row, Summary, SummaryRow, TicketRow, convert, spread, write
+from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow, convert, spread, write
 from snnlth_jax.run.tables import mean_table
 
 __all__ = ["run", "summary"]
@@ -76,6 +76,12 @@ def summary(results: Sequence[Result]) -> Summary:
     )
 
 
+def _spread(values: Sequence[float | None]) -> Spread | None:
+    """Spread of what every seed has; None where one has none."""
+    numbers = [value for value in values if value is not None]
+    return spread(numbers) if numbers and len(numbers) == len(values) else None
+
+
 def _over_seeds(rows_by_seed: Sequence[Sequence[Row]]) -> tuple[SummaryRow, ...]:
     return tuple(_summary_row(rows) for rows in zip(*rows_by_seed, strict=True))
 
@@ -90,13 +96,13 @@ def _summary_row(rows: Sequence[Row]) -> SummaryRow:
         total=rows[0].total,
         sparsity=rows[0].sparsity,
         num_timesteps=tuple(row.num_timesteps for row in rows),
-        epochs=spread([row.epochs for row in rows]),
-        seconds=spread([row.seconds for row in rows]),
-        final_test_accuracy=spread([row.final_test_accuracy for row in rows]),
-        best_test_accuracy=spread([row.best_test_accuracy for row in rows]),
-        search_test_accuracy=spread([ticket.search_test_accuracy for ticket in tickets]),
-        search_epochs=spread([search.epochs for search in searches]),
-        search_train_flops=spread([search.train_flops for search in searches]),
-        search_device_seconds=spread([search.device_seconds for search in searches]),
-        search_relative_to_imp=spread([ticket.search_relative_to_imp for ticket in tickets]),
+        epochs=_spread([row.epochs for row in rows]),
+        seconds=_spread([row.seconds for row in rows]),
+        final_test_accuracy=_spread([row.final_test_accuracy for row in rows]),
+        best_test_accuracy=_spread([row.best_test_accuracy for row in rows]),
+        search_test_accuracy=_spread([ticket.search_test_accuracy for ticket in tickets]),
+        search_epochs=_spread([search.epochs for search in searches]),
+        search_train_flops=_spread([search.train_flops for search in searches]),
+        search_device_seconds=_spread([search.device_seconds for search in searches]),
+        search_relative_to_imp=_spread([ticket.search_relative_to_imp for ticket in tickets]),
     )
