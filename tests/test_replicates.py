@@ -11,7 +11,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
-from snnlth_jax.run.results import Spread, from_json
+from snnlth_jax.run.results import Spread, from_json, to_json
 from snnlth_jax.search import one_shot, replicates
 
 CONFIG = configs.OneShotConfig(
@@ -34,7 +34,12 @@ def test_mean_and_standard_deviation_over_seeds_and_going_on_by_seed(tmp_path):
     assert row.final_test_accuracy == Spread(
         mean=statistics.fmean(values), std=statistics.stdev(values), values=tuple(values)
     )
-    assert from_json(json.loads((tmp_path / "result.json").read_text())) == result
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert (
+        written
+        == json.loads(json.dumps(to_json(result)))
+        == json.loads(json.dumps(to_json(from_json(written))))
+    )
     # what one seed gives does not depend on the others
     alone, _, _ = small.run(one_shot, CONFIG, tmp_path / "alone", seed=2, seeds=())
     assert alone["tickets"][0]["final_test_accuracy"] == values[1]

@@ -279,7 +279,6 @@ class _Configured(Record, frozen=True, kw_only=True):
     format: str = FORMAT
     method: str
     finished: bool
-    config_hash: str = ""
     config: dict[str, Any]
 
     @property
@@ -316,6 +315,7 @@ class Result(_Configured, frozen=True, kw_only=True):
       versions, devices: versions of packages; platform, kind and count of the devices.
     """
 
+    config_hash: str = ""
     preparations: tuple[Row, ...] = ()
     rounds: tuple[Row, ...]
     tickets: tuple[TicketRow, ...]
