@@ -241,7 +241,7 @@ def _provenance(experiment: Experiment) -> str:
                         f"<code>{_text(result.config_hash)}</code>",
                         f"<code>{_text(result.config.get('dataset_fingerprint'))}</code>",
                         _text(result.versions.get("jax")),
-                        _text(f"{result.devices.get('count')} x {result.devices.get('kind')}"),
+                        _text(f"{devices.count} x {devices.kind}" if (devices := result.devices) else ""),
                     ]
                 )
     if not rows:

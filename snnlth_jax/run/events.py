@@ -10,7 +10,7 @@ from etils import epath
 
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import results
-from snnlth_jax.run.results import Count, Row
+from snnlth_jax.run.results import Count, Devices, Row
 
 __all__ = [
     "EarlyTimeEvent",
@@ -37,7 +37,7 @@ class StartEvent(results.Record, frozen=True, kw_only=True, tag_field="event", t
     resumed: bool = False
     checkpoint_every: Count = 0
     versions: dict[str, str] = msgspec.field(default_factory=dict)
-    devices: dict[str, Any] = msgspec.field(default_factory=dict)
+    devices: Devices | None = None
 
 
 class OverrideEvent(results.Record, frozen=True, kw_only=True, tag_field="event", tag="override"):

@@ -19,6 +19,7 @@ from snnlth_jax.errors import InputError
 __all__ = [
     "FORMAT",
     "Cost",
+    "Devices",
     "EarlyBirdRecord",
     "EarlyBirdSettings",
     "EarlyTimeEpoch",
@@ -251,6 +252,14 @@ class FlopsPerImage(Record, frozen=True, kw_only=True):
     per_timestep: Count
 
 
+class Devices(Record, frozen=True, kw_only=True):
+    """Devices of a search, such as 8 of the kind "TPU v4"."""
+
+    platform: str
+    kind: str
+    count: Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Settings(Record, frozen=True, kw_only=True):
     """Settings of a configuration that every result has; the names are those of the flags."""
 
@@ -312,7 +321,8 @@ class Result(_Configured, frozen=True, kw_only=True):
       overrides: changes of the configuration on the way, a line each.
       train_compilations: number of network variants whose training this search compiled.
       compile_seconds: seconds that it took.
-      versions, devices: versions of packages; platform, kind and count of the devices.
+      versions: versions of packages.
+      devices: devices of the process that wrote it.
     """
 
     config_hash: str = ""
@@ -327,7 +337,7 @@ class Result(_Configured, frozen=True, kw_only=True):
     train_compilations: Count = 0
     compile_seconds: Amount = 0.0
     versions: dict[str, str] = {}
-    devices: dict[str, Any] = {}
+    devices: Devices | None = None
 
     def __post_init__(self) -> None:
         rows = (*self.preparations, *self.rounds, *self.tickets, *self.controls)
@@ -416,7 +426,7 @@ class Summary(_Configured, frozen=True, kw_only=True):
     early_time: tuple[EarlyTimeRecord | None, ...] = ()
     early_bird: tuple[EarlyBirdRecord | None, ...] = ()
     versions: dict[str, str] = {}
-    devices: dict[str, Any] = {}
+    devices: Devices | None = None
 
     def __post_init__(self) -> None:
         _ = self.settings
