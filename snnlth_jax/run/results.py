@@ -459,11 +459,15 @@ _OF_LAYERS = ("layers", "measured_images", "weights_on_no_path")
 
 
 def to_json(record: Record) -> Any:
-    """The JSON value of a record, as `write` writes it."""
+    """The JSON value of a record, with lists and text keys, as `write` writes it."""
+    return json.loads(json.dumps(_fields(record)))
+
+
+def _fields(record: Record) -> Any:
     value = msgspec.to_builtins(record, str_keys=True)
     if isinstance(record, Result):
         for part in ("preparations", "rounds", "tickets", "controls"):
-            value[part] = [to_json(row) for row in getattr(record, part)]
+            value[part] = [_fields(row) for row in getattr(record, part)]
     if isinstance(record, Row):
         absent = {name for name in _ACCURACIES if value[name] is None}
         absent |= set() if record.layers else {*_OF_LAYERS}
@@ -493,7 +497,7 @@ def write(path: epath.Path, result: Result | Summary) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    files.replace(path, (json.dumps(to_json(result), indent=2) + "\n").encode())
+    files.replace(path, (json.dumps(_fields(result), indent=2) + "\n").encode())
 
 
 def read(path: epath.Path) -> Result | Summary:
