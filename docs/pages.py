@@ -23,7 +23,7 @@ REFERENCE = (
     *("models.layers", "interop.torch", "tickets", "train.optimizers", "train.step", "train.loop"),
     *("configs", "configs.parts", "configs.commands"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
-    *("analysis.sparsity", "analysis.activity", "analysis.health", "analysis.flops"),
+    *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
 )
 SHARED = {
     configs.TrainConfig: "Every search",

@@ -6,19 +6,23 @@ well. The table that it prints is in docs/results.md. For other settings: `snnlt
 """
 
 from snnlth_jax import configs
+from snnlth_jax.run.results import Result, Row, convert
 from snnlth_jax.search import imp
 
 
 def main() -> None:
     config = configs.resolve(configs.ImpConfig(workdir="runs/demo", controls=("random",)))
-    result = imp.search(config, configs.load_dataset(config))
-    dense, ticket, control = result["rounds"][0], result["rounds"][-1], result["controls"][-1]
+    result = convert(imp.search(config, configs.load_dataset(config)), Result)
+    dense, ticket, control = result.rounds[0], result.rounds[-1], result.controls[-1]
     print(
-        f"{100 * ticket['sparsity']:.1f} % of the weights are gone. The ticket reaches "
-        f"{100 * ticket['final_test_accuracy']:.2f} % (dense: {100 * dense['final_test_accuracy']:.2f} %), "
-        f"a random mask of the same layer-wise counts {100 * control['final_test_accuracy']:.2f} %."
+        f"{100 * ticket.sparsity:.1f} % of the weights are gone. The ticket reaches {_percent(ticket)} "
+        f"(dense: {_percent(dense)}), a random mask of the same layer-wise counts {_percent(control)}."
     )
-    print(f"Look into it: .venv/bin/snnlth ticket inspect {config.workdir}/{ticket['ticket']}")
+    print(f"Look into it: .venv/bin/snnlth ticket inspect {config.workdir}/{ticket.ticket}")
+
+
+def _percent(row: Row) -> str:
+    return f"{100 * (row.final_test_accuracy or 0.0):.2f} %"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import sys
 import findings
 import grid
 
+from snnlth_jax.run.results import EarlyBirdRecord
+
 BLIND = 0.995
 
 
@@ -31,35 +33,44 @@ def distances(found: findings.Found) -> findings.Table:
     lines = findings.table(
         "where the search stopped, mean over seeds", "", "epoch", "fired", "Hamming", "1 - overlap"
     )
-    for name, cell in found.items():
-        birds = cell["early_bird"]
-        values = [
-            f"{findings.mean(bird[key] for bird in birds):.4f}"
-            for key in ("largest_hamming", "largest_overlap")
-        ]
-        fired = f"{sum(bird['fired'] for bird in birds)} of {len(birds)}"
-        lines.add_row(name, f"{findings.mean(bird['epoch'] for bird in birds):g}", fired, *values)
+    for name in found:
+        birds = records(found, name)
+        lines.add_row(
+            name,
+            f"{findings.mean(bird.epoch for bird in birds):g}",
+            f"{sum(bird.fired for bird in birds)} of {len(birds)}",
+            f"{findings.mean(bird.largest_hamming for bird in birds):.4f}",
+            f"{findings.mean(bird.largest_overlap for bird in birds):.4f}",
+        )
     return lines
 
 
-def bird(found: findings.Found, criterion: str, key: str) -> float:
-    return findings.mean(each[key] for each in found[f"{criterion}_{BLIND}"]["early_bird"])
+def records(found: findings.Found, name: str) -> list[EarlyBirdRecord]:
+    return [record for record in found[name].early_bird if record]
+
+
+def epoch(found: findings.Found, criterion: str) -> float:
+    return findings.mean(bird.epoch for bird in records(found, f"{criterion}_{BLIND}"))
+
+
+def overlap(found: findings.Found, criterion: str) -> float:
+    return findings.mean(bird.largest_overlap for bird in records(found, f"{criterion}_{BLIND}"))
 
 
 TABLES = [findings.accuracies, distances]
 CLAIMS = [
     findings.Claim(
         "at 99.5 % Hamming fires after 4 epochs, whatever the masks do",
-        lambda found: [bird(found, "hamming", "epoch"), 4],
+        lambda found: [epoch(found, "hamming"), 4],
         "≈",
     ),
     findings.Claim(
         "at 99.5 % the masks for which Hamming fires differ in more than 2 % of what they keep",
-        lambda found: [bird(found, "hamming", "largest_overlap"), 0.02],
+        lambda found: [overlap(found, "hamming"), 0.02],
     ),
     findings.Claim(
         "at 99.5 % overlap trains longer",
-        lambda found: [bird(found, "overlap", "epoch"), bird(found, "hamming", "epoch")],
+        lambda found: [epoch(found, "overlap"), epoch(found, "hamming")],
     ),
 ]
 

@@ -9,11 +9,12 @@ Energy is computed from the operations at 45 nm: 4.6 pJ a multiply-accumulate, 0
 """
 
 import sys
+from collections.abc import Callable
 
 import findings
 import grid
 
-from snnlth_jax.analysis import activity
+from snnlth_jax.analysis.energy import energy
 
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
@@ -23,27 +24,24 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 def per_image(found: findings.Found) -> list[dict[str, float]]:
     """Spikes, synaptic operations and multiply-accumulates of each round, mean over seeds."""
     rounds = []
-    for rows in zip(*(run["rounds"] for run in found["imp"]["runs"]), strict=True):
-        if any("layers" not in row for row in rows):
+    for rows in zip(*(result.rounds for result in found.seeds("imp")), strict=True):
+        if not all(row.layers for row in rows):
             raise findings.Missing("imp predates the recording of spikes: no 'layers' in its result.json")
-        layers = [layer for row in rows for layer in row["layers"]]
-        sums = {
-            "spikes": sum(layer["spikes_per_image"] or 0.0 for layer in layers),
-            **activity.energy(layers),
-        }
-        rounds.append({"sparsity": rows[0]["sparsity"]} | {k: v / len(rows) for k, v in sums.items()})
+        layers = [layer for row in rows for layer in row.layers]
+        sums = {"spikes": sum(layer.spikes_per_image or 0.0 for layer in layers), **energy(layers)._asdict()}
+        rounds.append({"sparsity": rows[0].sparsity} | {k: v / len(rows) for k, v in sums.items()})
     return rounds
 
 
 def operations(found: findings.Found) -> findings.Table:
     lines = findings.table("per image", "sparsity", "spikes", "synaptic operations", "MACs", "nJ")
-    for each in per_image(found):
-        counts = (f"{each[name]:,.0f}" for name in ("spikes", "synops", "macs"))
-        lines.add_row(f"{100 * each['sparsity']:.2f} %", *counts, f"{each['picojoules'] / 1000:,.1f}")
+    for means in per_image(found):
+        counts = (f"{means[name]:,.0f}" for name in ("spikes", "synops", "macs"))
+        lines.add_row(f"{100 * means['sparsity']:.2f} %", *counts, f"{means['picojoules'] / 1000:,.1f}")
     return lines
 
 
-def dense_and_sparsest(name: str):
+def dense_and_sparsest(name: str) -> Callable[[findings.Found], list[float]]:
     return lambda found: [per_image(found)[0][name], per_image(found)[-1][name]]
 
 

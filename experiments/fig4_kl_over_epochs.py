@@ -11,19 +11,26 @@ import sys
 import findings
 import grid
 
+from snnlth_jax.run.results import EarlyTimeRecord
+
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
     return {"probe": grid.scale(scale, **where).probe()}
 
 
-def curve(found: findings.Found, index: int) -> dict[str, float]:
+def probes(found: findings.Found) -> list[EarlyTimeRecord]:
+    """Measurements of each seed."""
+    return [record for record in found["probe"].early_time if record]
+
+
+def curve(found: findings.Found, index: int) -> dict[int, float]:
     """D_t / D_2 by t, mean over seeds, after epoch index + 1."""
-    seeds = [each["over_epochs"][index]["normalised"] for each in found["probe"]["early_time"]]
-    return {t: findings.mean(each[t] for each in seeds) for t in seeds[0]}
+    seeds = [record.over_epochs[index].normalised for record in probes(found)]
+    return {t: findings.mean(seed[t] for seed in seeds) for t in seeds[0]}
 
 
 def curves(found: findings.Found) -> findings.Table:
-    epochs = [each["epoch"] for each in found["probe"]["early_time"][0]["over_epochs"]]
+    epochs = [measurement.epoch for measurement in probes(found)[0].over_epochs]
     lines = findings.table("D_t / D_2, mean over seeds", "epoch", *(f"D_{t}" for t in curve(found, 0)))
     for i, epoch in enumerate(epochs):
         lines.add_row(str(epoch), *(f"{d:.3f}" for d in curve(found, i).values()))
@@ -35,9 +42,9 @@ TABLES = [curves]
 
 def of_three(found: findings.Found, index: int) -> float:
     divergences = curve(found, index)
-    if "3" not in divergences:
+    if 3 not in divergences:
         raise findings.Missing("with T = 3 there is D_2 alone")
-    return divergences["3"]
+    return divergences[3]
 
 
 CLAIMS = [

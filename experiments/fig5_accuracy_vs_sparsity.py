@@ -26,17 +26,15 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 
 def all_rounds(found: findings.Found) -> findings.Table:
     lines = findings.table("all rounds of imp", "round", "sparsity", "accuracy")
-    for row in found["imp"]["rounds"]:
-        accuracy = findings.plus_minus(row["final_test_accuracy"], ".4f")
-        lines.add_row(str(row["round"]), f"{100 * row['sparsity']:.2f} %", accuracy)
+    for row in found["imp"].rounds:
+        accuracy = findings.plus_minus(row.final_test_accuracy, ".4f")
+        lines.add_row(str(row.round), f"{100 * row.sparsity:.2f} %", accuracy)
     return lines
 
 
 def wins(found: findings.Found) -> list[float]:
-    row = max(
-        (row for row in found["imp"]["rounds"] if row["sparsity"] < 0.97), key=lambda row: row["sparsity"]
-    )
-    return [row["final_test_accuracy"]["mean"] + 0.01, found.dense()]
+    row = max((row for row in found["imp"].rounds if row.sparsity < 0.97), key=lambda row: row.sparsity)
+    return [findings.mean_of(row.final_test_accuracy) + 0.01, found.dense()]
 
 
 TABLES = [all_rounds, findings.accuracies]

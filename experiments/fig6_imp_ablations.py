@@ -27,8 +27,8 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 
 def by_layer(found: findings.Found) -> dict[str, tuple[int, int]]:
     """Weights that the sparsest ticket of imp keeps in each layer, and all, in the order of the layers."""
-    layers = found["imp"]["runs"][0]["rounds"][-1]["layers"]
-    return {layer["name"]: (layer["kept"], layer["weights"]) for layer in layers}
+    layers = found.seeds("imp")[0].rounds[-1].layers
+    return {layer.name: (layer.kept, layer.weights) for layer in layers}
 
 
 def layers(found: findings.Found) -> findings.Table:

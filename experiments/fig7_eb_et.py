@@ -25,16 +25,16 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     )
 
 
-def by_lambda(found: findings.Found) -> dict[str, float]:
+def by_lambda(found: findings.Found) -> dict[float, float]:
     """T', mean over seeds, after the two epochs that Early-Time waits."""
-    seeds = [each["over_epochs"][1]["by_lambda"] for each in found["probe"]["early_time"]]
-    return {each: findings.mean(seed[each] for seed in seeds) for each in seeds[0]}
+    seeds = [record.over_epochs[1].by_lambda for record in fig4_kl_over_epochs.probes(found)]
+    return {bound: findings.mean(seed[bound] for seed in seeds) for bound in seeds[0]}
 
 
 def timesteps(found: findings.Found) -> findings.Table:
     lines = findings.table("T' by lambda, mean over seeds", "lambda", "T'")
-    for each, chosen in by_lambda(found).items():
-        lines.add_row(each, f"{chosen:g}")
+    for bound, chosen in by_lambda(found).items():
+        lines.add_row(str(bound), f"{chosen:g}")
     return lines
 
 
@@ -42,10 +42,10 @@ TABLES = [findings.decisions, timesteps, findings.accuracies]
 CLAIMS = [
     findings.Claim(
         "eb fires earlier at higher sparsity",
-        lambda found: [row["search_epochs"]["mean"] for row in found.tickets("eb")],
+        lambda found: [findings.mean_of(row.search_epochs) for row in found.tickets("eb")],
     ),
     findings.Claim("T' does not grow with lambda", lambda found: [*by_lambda(found).values()], ">="),
-    findings.Claim("T' is 3 at lambda = 0.6", lambda found: [by_lambda(found)["0.6"], 3], "≈"),
+    findings.Claim("T' is 3 at lambda = 0.6", lambda found: [by_lambda(found)[0.6], 3], "≈"),
     *fig3_search_timesteps.CLAIMS,
 ]
 

@@ -1,14 +1,29 @@
-"""What an experiment found: the results of its cells, tables of them, and claims put to the numbers."""
+"""Findings of an experiment: the results of its cells, tables of them, and claims put to the numbers."""
 
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rich.table import Table
 
+from snnlth_jax.run.results import Result, Spread, Summary, SummaryRow
 from snnlth_jax.run.tables import plus_minus
+
+__all__ = [
+    "BEATS_RANDOM",
+    "Claim",
+    "Found",
+    "Missing",
+    "Table",
+    "accuracies",
+    "costs",
+    "decisions",
+    "mean",
+    "mean_of",
+    "plus_minus",
+    "table",
+]
 
 # --- results
 
@@ -17,62 +32,75 @@ class Missing(LookupError):
     """A cell that a claim needs has no result, or not that one."""
 
 
-class Found(dict[str, dict[str, Any]]):
-    """Results by cell, see `replicates.summary`, over the seeds there are; `runs` holds those of each seed.
+class Found(dict[str, Summary]):
+    """Results by cell, summed up over the seeds that have one.
 
     Attributes:
+      results: results of each seed, by cell.
       absent: cells and seeds without a result.
       lacking: the cells of these: without a result, or with those of some seeds only.
     """
 
-    absent: tuple[tuple[str, int], ...] = ()
-    lacking: tuple[str, ...] = ()
+    def __init__(
+        self,
+        summaries: Mapping[str, Summary] | None = None,
+        results: Mapping[str, Sequence[Result]] | None = None,
+        absent: Sequence[tuple[str, int]] = (),
+    ):
+        super().__init__(summaries or {})
+        self.results = results or {}
+        self.absent = tuple(absent)
+        self.lacking = tuple(dict.fromkeys(name for name, _ in absent))
 
-    def __missing__(self, name: str) -> dict[str, Any]:
+    def __missing__(self, name: str) -> Summary:
         raise Missing(f"{name} is not there, or not with all seeds")
 
     def complete(self) -> "Found":
-        """Without the cells that lack a seed."""
-        whole = Found({name: cell for name, cell in self.items() if name not in self.lacking})
-        whole.lacking = self.lacking
-        return whole
+        """The cells without those that lack a seed."""
+        whole = {name: cell for name, cell in self.items() if name not in self.lacking}
+        return Found(whole, self.results, self.absent)
 
-    def tickets(self, method: str) -> list[dict[str, Any]]:
-        """Of all cells of a method, by sparsity."""
+    def seeds(self, name: str) -> Sequence[Result]:
+        """Results of a cell, one a seed."""
+        _ = self[name]  # raises where it is missing
+        return self.results[name]
+
+    def tickets(self, method: str) -> list[SummaryRow]:
+        """Tickets of all cells of a method, by sparsity."""
         for name in self.lacking:
             if name.split("_")[0] == method and name not in self:
                 raise Missing(f"{name} is not there, or not with all seeds")
-        rows = [row for name, cell in self.items() if name.split("_")[0] == method for row in cell["tickets"]]
+        rows = [row for name, cell in self.items() if name.split("_")[0] == method for row in cell.tickets]
         if not rows:
             raise Missing(f"{method} is not there")
-        return sorted(rows, key=lambda row: row["sparsity"])
+        return sorted(rows, key=lambda row: row.sparsity)
 
     def methods(self) -> list[str]:
         """Names of cells that have tickets, without the sparsity, in their order."""
-        return list(dict.fromkeys(name.split("_")[0] for name, cell in self.items() if cell["tickets"]))
+        return list(dict.fromkeys(name.split("_")[0] for name, cell in self.items() if cell.tickets))
 
     def accuracy(self, method: str, index: int = -1) -> float:
-        """Mean over seeds of the ticket at one of the sparsities, by default the highest."""
-        return self.tickets(method)[index]["final_test_accuracy"]["mean"]
+        """Accuracy of the ticket at one of the sparsities, by default the highest; mean over seeds."""
+        return mean_of(self.tickets(method)[index].final_test_accuracy)
 
     def flops(self, method: str, index: int = -1) -> float:
-        """Of the search."""
-        return self.tickets(method)[index]["search_train_flops"]["mean"]
+        """FLOPs of the search of that ticket."""
+        return mean_of(self.tickets(method)[index].search_train_flops)
 
     def dense(self, name: str = "imp") -> float:
         """Accuracy of the first round of a search by rounds."""
-        return self[name]["rounds"][0]["final_test_accuracy"]["mean"]
+        return mean_of(self[name].rounds[0].final_test_accuracy)
 
     def below(self, method: str, sparsity: float) -> int:
         """Index of the sparsest ticket below a sparsity."""
-        rows = [row for row in self.tickets(method) if row["sparsity"] < sparsity]
+        rows = [row for row in self.tickets(method) if row.sparsity < sparsity]
         if not rows:
             raise Missing(f"no ticket of {method} below {100 * sparsity:.0f} %")
         return len(rows) - 1
 
 
 def mean(values: Iterable[float]) -> float:
-    """Over seeds.
+    """Mean over seeds.
 
     >>> mean([1, 2])
     1.5
@@ -80,11 +108,22 @@ def mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
+def mean_of(spread: Spread | None) -> float:
+    """Mean of what every seed measured.
+
+    Raises:
+      Missing: a seed did not measure it.
+    """
+    if spread is None:
+        raise Missing("a seed has no such number")
+    return spread.mean
+
+
 # --- tables
 
 
 def table(title: str, *columns: str) -> Table:
-    """Without lines yet."""
+    """An empty table."""
     empty = Table(title=title, title_justify="left", min_width=len(title))
     for i, column in enumerate(columns):
         empty.add_column(column, justify="right" if i else "left", no_wrap=True)
@@ -94,9 +133,9 @@ def table(title: str, *columns: str) -> Table:
 def accuracies(found: Found) -> Table:
     """A line per method, a column per sparsity (equal up to the rounding of a count)."""
     tickets = [
-        (name.split("_")[0], row["sparsity"], row["final_test_accuracy"])
+        (name.split("_")[0], row.sparsity, row.final_test_accuracy)
         for name, cell in found.items()
-        for row in cell["tickets"]
+        for row in cell.tickets
     ]
     if not tickets:
         raise Missing("no ticket is there")
@@ -122,24 +161,24 @@ def costs(found: Found) -> Table:
     columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
     lines = table("tickets and what their search cost", *columns)
     methods = found.methods()
-    rows = [(name.split("_")[0], row) for name, cell in found.items() for row in cell["tickets"]]
-    rows.sort(key=lambda each: (round(each[1]["sparsity"], 2), methods.index(each[0])))
-    imp = {round(row["sparsity"], 2): row for row in found.get("imp", {"tickets": []})["tickets"]}
+    rows = [(name.split("_")[0], row) for name, cell in found.items() for row in cell.tickets]
+    rows.sort(key=lambda pair: (round(pair[1].sparsity, 2), methods.index(pair[0])))
+    imp = {round(row.sparsity, 2): row for row in (found["imp"].tickets if "imp" in found else ())}
 
-    def of_imp(row: dict[str, Any], key: str) -> str:
-        reference = imp.get(round(row["sparsity"], 2))
-        return f"{row[key]['mean'] / reference[key]['mean']:.3f}" if reference else ""
+    def of_imp(row: SummaryRow, cost: Callable[[SummaryRow], Spread | None]) -> str:
+        reference = imp.get(round(row.sparsity, 2))
+        return f"{mean_of(cost(row)) / mean_of(cost(reference)):.3f}" if reference else ""
 
     for name, row in rows:
         lines.add_row(
             name,
-            f"{100 * row['sparsity']:.2f} %",
-            plus_minus(row["final_test_accuracy"], ".4f"),
-            f"{row['search_train_flops']['mean'] / 1e9:,.0f}",
-            of_imp(row, "search_train_flops"),
-            f"{row['search_device_seconds']['mean']:,.0f}",
-            of_imp(row, "search_device_seconds"),
-            plus_minus(row["search_epochs"], ".0f"),
+            f"{100 * row.sparsity:.2f} %",
+            plus_minus(row.final_test_accuracy, ".4f"),
+            f"{mean_of(row.search_train_flops) / 1e9:,.0f}",
+            of_imp(row, lambda row: row.search_train_flops),
+            f"{mean_of(row.search_device_seconds):,.0f}",
+            of_imp(row, lambda row: row.search_device_seconds),
+            plus_minus(row.search_epochs, ".0f"),
         )
     return lines
 
@@ -148,8 +187,8 @@ def decisions(found: Found) -> Table:
     """T' of Early-Time and the epoch in which Early-Bird fired, by seed."""
     lines = table("what the searches decided, by seed", "", "T'", "Early-Bird fired after epochs")
     for name, cell in found.items():
-        chosen = [str(each["num_timesteps"]) for each in cell["early_time"] if each]
-        fired = [str(each["epoch"]) if each["fired"] else "never" for each in cell["early_bird"] if each]
+        chosen = [str(record.num_timesteps) for record in cell.early_time if record]
+        fired = [str(record.epoch) if record.fired else "never" for record in cell.early_bird if record]
         if chosen or fired:
             lines.add_row(name, ", ".join(chosen), ", ".join(fired))
     return lines
@@ -160,11 +199,11 @@ def decisions(found: Found) -> Table:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """What the paper says, as numbers in order.
+    """A claim of the paper, as numbers in order.
 
     Attributes:
-      text: what is claimed.
-      values: of the results; raises `Missing` where they are not there.
+      text: the claim in words.
+      values: function from the results to the numbers; raises `Missing` where they are not there.
       relation: of each number to the next: ">", ">=", or "≈", no further from it than `within` of it.
     """
 

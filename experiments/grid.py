@@ -1,9 +1,9 @@
-"""What all experiments share: scales, cells and their directories, running them, gathering what they found.
+"""Parts that all experiments share: scales, cells and their directories, running them, gathering results.
 
 An experiment is a dict of cells: configurations of ordinary searches by their name, "imp" or "eb_0.9578" (the
 sparsity after the underscore). Each is run once per seed, in a directory below --workdir that is named by
 what the search is: stopped, the same command goes on; finished, it is skipped; wanted by two experiments, it
-is run once. What is found is for `findings`.
+is run once. Their results are for `findings`.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ from snnlth_jax import cli, configs, data
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run import metrics
+from snnlth_jax.run import results
+from snnlth_jax.run.results import Result
 from snnlth_jax.search import replicates
 from snnlth_jax.train import NonFiniteLoss
 
@@ -37,12 +38,12 @@ Job = tuple[str, int]  # a cell and its seed
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large an experiment is; makes the configurations of its cells.
+    """Size of an experiment; makes the configurations of its cells.
 
     Attributes:
       train: fields of every search.
       rounds: fields of the searches by rounds.
-      seeds: of every cell.
+      seeds: seeds of every cell.
       resnet: fields of searches in the residual network.
       twin: factor on the learning rate at which the ReLU twin learns.
     """
@@ -77,7 +78,7 @@ class Scale:
 
     @property
     def sparsities(self) -> tuple[float, ...]:
-        """Those of the rounds that are reported, for the searches without rounds."""
+        """Sparsities of the rounds that are reported, for the searches without rounds."""
         kept = 1 - self.resolved.prune_fraction
         return tuple(round(1 - kept**k, 4) for k in self.resolved.final_rounds)
 
@@ -126,7 +127,7 @@ def scale(name: str, dataset: str | None = None, arch: str | None = None) -> Sca
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """Options of the command line."""
 
     scale: str = "paper"
     """paper: its settings; fast: a short schedule; smoke: minutes on two cores; digits, small: those of
@@ -153,7 +154,7 @@ def jobs(
     Raises:
       InputError: for the first that cannot be run.
     """
-    found = {}
+    planned = {}
     for (name, config), seed in itertools.product(cells.items(), seeds):
         resolved = configs.resolve(dataclasses.replace(config, seed=seed, workdir=None))
         fields = {field.name: getattr(resolved, field.name) for field in dataclasses.fields(resolved)}
@@ -161,8 +162,8 @@ def jobs(
         chosen = {k: v for k, v in fields.items() if k != "workdir" and v != getattr(type(config), k, None)}
         directory = f"{epath.Path(resolved.workdir).name}_{configs.digest(chosen)[:8]}"
         place = {"workdir": str(epath.Path(workdir) / directory), "data_dir": data_dir}
-        found[name, seed] = dataclasses.replace(resolved, **place)
-    return found
+        planned[name, seed] = dataclasses.replace(resolved, **place)
+    return planned
 
 
 def share(items: Iterable[Job], cells: str) -> list[Job]:
@@ -178,22 +179,21 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
     return list(items)[i - 1 :: n]
 
 
-def result(config: configs.Resolved) -> dict[str, Any] | None:
-    """Of that search, if it is finished and can be read; one of another configuration is none."""
-    path = rundir.paths(config.workdir).result
+def result(config: configs.Resolved) -> Result | None:
+    """Result of that search, if it is finished and can be read; one of another configuration is none."""
     try:
-        found = dict(metrics.checked(path, rundir.read_json(path) or {}))
+        read = results.read(rundir.paths(config.workdir).result)
     except InputError:
         return None
     mine = json.loads(json.dumps(dataclasses.asdict(config)))
-    same = all(mine.get(name, value) == value for name, value in found["config"].items())
-    return found | {"workdir": config.workdir} if found["finished"] and same else None
+    same = all(mine.get(name, value) == value for name, value in read.config.items())
+    return read if isinstance(read, Result) and read.finished and same else None
 
 
 def run(
     planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
 ) -> dict[str, list[str]]:
-    """Run what is not finished; which cells failed, by the line that says why."""
+    """Run the searches that are not finished; the cells that failed, by the line that says why."""
     todo = [job for job in mine if not hosts.everywhere(result(planned[job]) is not None)]
     if todo:  # what is wrong with the data is so with all
         first = planned[todo[0]]
@@ -217,17 +217,16 @@ def run(
 
 
 def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
-    """All results that are there, this process's or not."""
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name, _ in planned}
+    """All results so far, of this process or not."""
+    by_cell: dict[str, list[Result]] = {}
     absent = []
     for (name, seed), config in planned.items():
-        if there := result(config):
-            runs[name].append(there)
+        if read := result(config):
+            by_cell.setdefault(name, []).append(read)
         else:
             absent.append((name, seed))
-    found = Found({name: replicates.summary(each) | {"runs": each} for name, each in runs.items() if each})
-    found.absent, found.lacking = tuple(absent), tuple(dict.fromkeys(name for name, _ in absent))
-    return found
+    order = [name for name in dict.fromkeys(name for name, _ in planned) if name in by_cell]
+    return Found({name: replicates.summary(by_cell[name]) for name in order}, by_cell, absent)
 
 
 def main(
@@ -239,10 +238,10 @@ def main(
     """Run an experiment as its command line says.
 
     Args:
-      cells: of a scale, and of another dataset or network where the command line has one.
-      tables: of what was found; see `findings.Missing`.
-      claims: put to what was found.
-      arguments: of the command line.
+      cells: function to the cells of a scale, with another dataset or network where the command line has one.
+      tables: functions to tables of the results; see `findings.Missing`.
+      claims: claims put to the results.
+      arguments: arguments of the command line.
 
     Returns:
       The exit status: 1 where a cell failed, otherwise as `snnlth` has it.
@@ -273,7 +272,7 @@ def report(
     claims: Sequence[Claim],
     console: Console,
 ) -> None:
-    """Tables and claims of what is there, and what is not."""
+    """Print tables and claims of the results so far, and the cells without one."""
     found = gather(planned)
     if found.absent:
         absent = ", ".join(f"{name} seed {seed}" for name, seed in found.absent)

@@ -27,8 +27,8 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 
 
 def saving(found: findings.Found) -> list[float]:
-    chosen = [each["num_timesteps"] for each in found["imp+et"]["early_time"]]
-    full = found["imp"]["config"]["num_timesteps"]
+    chosen = [record.num_timesteps for record in found["imp+et"].early_time if record]
+    full = found["imp"].settings.num_timesteps
     return [found.flops("imp+et") / found.flops("imp"), findings.mean(chosen) / full]
 
 
@@ -46,7 +46,7 @@ CLAIMS = [
     ),
     findings.Claim(
         "the search of eb is shorter the sparser",
-        lambda found: [row["search_epochs"]["mean"] for row in found.tickets("eb")],
+        lambda found: [findings.mean_of(row.search_epochs) for row in found.tickets("eb")],
     ),
     findings.Claim(
         "the search of eb+et costs less than eb's at the lowest sparsity",

@@ -9,12 +9,12 @@ expected  the changes above, in points; the rounds are those nearest to the pape
 """
 
 import sys
-from typing import Any
 
 import findings
 import grid
 
 from snnlth_jax import data
+from snnlth_jax.run.results import SummaryRow
 
 SPARSITIES = (0.7620, 0.9429, 0.9754)
 
@@ -24,17 +24,17 @@ def cells(scale: str, dataset: str | None = None, arch: str | None = None) -> gr
     return {"imp": s.imp(**{**s.resnet, "arch": arch or s.resnet["arch"]})}
 
 
-def nearest(found: findings.Found, sparsity: float) -> dict[str, Any]:
-    return min(found["imp"]["rounds"], key=lambda row: abs(row["sparsity"] - sparsity))
+def nearest(found: findings.Found, sparsity: float) -> SummaryRow:
+    return min(found["imp"].rounds, key=lambda row: abs(row.sparsity - sparsity))
 
 
 def change(found: findings.Found, sparsity: float) -> float:
-    """From the dense network, in points."""
-    return 100 * (nearest(found, sparsity)["final_test_accuracy"]["mean"] - found.dense())
+    """Change from the dense network, in points."""
+    return 100 * (findings.mean_of(nearest(found, sparsity).final_test_accuracy) - found.dense())
 
 
 def chance(found: findings.Found) -> float:
-    return 1 / data.spec(found["imp"]["config"]["dataset"]).num_classes
+    return 1 / data.spec(found["imp"].settings.dataset).num_classes
 
 
 def changes(found: findings.Found) -> findings.Table:
@@ -42,7 +42,7 @@ def changes(found: findings.Found) -> findings.Table:
         f"dense: {100 * found.dense():.2f} %", "paper's sparsity", "sparsity", "points from dense"
     )
     for sparsity in SPARSITIES:
-        here = nearest(found, sparsity)["sparsity"]
+        here = nearest(found, sparsity).sparsity
         lines.add_row(f"{100 * sparsity:.2f} %", f"{100 * here:.2f} %", f"{change(found, sparsity):+.2f}")
     return lines
 

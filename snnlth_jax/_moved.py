@@ -1,4 +1,4 @@
-"""Import paths of the last release: for one release they still work, with a warning that names the new one."""
+"""Import paths of the last release: they work for one more, with a warning that names the new path."""
 
 import importlib
 import importlib.abc

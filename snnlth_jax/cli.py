@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 
 from snnlth_jax import configs
-from snnlth_jax.analysis.activity import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within

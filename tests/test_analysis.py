@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from snnlth_jax import masks, models
-from snnlth_jax.analysis import activity, health, sparsity
+from snnlth_jax.analysis import activity, energy, health, sparsity
 from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
@@ -352,43 +353,43 @@ def test_the_record_of_a_saturated_network():
         lambda path, x: np.full_like(x, 1e6) if path[-1].key == "bias" else x, variables["params"]
     )
     counts = counted(VGG, {**variables, "params": biases}, images)
-    found = measure.record(w.connections(VGG), kept, SIZE, T, counts, len(images))
-    assert found["measured_images"] == 7
-    assert found["weights_on_no_path"] == 0
-    first, second, third, readout = found["layers"]
-    assert (first["neurons"], second["neurons"], third["neurons"]) == (7 * 6 * 3, 3 * 3 * 4, 3 * 3 * 4)
+    measurement = measure.measure(w.connections(VGG), kept, SIZE, T, counts, len(images))
+    assert measurement.measured_images == 7
+    assert measurement.weights_on_no_path == 0
+    first, second, third, readout = measurement.layers
+    assert (first.neurons, second.neurons, third.neurons) == (7 * 6 * 3, 3 * 3 * 4, 3 * 3 * 4)
     for layer in (first, second, third):
-        assert layer["saturated_neurons"] == layer["neurons"]
-        assert layer["silent_neurons"] == layer["dead_channels"] == 0
-        assert layer["firing_rate"] == [1.0] * T
-        assert layer["spikes_per_image"] == T * layer["neurons"]
-    assert first["synops_per_image"] == [0.0] * T
+        assert layer.saturated_neurons == layer.neurons
+        assert layer.silent_neurons == layer.dead_channels == 0
+        assert layer.firing_rate == (1.0,) * T
+        assert layer.spikes_per_image == T * layer.neurons
+    assert first.synops_per_image == (0.0,) * T
     pairs = (3 * 7 - 2) * (3 * 6 - 2)  # of rows times of columns
-    assert first["macs_per_image"] == [pairs * 2 * 3, 0.0, 0.0]
-    assert second["synops_per_image"] == [7.0 * 7 * 3 * 4] * T
-    assert readout["synops_per_image"] == [4.0 * 3] * T
-    assert readout["neurons"] is readout["firing_rate"] is None
-    assert activity.energy(found["layers"])["synops"] == T * (588 + 784 + 12)
+    assert first.macs_per_image == (pairs * 2 * 3, 0.0, 0.0)
+    assert second.synops_per_image == (7.0 * 7 * 3 * 4,) * T
+    assert readout.synops_per_image == (4.0 * 3,) * T
+    assert readout.neurons is readout.firing_rate is None
+    assert energy.energy(measurement.layers).synops == T * (588 + 784 + 12)
 
 
 def test_the_record_of_a_network_without_spikes():
     _, kept, _ = network(RESNET)
-    found = measure.record(w.connections(RESNET), kept, SIZE, 1, None, 0)
-    for layer in found["layers"]:
-        assert layer["synops_per_image"] == [0.0]
-        assert layer["macs_per_image"][0] > 0
-        assert layer["neurons"] is layer["silent_neurons"] is layer["spikes_per_image"] is None
-    assert [layer["name"] for layer in found["layers"]] == list(masks.by_layer(kept))
-    assert [(x["kept"], x["weights"]) for x in found["layers"]] == list(masks.by_layer(kept).values())
+    layers = measure.measure(w.connections(RESNET), kept, SIZE, 1, None, 0).layers
+    for layer in layers:
+        assert layer.synops_per_image == (0.0,)
+        assert layer.macs_per_image[0] > 0
+        assert layer.neurons is layer.silent_neurons is layer.spikes_per_image is None
+    assert {x.name: (x.kept, x.weights) for x in layers} == dict(masks.by_layer(kept))
+    assert [layer.name for layer in layers] == list(masks.by_layer(kept))
 
 
 def test_a_sum_counts_its_neurons_once():
     variables, kept, images = network(RESNET)
     counts = counted(RESNET, variables, images)
-    layers = measure.record(w.connections(RESNET), kept, SIZE, T, counts, len(images))["layers"]
-    spikes = sum(layer["spikes_per_image"] or 0 for layer in layers)
+    layers = measure.measure(w.connections(RESNET), kept, SIZE, T, counts, len(images)).layers
+    spikes = sum(layer.spikes_per_image or 0 for layer in layers)
     assert spikes == pytest.approx(sum(c.sum() for c in counts.values()) / len(images))
-    assert [layer["name"] for layer in layers if layer["neurons"] is None] == [
+    assert [layer.name for layer in layers if layer.neurons is None] == [
         "block1_1/shortcut/conv/kernel",
         "block2_1/shortcut/conv/kernel",
         "readout/kernel",
@@ -398,23 +399,21 @@ def test_a_sum_counts_its_neurons_once():
 @pytest.mark.parametrize(("mac", "ac"), [(4.6, 0.9), (3.1, 0.1), (1.0, 0.0)])
 def test_energy_and_traffic_in_closed_form(mac, ac):
     layers = [
-        {"macs_per_image": [10.0, 0], "synops_per_image": [0, 0], "neurons": 4, "spikes_per_image": 1.5},
-        {"macs_per_image": [0, 0], "synops_per_image": [6, 8.0], "neurons": None, "spikes_per_image": None},
+        SimpleNamespace(macs_per_image=[10.0, 0], synops_per_image=[0, 0], neurons=4, spikes_per_image=1.5),
+        SimpleNamespace(
+            macs_per_image=[0, 0], synops_per_image=[6, 8.0], neurons=None, spikes_per_image=None
+        ),
     ]
-    found = activity.energy(layers, mac, ac)
-    assert found == {"macs": 10, "synops": 14, "picojoules": 10 * mac + 14 * ac}
-    assert activity.traffic(layers) == {
-        "weights_read": 24,
-        "potentials_read": 24 + 2 * 4,
-        "potentials_written": 24 + 2 * 4,
-        "spikes": 1.5,
-    }
+    assert energy.energy(layers, mac, ac) == (10, 14, 10 * mac + 14 * ac)
+    assert energy.traffic(layers) == energy.Traffic(
+        weights_read=24, potentials_read=24 + 2 * 4, potentials_written=24 + 2 * 4, spikes=1.5
+    )
 
 
 @pytest.mark.parametrize(("mac", "ac"), [(-1, 0.9), (4.6, float("nan")), (float("inf"), 0.9)])
 def test_energies_that_are_none_are_refused(mac, ac):
     with pytest.raises(InputError, match=r"^energy_(mac|ac) .*: allowed: picojoules, 0 or more"):
-        activity.energy([], mac, ac)
+        energy.energy([], mac, ac)
 
 
 def test_other_models_are_refused():
@@ -427,6 +426,6 @@ def test_sparsity_by_layer():
     kept["readout"]["kernel"] = np.zeros_like(kept["readout"]["kernel"])
     layers = sparsity.layers(kept)
     assert sparsity.collapsed(kept) == ["readout/kernel"]
-    table = sparsity.by_round([{"layers": layers}, {"layers": layers}])
+    table = sparsity.by_round([layers, layers])
     assert table["readout/kernel"] == [1.0, 1.0]
     assert table["all"] == [pytest.approx(masks.sparsity(kept))] * 2

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, masks, tickets
 from snnlth_jax.analysis import activity
+from snnlth_jax.analysis.energy import energy
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import analyse
+from snnlth_jax.run import results
 from snnlth_jax.search import early_time, imp, measure, programs, replicates, transfer
 
 KEYS = ["name", "weights", "kept", "channels", "dead_channels", "neurons", "silent_neurons"]
@@ -50,8 +52,8 @@ def test_every_training_records_its_layers(finished):
     for row in result["rounds"]:
         kept = masks.by_layer(tickets.load(run.ticket(row["round"])).masks)
         assert {layer["name"]: (layer["kept"], layer["weights"]) for layer in row["layers"]} == kept
-    told = small.lines(run, "round")
-    for line, row in zip(told, [*result["rounds"], *result["controls"]], strict=True):
+    lines = small.lines(run, "round")
+    for line, row in zip(lines, [*result["rounds"], *result["controls"]], strict=True):
         assert (line["layers"], line["measured_images"]) == (row["layers"], row["measured_images"])
     assert json.loads(run.result.read_text())["rounds"] == result["rounds"]
 
@@ -124,15 +126,15 @@ def shown(workdir, **options):
 
 
 def test_what_is_shown_is_what_was_recorded(finished):
-    result, run = finished
+    _, run = finished
     text = shown(run.config.parent, mac=2.0, ac=1.0)
-    dense, last = result["rounds"][0], result["rounds"][-1]
+    dense, *_, last = results.read(run.result).rounds
     for row in (dense, last):
-        energy = activity.energy(row["layers"], 2.0, 1.0)
-        assert f"{energy['synops']:,.0f}" in text
-        assert f"{energy['picojoules'] / 1e3:,.3g}" in text
-        assert f"{100 * row['sparsity']:.2f} %" in text
-    assert f"{last['weights_on_no_path']:,} of {last['kept']:,} kept weights on no path" in text
+        operations = energy(row.layers, 2.0, 1.0)
+        assert f"{operations.synops:,.0f}" in text
+        assert f"{operations.picojoules / 1e3:,.3g}" in text
+        assert f"{100 * row.sparsity:.2f} %" in text
+    assert f"{last.weights_on_no_path:,} of {last.kept:,} kept weights on no path" in text
     assert "round 1" not in text
     assert "round 1," in shown(run.config.parent, rounds=(1,))
     assert "spikes of 360 test images; 2 pJ per MAC, 1 pJ per SynOp" in text
@@ -156,7 +158,7 @@ def without_layers(result):
     [
         (lambda result: None, "no result.json; allowed: the directory of a search"),
         (lambda result: '{"rounds"', "damaged"),
-        (lambda result: "{}", "damaged ('method' is missing)"),
+        (lambda result: "{}", "damaged (Object missing required field 'method')"),
         (lambda r: json.dumps(r | {"format": "snnlth-result-9"}), "this version reads 'snnlth-result-1'"),
         (without_layers, "recorded by a version without analysis"),
         (lambda r: json.dumps({**r, "rounds": [], "tickets": [], "controls": []}), "nothing is trained yet"),

@@ -15,6 +15,17 @@ import small
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.results import (
+    EarlyBirdRecord,
+    EarlyTimeEpoch,
+    EarlyTimeRecord,
+    LayerRecord,
+    Result,
+    Row,
+    Spread,
+    Summary,
+    SummaryRow,
+)
 
 SCRIPTS = {
     name: importlib.import_module(name)
@@ -212,6 +223,7 @@ def test_only_a_finished_result_of_that_search_counts(tmp_path):
     paths.config.parent.mkdir()
     good = {"method": "imp", "finished": True, "rounds": [], "tickets": [], "controls": []}
     good |= {"format": "snnlth-result-1", "config": {"epochs": 4, "final_rounds": [2], "more": "known"}}
+    good["config"] |= {"dataset": "digits", "arch": "vgg5", "num_timesteps": 3, "seed": 0}
     for changes, counts in (
         ({}, True),
         ({"finished": False}, False),
@@ -236,7 +248,7 @@ def test_claims_are_of_all_seeds_or_open(monkeypatch):
         )
 
     monkeypatch.setattr(grid, "result", result)
-    monkeypatch.setattr(grid.replicates, "summary", lambda each: each[0])
+    monkeypatch.setattr(grid.replicates, "summary", lambda results: results[0])
     found = grid.gather(planned)
     assert found.accuracy("random") == 0.8  # in tables
     verdict = findings.BEATS_RANDOM.verdict(found.complete())
@@ -288,32 +300,77 @@ def test_an_unknown_scale_is_refused_by_every_script():
 # --- claims
 
 
+CONFIG = {"num_timesteps": 4, "dataset": "digits", "arch": "vgg5"}
+
+
 def spread(value):
-    return {"mean": value, "std": None, "values": [value]}
+    return Spread(mean=value, std=None, values=(value,))
+
+
+def summary(rounds=(), tickets=(), **more):
+    parts = {"rounds": tuple(rounds), "tickets": tuple(tickets), "controls": ()}
+    return Summary(method="imp", finished=True, seeds=(0,), config=CONFIG, **parts, **more)
 
 
 def cell(accuracies, *, flops=1.0, epochs=1.0, **more):
     """A made-up result: its accuracies, of the dense network and of tickets at 50 %, 90 % and 98 %."""
     sparsities = (0.0, 0.5, 0.9, 0.98)
     rows = [
-        {
-            "round": i,
-            "sparsity": sparsities[i],
-            "final_test_accuracy": spread(accuracy),
-            "search_train_flops": spread(flops * i),
-            "search_epochs": spread(epochs),
-        }
+        row(i, sparsities[i], accuracy, flops=flops * i, epochs=epochs)
         for i, accuracy in enumerate(accuracies)
     ]
-    empty = {"early_time": [None], "early_bird": [None], "config": {"num_timesteps": 4, "dataset": "digits"}}
-    return empty | {"rounds": rows, "tickets": rows[1:]} | more
+    return summary(rows, rows[1:], **more)
 
 
-def one(accuracy, sparsity, epochs=1.0, flops=1.0, **more):
+def row(number, sparsity, accuracy, flops, epochs):
+    return SummaryRow(
+        kind="round",
+        round=number,
+        kept=1,
+        total=1,
+        num_timesteps=(4,),
+        sparsity=sparsity,
+        final_test_accuracy=spread(accuracy),
+        search_train_flops=spread(flops),
+        search_epochs=spread(epochs),
+    )
+
+
+def one(accuracy, sparsity, epochs=1.0, flops=1.0):
     """A made-up result of a search without rounds."""
-    row = cell([0, accuracy], epochs=epochs, flops=flops, **more)
-    row["tickets"][0]["sparsity"] = sparsity
-    return row
+    return summary(tickets=[row(1, sparsity, accuracy, flops, epochs)])
+
+
+def early_time(num_timesteps, over_epochs=()):
+    return EarlyTimeRecord(num_timesteps=num_timesteps, divergences={}, over_epochs=tuple(over_epochs))
+
+
+def imp_result(*layers_of_rounds):
+    """A result of IMP that recorded these layers."""
+    rounds = tuple(
+        Row(
+            kind="round",
+            round=i,
+            kept=10 - i,
+            total=10,
+            network="lif T=2",
+            num_timesteps=2,
+            epochs=1,
+            ticket=None,
+            layers=tuple(layers),
+            weights_on_no_path=0,
+        )
+        for i, layers in enumerate(layers_of_rounds)
+    )
+    config = CONFIG | {"seed": 0}
+    return Result(method="imp", finished=True, config=config, rounds=rounds, tickets=(), controls=())
+
+
+def layer(name, kept=8, spikes=None, synops=0.0, macs=0.0):
+    neurons = dict.fromkeys(("neurons", "silent_neurons", "saturated_neurons", "firing_rate"))
+    operations = {"synops_per_image": (synops, synops), "macs_per_image": (macs, 0.0)}
+    counts = {"weights": 8, "kept": kept, "channels": 1, "dead_channels": 0}
+    return LayerRecord(name=name, **counts, **neurons, spikes_per_image=spikes, **operations)
 
 
 def verdicts(script, results):
@@ -363,17 +420,16 @@ def test_imp_against_random():
     assert verdict("fig5_accuracy_vs_sparsity", claim, good) == "holds, 0.97 > 0.8"
     bad = {"imp": cell([0.98, 0.98, 0.98, 0.7])} | for_random
     assert verdict("fig1_methods", claim, bad) == "does not hold, 0.7 < 0.8"
-    found = findings.Found(good)
-    found.lacking = ("random_0.99",)
+    found = findings.Found(good, absent=[("random_0.99", 0)])
     assert findings.BEATS_RANDOM.verdict(found) == "open, random_0.99 is not there, or not with all seeds"
 
 
 def test_early_time_costs_its_share():
     claim = "the search of imp+et costs T'/T"
     results = {"imp": cell([1, 1, 1, 1], flops=10.0)}
-    results["imp+et"] = cell([1, 1, 1, 1], flops=7.6, early_time=[{"num_timesteps": 3}])
+    results["imp+et"] = cell([1, 1, 1, 1], flops=7.6, early_time=(early_time(3),))
     assert verdict("table1_early_time", claim, results) == "holds, 0.76 ≈ 0.75"
-    results["imp+et"]["early_time"] = [{"num_timesteps": 2}]
+    results["imp+et"] = cell([1, 1, 1, 1], flops=7.6, early_time=(early_time(2),))
     assert verdict("table1_early_time", claim, results) == "does not hold, 0.76 > 0.5"
 
 
@@ -406,8 +462,11 @@ def test_changes_from_the_dense_network():
 
 def test_divergences_fall_and_stand_still():
     def probe(*curves):
-        over = [{"epoch": i, "normalised": {"2": 1.0, "3": b, "4": c}} for i, (b, c) in enumerate(curves, 1)]
-        return {"probe": {"early_time": [{"over_epochs": over}], "tickets": []}}
+        over_epochs = [
+            EarlyTimeEpoch(epoch=i, normalised={2: 1.0, 3: b, 4: c}, by_lambda={0.6: 3})
+            for i, (b, c) in enumerate(curves, 1)
+        ]
+        return {"probe": summary(early_time=(early_time(3, over_epochs),))}
 
     falls, stable = verdicts("fig4_kl_over_epochs", probe((0.9, 0.8), (0.4, 0.3), (0.41, 0.2))).values()
     assert falls == "holds, 1 > 0.41 > 0.2"
@@ -418,14 +477,15 @@ def test_divergences_fall_and_stand_still():
 
 
 def test_deep_layers_are_counted_in_the_sparsest_network():
-    def results(first, last):
+    def verdict(first, last):
         kept = {"layer1/conv/kernel": first, "layer2/conv/kernel": last, "readout/kernel": 8}
-        layers = [{"name": name, "kept": n, "weights": 8} for name, n in kept.items()]
-        return {"imp": cell([1, 1, 1, 1]) | {"runs": [{"rounds": [{"layers": []}, {"layers": layers}]}]}}
+        result = imp_result((), [layer(name, kept=n) for name, n in kept.items()])
+        found = findings.Found({"imp": cell([1, 1, 1, 1])}, {"imp": [result]})
+        (claim,) = (c for c in SCRIPTS["fig6_imp_ablations"].CLAIMS if c.text.startswith("deep layers end"))
+        return claim.verdict(found)
 
-    claim = "deep layers end sparser"
-    assert verdict("fig6_imp_ablations", claim, results(4, 1)) == "holds, 0.875 > 0.5"
-    assert verdict("fig6_imp_ablations", claim, results(1, 4)) == "does not hold, 0.5 < 0.875"
+    assert verdict(4, 1) == "holds, 0.875 > 0.5"
+    assert verdict(1, 4) == "does not hold, 0.5 < 0.875"
 
 
 def test_rewind_epochs_are_compared_below_96_percent():
@@ -438,48 +498,45 @@ def test_rewind_epochs_are_compared_below_96_percent():
 
 
 def test_spikes_and_operations_are_sums_over_layers_and_time():
-    def row(sparsity, spikes, synops):
-        layers = [
-            {"spikes_per_image": spikes, "synops_per_image": [0.0, 0.0], "macs_per_image": [1000.0, 0.0]},
-            {"spikes_per_image": None, "synops_per_image": [synops, synops], "macs_per_image": [0.0, 0.0]},
-        ]
-        return {"sparsity": sparsity, "layers": layers}
+    def found(*rounds):
+        result = imp_result(
+            *(
+                [layer("a", spikes=spikes, macs=1000.0), layer("b", synops=synops)]
+                for spikes, synops in rounds
+            )
+        )
+        return findings.Found({"imp": summary()}, {"imp": [result]})
 
-    def results(*rows):
-        return {"imp": {"runs": [{"rounds": rows}]}}
+    def verdicts(found):
+        return [claim.verdict(found) for claim in SCRIPTS["fig10_spikes"].CLAIMS]
 
-    constant, fall = verdicts("fig10_spikes", results(row(0.0, 100.0, 50.0), row(0.9, 90.0, 5.0))).values()
-    assert constant == "holds, 100 ≈ 90"
-    assert fall == "holds, 100 > 10"
-    found = findings.Found(results(row(0.0, 100.0, 50.0), row(0.9, 50.0, 50.0)))
-    constant, fall = verdicts("fig10_spikes", found).values()
-    assert constant == "does not hold, 100 > 50"
-    assert fall == "does not hold, 100 = 100"
+    assert verdicts(found((100.0, 50.0), (90.0, 5.0))) == ["holds, 100 ≈ 90", "holds, 100 > 10"]
+    constant = found((100.0, 50.0), (50.0, 50.0))
+    assert verdicts(constant) == ["does not hold, 100 > 50", "does not hold, 100 = 100"]
     (_, _, _, macs, energy) = (
-        next(iter(column.cells)) for column in SCRIPTS["fig10_spikes"].operations(found).columns
+        next(iter(column.cells)) for column in SCRIPTS["fig10_spikes"].operations(constant).columns
     )
     assert macs == "1,000"
     assert energy == "4.7"  # nJ: 1000 x 4.6 pJ and 100 x 0.9 pJ
 
 
 def test_runs_before_spikes_were_recorded_are_told():
+    found = findings.Found({"imp": summary()}, {"imp": [imp_result(())]})
     with pytest.raises(findings.Missing, match="predates the recording of spikes"):
-        SCRIPTS["fig10_spikes"].operations(
-            findings.Found({"imp": {"runs": [{"rounds": [{"sparsity": 0.0}]}]}})
-        )
+        SCRIPTS["fig10_spikes"].operations(found)
 
 
 def test_where_hamming_goes_blind():
     def results(epoch, overlap, other):
-        blind = {"epoch": epoch, "fired": True, "largest_hamming": 0.005, "largest_overlap": overlap}
-        return {
-            "hamming_0.995": {"early_bird": [blind]},
-            "overlap_0.995": {"early_bird": [blind | {"epoch": other}]},
-        }
+        def stopped(epoch):
+            distances = {"largest_hamming": 0.005, "largest_overlap": overlap}
+            record = EarlyBirdRecord(epoch=epoch, fired=True, criterion="hamming", **distances)
+            return summary(early_bird=(record,))
 
-    assert [each.split(",")[0] for each in verdicts("eb_criteria", results(4, 0.5, 8)).values()] == [
-        "holds"
-    ] * 3
-    assert [each.split(",")[0] for each in verdicts("eb_criteria", results(5, 0.01, 5)).values()] == [
-        "does not hold"
-    ] * 3
+        return {"hamming_0.995": stopped(epoch), "overlap_0.995": stopped(other)}
+
+    def outcomes(*numbers):
+        return [text.split(",")[0] for text in verdicts("eb_criteria", results(*numbers)).values()]
+
+    assert outcomes(4, 0.5, 8) == ["holds"] * 3
+    assert outcomes(5, 0.01, 5) == ["does not hold"] * 3

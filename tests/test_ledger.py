@@ -6,6 +6,7 @@ import pytest
 
 from snnlth_jax import configs, masks, models, train
 from snnlth_jax.analysis.flops import macs, train_flops
+from snnlth_jax.run.results import Cost, Row
 from snnlth_jax.search import ledger
 from snnlth_jax.train import optimizers
 
@@ -31,19 +32,22 @@ def test_epochs_of_imp_are_the_papers_hours(round_number, sparsity, vgg16, resne
 
 
 def row(kind, number, epochs, flops=6, network="lif T=5"):
-    return {
-        "kind": kind,
-        "round": number,
-        "sparsity": 0.5,
-        "epochs": epochs,
-        "images": 10 * epochs,
-        "train_flops": flops * epochs,
-        "forward_flops": flops * epochs // 3,
-        "device_seconds": 2.0 * epochs,
-        "seconds": 3.0 * epochs,
-        "network": network,
-        "final_test_accuracy": number / 10,
-    }
+    return Row(
+        kind=kind,
+        round=number,
+        kept=1,
+        total=2,
+        epochs=epochs,
+        images=10 * epochs,
+        train_flops=flops * epochs,
+        forward_flops=flops * epochs // 3,
+        device_seconds=2.0 * epochs,
+        seconds=3.0 * epochs,
+        network=network,
+        num_timesteps=5,
+        ticket=None,
+        final_test_accuracy=number / 10,
+    )
 
 
 def test_a_search_is_all_before_the_ticket():
@@ -55,23 +59,23 @@ def test_a_search_is_all_before_the_ticket():
     ]
     config = configs.resolve(configs.ImpConfig(early_time=True, epochs=4, rounds=3))
     first, second = ledger.tickets(rows, config, 6, {"lif T=5": 10.0, "lif T=3": 7.0})
-    assert first["search"]["train_flops"] == 2 * 6 + 4 * 3
-    assert second["search"] == {
-        "epochs": 10,
-        "images": 100,
-        "train_flops": 36,
-        "forward_flops": 12,
-        "backward_flops": 24,
-        "device_seconds": 20.0,
-        "seconds": 30.0,
-        "compile_seconds": 17.0,
-    }
+    assert first.search.train_flops == 2 * 6 + 4 * 3
+    assert second.search == Cost(
+        epochs=10,
+        images=100,
+        train_flops=36,
+        forward_flops=12,
+        backward_flops=24,
+        device_seconds=20.0,
+        seconds=30.0,
+        compile_seconds=17.0,
+    )
     # the program of the training is the probe's
-    assert second["training"]["compile_seconds"] == 0.0
-    assert second["training"]["epochs"] == 3
-    assert (second["final_test_accuracy"], second["search_test_accuracy"]) == (0.2, 0.2)
+    assert second.training.compile_seconds == 0.0
+    assert second.training.epochs == 3
+    assert (second.final_test_accuracy, second.search_test_accuracy) == (0.2, 0.2)
     # IMP with these settings: 4 epochs, then 3 (rewound to the first)
-    assert second["search_relative_to_imp"] == 36 / (7 * 6)
+    assert second.search_relative_to_imp == 36 / (7 * 6)
 
 
 @pytest.mark.parametrize("network", ["vgg16", "resnet19"])

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
+from snnlth_jax.run.results import Spread, from_json, to_json
 from snnlth_jax.search import one_shot, replicates
 
 CONFIG = configs.OneShotConfig(
@@ -26,16 +27,19 @@ def run(directory, search=one_shot.search, **changes):
 
 def test_mean_and_standard_deviation_over_seeds_and_going_on_by_seed(tmp_path):
     result, _ = run(tmp_path)
-    assert result["seeds"] == [0, 2]
+    assert result.seeds == (0, 2)
     each = [json.loads((tmp_path / f"seed{seed}" / "result.json").read_text()) for seed in (0, 2)]
     values = [one["tickets"][0]["final_test_accuracy"] for one in each]
-    (row,) = result["tickets"]
-    assert row["final_test_accuracy"] == {
-        "mean": statistics.fmean(values),
-        "std": statistics.stdev(values),
-        "values": values,
-    }
-    assert json.loads((tmp_path / "result.json").read_text()) == json.loads(json.dumps(result))
+    (row,) = result.tickets
+    assert row.final_test_accuracy == Spread(
+        mean=statistics.fmean(values), std=statistics.stdev(values), values=tuple(values)
+    )
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert (
+        written
+        == json.loads(json.dumps(to_json(result)))
+        == json.loads(json.dumps(to_json(from_json(written))))
+    )
     # what one seed gives does not depend on the others
     alone, _, _ = small.run(one_shot, CONFIG, tmp_path / "alone", seed=2, seeds=())
     assert alone["tickets"][0]["final_test_accuracy"] == values[1]
@@ -50,7 +54,7 @@ def test_mean_and_standard_deviation_over_seeds_and_going_on_by_seed(tmp_path):
     more, text = run(tmp_path, search, seeds=(0, 1, 2))
     assert searched == [0, 1, 2]
     assert text.count("this search is finished") == 2
-    assert [more["tickets"][0]["final_test_accuracy"]["values"][i] for i in (0, 2)] == values
+    assert [more.tickets[0].final_test_accuracy.values[i] for i in (0, 2)] == values
     assert "mean ± std of 3 seeds" in text
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def grid(tmp_path_factory):
 
 
 def rows_of(result):
-    return [row for part in runs.PARTS for row in result.get(part, [])]
+    parts = ("preparations", "rounds", "tickets", "controls")
+    return [row for part in parts for row in result.get(part, [])]
 
 
 def layers(kept, total):
@@ -70,7 +72,7 @@ def active(grid, tmp_path):
     for path in (tmp_path / "active").glob("seed*/result.json"):
         result = json.loads(path.read_text())
         for row in rows_of(result):
-            row["layers"] = layers(row["kept"], row["total"])
+            row |= {"layers": layers(row["kept"], row["total"]), "weights_on_no_path": 0}
         path.write_text(json.dumps(result))
     return tmp_path / "active"
 
@@ -108,6 +110,12 @@ def table(path):
 
 def everything(directory):
     return {path: path.read_bytes() for path in Path(directory).rglob("*") if path.is_file()}
+
+
+def test_a_report_needs_nothing_that_trains():
+    program = "import sys, snnlth_jax.report; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert {"flax", "orbax", "tensorstore", "matplotlib"}.isdisjoint(loaded.stdout.split())
 
 
 def test_the_page_stands_alone(grid, active, tmp_path):
@@ -260,7 +268,7 @@ def test_cells_without_a_result_are_listed(grid, tmp_path):
     found = runs.collect([str(tmp_path / "grid"), str(tmp_path / "grid" / "eb")])
     assert found.without_result == (str(unfinished),)
     # each once, and not what only sums up seeds
-    assert sorted(run.method for run in found.runs) == ["eb+et", "imp", "imp", "probe-timesteps"]
+    assert sorted(run.result.method for run in found.runs) == ["eb+et", "imp", "imp", "probe-timesteps"]
     page = Path(report.write([str(tmp_path / "grid")])).read_text()
     assert f"{unfinished}</code>: no result" in page
     assert "eb</code>: not finished" in page
@@ -458,12 +466,15 @@ def break_(run, what):
         ("cut short", "result.json: damaged"),
         ("no object", "result.json: damaged (not an object)"),
         ("another format", "result.json: format 'snnlth-result-9', this version reads 'snnlth-result-1'"),
-        ("no rounds", "result.json: damaged ('rounds' is missing)"),
-        ("more kept than there are", "result.json: damaged (1000000000 of"),
-        ("no number", "result.json: damaged ("),
-        ("half a layer", "result.json: damaged ('weights' is missing)"),
-        ("a layer without weights", "result.json: damaged (layer layer01/conv/kernel: 0 of 0 weights kept)"),
-        ("no divergences", "result.json: damaged ('divergences' is missing)"),
+        ("no rounds", "result.json: damaged (Object missing required field 'rounds')"),
+        ("more kept than there are", "result.json: damaged (rounds[0]: 1000000000 of"),
+        (
+            "no number",
+            "result.json: damaged (tickets[0].final_test_accuracy: Expected 'float | null', got 'str'",
+        ),
+        ("half a layer", "damaged (tickets[0].layers[0]: Object missing required field 'weights')"),
+        ("a layer without weights", "damaged (rounds[0].layers[0].weights: Expected 'int' >= 1)"),
+        ("no divergences", "damaged (early_time: Object missing required field 'divergences')"),
         ("no fields", "metrics.jsonl: line 1 is damaged"),
         ("no text", "metrics.jsonl: damaged ("),
         ("no file", "metrics.jsonl: damaged ("),
@@ -544,6 +555,6 @@ def test_dense_networks_of_other_conditions_are_kept_apart(grid, tmp_path):
     result["rounds"][0]["final_test_accuracy"] = 1.0
     path.write_text(json.dumps(result))
     (experiment,) = experiments(runs.collect([str(grid / "imp"), str(tmp_path / "longer")]).runs)
-    assert [row.accuracy for _, row in experiment.dense(runs.read(tmp_path / "longer"))] == [1.0]
-    assert [run.config["epochs"] for run, _ in experiment.dense()] == [2, 2]
+    assert [row.final_test_accuracy for _, row in experiment.dense(runs.read(tmp_path / "longer"))] == [1.0]
+    assert [run.result.config["epochs"] for run, _ in experiment.dense()] == [2, 2]
     assert experiment.differences() == {"epochs": ["2", "9"]}

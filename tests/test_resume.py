@@ -1,4 +1,4 @@
-"""Every search resumes where it stopped, to the same bits: at each write of a stub search, and in two real ones.
+"""Every search resumes where it stopped, to the same bits: at each write of stub searches, and in real ones.
 
 Whole processes are killed in test_stopping.
 """
@@ -82,10 +82,12 @@ def test_cut_off_before_every_write(name, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["eb+et", "transfer"])
 def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
-    """A real search, cut off before the third checkpoint or result of each process, until one has no third."""
+    """A real search, cut off before the third checkpoint or result of each process, while it has one."""
     module, config = SEARCHES[name]
     _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed")
-    for attempts in itertools.count(1):
+    attempts = 0
+    while True:
+        attempts += 1
         with monkeypatch.context() as patch:
             small.cut_off_before(patch, [(checkpoints, "save"), (results, "write")], 3)
             try:
@@ -100,7 +102,7 @@ def test_interrupted_again_and_again(name, tmp_path, monkeypatch):
 
 
 def test_a_run_of_the_last_release_resumes(tmp_path):
-    """A directory that 0.1.0 wrote before the types of its files were redesigned, stopped in its second round."""
+    """A directory written before the types of its files were redesigned, stopped in its second round."""
     with tarfile.open(Path(__file__).parent / "samples" / "run_before.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     before = small.lines(rundir.paths(tmp_path / "stopped"))

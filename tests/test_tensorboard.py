@@ -14,9 +14,10 @@ from tensorboardX.proto import event_pb2
 
 from snnlth_jax import configs
 from snnlth_jax.cli import main
-from snnlth_jax.run import checkpoints, tensorboard
+from snnlth_jax.run import checkpoints, events, tensorboard
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run.metrics import Recorder, lines
+from snnlth_jax.run.events import EarlyTimeEvent, EpochEvent, RoundEvent, StartEvent
+from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import imp
 
 
@@ -36,13 +37,19 @@ def points(directory):
 
 
 def expected(metrics):
-    """What there should be: all scalars of all lines, in float32."""
-    every = [scalar for line in lines(metrics) for scalar in tensorboard.scalars(line)]
+    """All scalars of all events, in float32."""
+    every = [scalar for event in events.read(metrics) for scalar in tensorboard.scalars(event)]
     return sorted((s.run, s.tag, s.step, struct.unpack("f", struct.pack("f", s.value))[0]) for s in every)
 
 
 def epoch(number, loss, round_number=0):
-    return {"kind": "round", "round": round_number, "epoch": number, "train_loss": loss, "seconds": 2.0}
+    measured = {"train_loss": loss, "train_accuracy": 0.5, "learning_rate": 0.1, "images_per_second": 1.0}
+    return EpochEvent(kind="round", round=round_number, epoch=number, **measured, seconds=2.0)
+
+
+def end(number, kept):
+    row = {"kept": kept, "total": 4, "network": "lif T=2", "num_timesteps": 2, "epochs": 2, "ticket": "x"}
+    return RoundEvent(kind="round", round=number, **row)
 
 
 def test_what_is_trained_again_is_there_once(tmp_path):
@@ -53,19 +60,20 @@ def test_what_is_trained_again_is_there_once(tmp_path):
 
     with recorder() as records:
         records.truncate(0)
-        records.write("start", time=1000.0)
-        records.write("epoch", **epoch(1, 0.5))
+        records.record(StartEvent(time=1000.0))
+        records.record(epoch(1, 0.5))
         checkpoint = records.size()
-        records.write("epoch", **epoch(2, 0.25))
+        records.record(epoch(2, 0.25))
         # while the search goes on
         assert points(directory)[0] == expected(path)
     with recorder() as records:
         records.truncate(checkpoint)
-        records.write("epoch", **epoch(2, 0.375))
-        records.write("round", kind="round", round=0, sparsity=0.0, collapsed_layers=[], ticket="x")
-        records.write("epoch", **epoch(1, 0.75, round_number=1))
-        records.write("round", kind="round", round=1, sparsity=0.25)
-        records.write("early_time", epoch=2, num_timesteps=3, normalised={"2": 1.0})
+        records.record(epoch(2, 0.375))
+        records.record(end(0, kept=4))
+        records.record(epoch(1, 0.75, round_number=1))
+        records.record(end(1, kept=3))
+        divergences = {"divergences": {2: 0.5}, "normalised": {2: 1.0}}
+        records.record(EarlyTimeEvent(epoch=2, num_timesteps=3, threshold=0.6, **divergences))
     found, begun = points(directory)
     assert found == expected(path)
     assert [p for p in found if p[:2] == ("round_00", "train_loss")] == [
@@ -73,7 +81,10 @@ def test_what_is_trained_again_is_there_once(tmp_path):
         ("round_00", "train_loss", 2, 0.375),
     ]
     assert ("early_time", "normalised/2", 2, 1.0) in found
-    assert {p[2] for p in found if p[0] == "round"} == {0, 1}
+    assert {p[1:] for p in found if p[:2] == ("round", "sparsity")} == {
+        ("sparsity", 0, 0.0),
+        ("sparsity", 1, 0.25),
+    }
     assert begun == ["early_time", "round", "round_00", "round_01"]  # each run is one file
 
 

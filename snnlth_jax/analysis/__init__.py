@@ -1,1 +1,1 @@
-"""What tickets are like: layers that are left, neurons that fire, operations that remain."""
+"""Analysis of tickets: layers that are left, neurons that fire, operations that remain."""

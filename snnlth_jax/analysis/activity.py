@@ -1,4 +1,4 @@
-"""Spikes, the additions that they cause, and the energy of these.
+"""Spikes, and the additions that they cause.
 
 A *SynOp* is the addition of one kept weight to one membrane potential because one spike came in. A spike at a
 position causes as many as there are kept weights that lead from there to positions that exist: fewer at the
@@ -13,11 +13,10 @@ border of 'same' padding, and by stride. Removed weights cause none. How the lay
     and reused at all timesteps, as the network here does: counted at the first.
   * A network without spikes (`activation="relu"`) has MACs in every layer, one timestep, after the mean.
 
-Membrane leak, threshold and reset of the neurons are no SynOps; see `traffic`.
+Membrane leak, threshold and reset of the neurons are no SynOps; see `energy.traffic`.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,15 +27,11 @@ from flax import traverse_util
 
 from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.wiring import Connection, Wiring
-from snnlth_jax.errors import InputError
 from snnlth_jax.models.layers import max_pool
 
-__all__ = ["ENERGY_AC", "ENERGY_MAC", "count_spikes", "energy", "fan_out", "macs", "synops", "traffic"]
+__all__ = ["Counts", "count_spikes", "fan_out", "macs", "synops"]
 
-ENERGY_MAC = 4.6  # pJ: 32-bit multiplication and addition, 45 nm (Horowitz 2014)
-ENERGY_AC = 0.9  # pJ: the addition alone
-
-# of (neurons, how often 2x2 max pooled): spikes [T, ...] of each, summed over images
+# by (neurons, number of 2x2 max poolings): spikes [T, ...], summed over images
 Counts = Mapping[tuple[str, int], np.ndarray]
 
 
@@ -58,7 +53,7 @@ def count_spikes(
       variables: `params` and `batch_stats`, which are used as in evaluation.
       images: `[N, H, W, C]`.
       num_timesteps: T.
-      batch_size: so many at a time; the last batch is filled up and the filling not counted.
+      batch_size: number of images at a time; the last batch is filled up and the filling not counted.
       prepare: what makes a batch of `images` the input of the network.
 
     Returns:
@@ -89,7 +84,7 @@ def count_spikes(
 
 
 def fan_out(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> np.ndarray:
-    """How many kept weights lead from each position that a layer reads to positions that exist.
+    """Number of kept weights from each position that a layer reads to positions that exist.
 
     Args:
       c: the connection.
@@ -130,65 +125,3 @@ def macs(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> int:
     if c.mean:
         return int(np.count_nonzero(mask))
     return int(fan_out(c, mask, source).sum())
-
-
-# --- from what was recorded
-
-
-def energy(
-    layers: Sequence[Mapping[str, Any]], mac: float = ENERGY_MAC, ac: float = ENERGY_AC
-) -> dict[str, float]:
-    r"""Energy of the arithmetic of one image: :math:`E = e_{MAC} \cdot MACs + e_{AC} \cdot SynOps`.
-
-    It leaves out what often costs more: memory (see `traffic`), neuron updates, and that a spiking network
-    cannot skip them. Operations alone flatter spiking networks.
-
-    Args:
-      layers: as recorded under `layers`.
-      mac: picojoules of a multiply-accumulate, :math:`e_{MAC}`.
-      ac: picojoules of an addition, :math:`e_{AC}`.
-
-    Returns:
-      `macs`, `synops` per image, and `picojoules`.
-
-    Raises:
-      InputError: an energy that is not a number of at least 0.
-
-    >>> energy([{"macs_per_image": [10.0, 0.0], "synops_per_image": [0.0, 10.0]}])
-    {'macs': 10.0, 'synops': 10.0, 'picojoules': 55.0}
-    """
-    for name, value in (("mac", mac), ("ac", ac)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"`energy_{name}`", value, allowed="picojoules, 0 or more")
-    done = {kind: sum(sum(each[f"{kind}_per_image"]) for each in layers) for kind in ("macs", "synops")}
-    return {**done, "picojoules": mac * done["macs"] + ac * done["synops"]}
-
-
-def traffic(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Memory accesses of one image on event-driven hardware that keeps nothing between two operations.
-
-    Each operation reads its weight, and reads and writes the potential (or sum) that it adds to; each spiking
-    neuron reads and writes its potential once a timestep more, to leak, fire and reset; each spike is sent
-    once. Caches and reuse make it less; where inputs and currents come from is not counted.
-
-    Args:
-      layers: as recorded under `layers`.
-
-    Returns:
-      `weights_read`, `potentials_read`, `potentials_written` (32-bit words), `spikes` (events).
-
-    >>> layer = {"macs_per_image": [0, 0], "synops_per_image": [3.0, 4.0], "neurons": 5}
-    >>> traffic([layer | {"spikes_per_image": 2.0}])
-    {'weights_read': 7.0, 'potentials_read': 17.0, 'potentials_written': 17.0, 'spikes': 2.0}
-    """
-    operations, updates, spikes = 0.0, 0, 0.0
-    for each in layers:
-        operations += sum(each["macs_per_image"]) + sum(each["synops_per_image"])
-        updates += (each["neurons"] or 0) * len(each["synops_per_image"])
-        spikes += each["spikes_per_image"] or 0.0
-    return {
-        "weights_read": operations,
-        "potentials_read": operations + updates,
-        "potentials_written": operations + updates,
-        "spikes": spikes,
-    }

@@ -1,26 +1,47 @@
-"""How the weights that are left are spread over the layers."""
+"""Sparsity by layer."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from snnlth_jax import masks as masks_lib
 
-__all__ = ["by_round", "collapsed", "layers"]
+__all__ = ["Counts", "Layer", "by_round", "collapsed", "layers"]
 
 
-def layers(masks: Any) -> list[dict[str, Any]]:
-    """One entry per prunable layer, in the order of the tree: `name`, `weights`, `kept`, `sparsity`.
+class Counts(Protocol):
+    """Name of a layer, and its number of weights before and after pruning."""
 
-    As text to print: `masks.table`.
+    @property
+    def name(self) -> str:
+        """Name of the weights in masks and tickets."""
+
+    @property
+    def weights(self) -> int:
+        """Number before pruning."""
+
+    @property
+    def kept(self) -> int:
+        """Number after pruning."""
+
+
+class Layer(NamedTuple):
+    """`Counts` of a layer, and the share of its weights that is gone."""
+
+    name: str
+    weights: int
+    kept: int
+    sparsity: float
+
+
+def layers(masks: Any) -> list[Layer]:
+    """One entry per prunable layer, in the order of the tree; as text to print, see `masks.table`.
 
     >>> import jax.numpy as jnp
     >>> layers({"conv": {"kernel": jnp.array([[True, False]]), "bias": None}})
-    [{'name': 'conv/kernel', 'weights': 2, 'kept': 1, 'sparsity': 0.5}]
+    [Layer(name='conv/kernel', weights=2, kept=1, sparsity=0.5)]
     """
-    return [
-        {"name": name, "weights": total, "kept": kept, "sparsity": 1 - kept / total}
-        for name, (kept, total) in masks_lib.by_layer(masks).items()
-    ]
+    counts = masks_lib.by_layer(masks)
+    return [Layer(name, total, kept, 1 - kept / total) for name, (kept, total) in counts.items()]
 
 
 def collapsed(masks: Any) -> list[str]:
@@ -33,19 +54,19 @@ def collapsed(masks: Any) -> list[str]:
     return [name for name, (kept, _) in masks_lib.by_layer(masks).items() if not kept]
 
 
-def by_round(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+def by_round(rounds: Iterable[Sequence[Counts]]) -> dict[str, list[float]]:
     """Sparsity of each layer over rounds (the paper's Fig. 6c), and of all weights, as `all`.
 
     Args:
-      rows: of result.json that have `layers`.
+      rounds: layers of the network after each round.
 
-    >>> a, b = {"name": "a", "weights": 4, "kept": 4}, {"name": "b", "weights": 4, "kept": 2}
-    >>> by_round([{"layers": [a, b]}])
+    >>> by_round([[Layer("a", 4, 4, 0.0), Layer("b", 4, 2, 0.5)]])
     {'a': [0.0], 'b': [0.5], 'all': [0.25]}
     """
     table: dict[str, list[float]] = {}
-    for row in rows:
-        total = {key: sum(each[key] for each in row["layers"]) for key in ("weights", "kept")}
-        for each in [*row["layers"], {"name": "all", **total}]:
-            table.setdefault(each["name"], []).append(1 - each["kept"] / each["weights"])
+    for network in rounds:
+        for layer in network:
+            table.setdefault(layer.name, []).append(1 - layer.kept / layer.weights)
+        kept, weights = sum(layer.kept for layer in network), sum(layer.weights for layer in network)
+        table.setdefault("all", []).append(1 - kept / weights)
     return table

@@ -1,4 +1,4 @@
-"""What searches found, as one page and as files of each plot; reads their directories, and nothing else."""
+"""Results of searches as one page and as files of each plot; reads their directories, and nothing else."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -6,7 +6,7 @@ from importlib.metadata import version
 from etils import epath
 
 from snnlth_jax import files
-from snnlth_jax.analysis import activity
+from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC, energy
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, theme
 from snnlth_jax.report.plot import Plot
@@ -19,16 +19,16 @@ __all__ = ["draw", "write"]
 def write(
     workdirs: Sequence[str],
     output: str | None = None,
-    energy_mac: float = activity.ENERGY_MAC,
-    energy_ac: float = activity.ENERGY_AC,
+    energy_mac: float = ENERGY_MAC,
+    energy_ac: float = ENERGY_AC,
 ) -> epath.Path:
     """Make `report.html`, and in `report/` a PNG, a PDF and a CSV of each of its plots.
 
     Args:
-      workdirs: of searches, or directories with any number of them below.
-      output: where; by default the workdir, or the current directory where there are several.
+      workdirs: directories of searches, or with any number of them below.
+      output: directory of the page; by default the workdir, or the current one where there are several.
       energy_mac: picojoules of a multiply-accumulate.
-      energy_ac: of an addition.
+      energy_ac: picojoules of an addition.
 
     Returns:
       The path of the page, which is written last and in one go.
@@ -39,9 +39,11 @@ def write(
     """
     if not workdirs:
         raise InputError("report: no directory given; allowed: one or more of searches")
-    activity.energy((), energy_mac, energy_ac)  # refuses what no energy can be
-    found = runs.collect(workdirs)
-    compared = [(each, draw(each, energy_mac, energy_ac)) for each in experiments(found.runs)]
+    energy((), energy_mac, energy_ac)  # refuses what no energy can be
+    collected = runs.collect(workdirs)
+    compared = [
+        (experiment, draw(experiment, energy_mac, energy_ac)) for experiment in experiments(collected.runs)
+    ]
     content: dict[str, bytes] = {}
     for experiment, drawn in compared:
         prefix = f"{experiment.dataset}-{experiment.arch}-" if len(compared) > 1 else ""
@@ -49,7 +51,7 @@ def write(
             content[f"{prefix}{plot.name}.csv"] = csv_text(plot.header, plot.rows).encode()
             for suffix, picture in theme.paper(plot.figure).items():
                 content[f"{prefix}{plot.name}.{suffix}"] = picture
-    page = html.page(compared, found.without_result, version("snnlth_jax"))
+    page = html.page(compared, collected.without_result, version("snnlth_jax"))
     directory = epath.Path(output if output is not None else workdirs[0] if len(workdirs) == 1 else ".")
     try:
         (directory / "report").mkdir(parents=True, exist_ok=True)
@@ -64,9 +66,7 @@ def write(
     return directory / "report.html"
 
 
-def draw(
-    experiment: Experiment, energy_mac: float = activity.ENERGY_MAC, energy_ac: float = activity.ENERGY_AC
-) -> list[Plot]:
+def draw(experiment: Experiment, energy_mac: float = ENERGY_MAC, energy_ac: float = ENERGY_AC) -> list[Plot]:
     """The plots that an experiment has data for, in the order of the page."""
     drawn = [
         accuracy.accuracy(experiment),

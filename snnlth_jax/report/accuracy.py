@@ -1,4 +1,4 @@
-"""What every method is judged by: accuracy against sparsity, and against cost."""
+"""Accuracy against sparsity, and against cost: what every method is judged by."""
 
 from typing import Any
 
@@ -19,12 +19,11 @@ from snnlth_jax.report.plot import (
     si,
     weights_axis,
 )
-from snnlth_jax.report.runs import Training
-from snnlth_jax.report.series import Experiment, Series, Spread, spread
+from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import MARKERS, canvas, color
+from snnlth_jax.run.results import Row, Spread, TicketRow, spread
 
-__all__ = ["CONTROLS", "accuracy", "cost"]
-
+__all__ = ["CONTROLS", "accuracy", "accuracy_of", "cost"]
 
 CONTROLS = {"random": ("random masks", "--"), "redrawn": ("redrawn weights", ":")}
 
@@ -39,14 +38,17 @@ def accuracy(experiment: Experiment) -> Plot | None:
     names = {kind: name if single else kind for kind, (name, _) in CONTROLS.items()}
     lines: list[tuple[Series, str, str, dict[float, Spread]]] = []
     rows: list[tuple[Any, ...]] = []
-    for series, found in results.items():
-        lines.append((series, "-", series.label, across(found, _accuracy)))
+    for series, trained in results.items():
+        lines.append((series, "-", series.label, across(trained, accuracy_of)))
         for kind, (_, style) in CONTROLS.items():
             if control := series.trainings(kind):
                 label = names[kind] if single else f"{series.label} {kind}"
-                lines.append((series, style, label, across(control, _accuracy)))
+                lines.append((series, style, label, across(control, accuracy_of)))
         for kind in ("result", "search", *CONTROLS, "dense"):
-            rows += [(*row_fields(series.label, *each), each[1].accuracy) for each in series.trainings(kind)]
+            rows += [
+                (*row_fields(series.label, run, row), row.final_test_accuracy)
+                for run, row in series.trainings(kind)
+            ]
     dense = experiment.dense()
     densities = [density for *_, points in lines for density in points]
     with canvas(**room(label for _, _, label, _ in lines)) as drawing:
@@ -55,7 +57,7 @@ def accuracy(experiment: Experiment) -> Plot | None:
             slot = series.slot if style == "-" or not single else 6
             against_density(drawing, points, slot, style, band=few)
         for series in results if few else ():
-            if searched := across(series.trainings("search"), _accuracy):
+            if searched := across(series.trainings("search"), accuracy_of):
                 x, y = list(searched), [point.mean for point in searched.values()]
                 drawing.axes.plot(x, y, ":", color=color(series.slot), linewidth=1.2, alpha=0.8)
         drawing.axes.set_ylabel("test accuracy")
@@ -67,17 +69,17 @@ def accuracy(experiment: Experiment) -> Plot | None:
                 End(list(points)[-1], list(points.values())[-1].mean, label, color(slot), MARKERS[slot % 8])
             )
         if dense:
-            ends.append(reference(drawing, spread(row.accuracy or 0 for _, row in dense).mean, "dense"))
+            ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
         label_ends(drawing, ends)
-    said: dict[str, list[str]] = {}
+    sparsest: dict[str, list[str]] = {}
     for _, _, label, points in lines:
         density, point = list(points.items())[-1]
-        said.setdefault(percent(1 - density), []).append(f"{label} {point}")
-    sparsest = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in said.items())
-    counts = [list(points.values())[-1].count for *_, points in lines]
-    caption = f"Weights are removed from left to right. At the sparsest, {sparsest}"
+        sparsest.setdefault(percent(1 - density), []).append(f"{label} {point}")
+    ends_at = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in sparsest.items())
+    counts = [len(list(points.values())[-1].values) for *_, points in lines]
+    caption = f"Weights are removed from left to right. At the sparsest, {ends_at}"
     if dense:
-        caption += f"; the dense network {spread(row.accuracy or 0 for _, row in dense)} (dashed line)"
+        caption += f"; the dense network {spread(accuracy_of(row) for _, row in dense)} (dashed line)"
     caption += f"; {seeds(counts)}."
     if few and any(series.trainings("search") for series in results):
         caption += " Dotted without markers: rounds of the search in the network that is searched."
@@ -86,37 +88,46 @@ def accuracy(experiment: Experiment) -> Plot | None:
     )
 
 
-def _accuracy(row: Training) -> float:
-    return row.accuracy or 0.0
+def accuracy_of(row: Row) -> float:
+    """Test accuracy of a training run that has one, see `Series.trainings`."""
+    return row.final_test_accuracy or 0.0
+
+
+def _flops(row: TicketRow) -> int:
+    return row.train_flops_in_all
 
 
 def cost(experiment: Experiment) -> Plot | None:
-    """Test accuracy against what search and training of a ticket cost together (paper, Table 1)."""
-    found = {
+    """Test accuracy against the cost of search and training of a ticket together (paper, Table 1)."""
+    tickets = {
         series: [
-            (run, row) for run in series.runs for row in run.tickets if row.flops and row.accuracy is not None
+            (run, row)
+            for run in series.runs
+            for row in run.result.tickets
+            if row.train_flops_in_all and row.final_test_accuracy is not None
         ]
         for series in experiment.series
     }
-    found = {series: rows for series, rows in found.items() if rows}
-    if sum(len({row.kept for _, row in rows}) for rows in found.values()) < 2:
+    tickets = {series: rows for series, rows in tickets.items() if rows}
+    if sum(len({row.kept for _, row in rows}) for rows in tickets.values()) < 2:
         return None
-    table, ends, said = [], [], []
-    with canvas(**room(series.label for series in found)) as drawing:
+    table, ends, sparsest = [], [], []
+    with canvas(**room(series.label for series in tickets)) as drawing:
         axes = drawing.axes
-        for series, rows in found.items():
-            flops = across(rows, lambda row: row.flops)
-            accuracies = across(rows, _accuracy)
+        for series, rows in tickets.items():
+            flops = across(rows, _flops)
+            accuracies = across(rows, accuracy_of)
             x, y = [p.mean for p in flops.values()], [p.mean for p in accuracies.values()]
-            paint, errors = color(series.slot), [p.std for p in accuracies.values()]
+            paint, errors = color(series.slot), [p.std or 0.0 for p in accuracies.values()]
             axes.errorbar(
                 x, y, errors, color=paint, linewidth=1.2, elinewidth=1, marker=MARKERS[series.slot % 8]
             )
             ends.append(End(x[-1], y[-1], series.label, paint, MARKERS[series.slot % 8]))
-            said.append(f"{series.label} {accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP")
+            sparsest.append(f"{series.label} {accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP")
             for run, row in rows:
-                spent = (part and part.train_flops for part in (row.search, row.training))
-                table.append((*row_fields(series.label, run, row), row.accuracy, *spent, row.relative))
+                spent = (cost and cost.train_flops for cost in (row.search, row.training))
+                fields = (row.final_test_accuracy, *spent, row.search_relative_to_imp)
+                table.append((*row_fields(series.label, run, row), *fields))
         axes.set_xscale("log")
         log_axis(axes.xaxis)
         axes.set_xlabel("training FLOPs, search and ticket (log scale)")
@@ -125,7 +136,7 @@ def cost(experiment: Experiment) -> Plot | None:
         label_ends(drawing, ends)
     caption = (
         "Up and left is better. Each point is a ticket at one sparsity, the sparsest last: "
-        f"{listed(said)}. The cost is that of the search from its start to the masks and of the training "
+        f"{listed(sparsest)}. The cost is that of the search from its start to the masks and of the training "
         "of the ticket; a pruned weight is counted as if it were there."
     )
     spent_on = ("search_train_flops", "training_train_flops", "search_relative_to_imp")

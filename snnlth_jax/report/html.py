@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 
 from snnlth_jax.report import theme
+from snnlth_jax.report.accuracy import accuracy_of
 from snnlth_jax.report.plot import Plot, percent, si
-from snnlth_jax.report.runs import Run, Training
-from snnlth_jax.report.series import Experiment, spread
+from snnlth_jax.report.runs import Run
+from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.table import csv_text
-from snnlth_jax.search import ledger
+from snnlth_jax.run.results import Row, TicketRow, spread
 
 __all__ = ["page"]
 
@@ -66,9 +67,9 @@ def page(
     """The report as HTML.
 
     Args:
-      experiments: each with its plots.
+      experiments: experiments with their plots.
       without_result: directories of searches that have none, which are listed.
-      version: of the package.
+      version: version of the package.
     """
     title = " and ".join(
         f"{', '.join(dict.fromkeys(s.label for s in e.series))} on {e.dataset}, {e.arch}"
@@ -103,18 +104,18 @@ def page(
 
 def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
     """The result in a sentence, and what the abbreviations stand for."""
-    said, methods = [], set()
+    sentences, methods = [], set()
     for experiment, _ in experiments[:3]:
         best = [(series, rows) for series in experiment.series if (rows := series.sparsest())]
-        methods |= {word for run in experiment.runs for word in re.split(r"[ +]", run.method)}
+        methods |= {word for run in experiment.runs for word in re.split(r"[ +]", run.result.method)}
         if not best:
             continue
         series, rows = max(
-            best, key=lambda found: (round(found[1][0][1].sparsity, 2), spread(_accuracies(found[1])).mean)
+            best, key=lambda pair: (round(pair[1][0][1].sparsity, 2), spread(_accuracies(pair[1])).mean)
         )
-        where = f" on {experiment.dataset} ({experiment.arch})" if len(experiments) > 1 else ""
+        place = f" on {experiment.dataset} ({experiment.arch})" if len(experiments) > 1 else ""
         text = (
-            f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{where} "
+            f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{place} "
             f"reaches {spread(_accuracies(rows))}"
         )
         if dense := experiment.dense(rows[0][0]):
@@ -122,32 +123,34 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
         kept = rows[0][1].kept
         if control := [pair for pair in series.trainings("random") if pair[1].kept == kept]:
             text += f"; random masks of the same layer-wise counts: {spread(_accuracies(control))}"
-        said.append(text + ".")
+        sentences.append(text + ".")
     meanings = [f"{text}." for words, text in _MEANINGS.items() if methods & {*words.split()}]
-    return "".join(f'<p class="lead">{_text(" ".join(lines))}</p>' for lines in (said, meanings) if lines)
+    return "".join(
+        f'<p class="lead">{_text(" ".join(texts))}</p>' for texts in (sentences, meanings) if texts
+    )
 
 
-def _accuracies(rows: Iterable[tuple[Run, Training]]) -> list[float]:
-    return [row.accuracy or 0.0 for _, row in rows]
+def _accuracies(rows: Iterable[tuple[Run, Row]]) -> list[float]:
+    return [accuracy_of(row) for _, row in rows]
 
 
 def _unfinished(
     experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
 ) -> str:
-    lines = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
+    remarks = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
     for experiment, _ in experiments:
         for name, values in experiment.differences().items():
             what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
-            lines.append(_text(f"{what}: {', '.join(values)}"))
+            remarks.append(_text(f"{what}: {', '.join(values)}"))
         for run in experiment.runs:
-            if not run.finished:
-                lines.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
-            if run.overrides:
-                changes = "; ".join(run.overrides)
-                lines.append(f"<code>{_text(run.directory)}</code>: changed on the way: {_text(changes)}")
-    if not lines:
+            if not run.result.finished:
+                remarks.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
+            if run.result.overrides:
+                changes = "; ".join(run.result.overrides)
+                remarks.append(f"<code>{_text(run.directory)}</code>: changed on the way: {_text(changes)}")
+    if not remarks:
         return ""
-    items = "".join(f"<li>{line}</li>" for line in lines)
+    items = "".join(f"<li>{remark}</li>" for remark in remarks)
     return f'<div class="card warning"><h3>To be known</h3><ul>{items}</ul></div>'
 
 
@@ -174,28 +177,28 @@ def _summary(experiment: Experiment) -> str:
             ["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))]
         )
     for series in experiment.series:
-        dense_of = {run.seed: row.accuracy or 0.0 for run, row in experiment.dense(series.runs[0])}
-        by_kept: dict[int, list[tuple[Run, Training]]] = {}
+        dense_of = {run.seed: accuracy_of(row) for run, row in experiment.dense(series.runs[0])}
+        by_kept: dict[int, list[tuple[Run, TicketRow]]] = {}
         for run in series.runs:
-            for row in run.tickets:
-                if row.accuracy is not None:
+            for row in run.result.tickets:
+                if row.final_test_accuracy is not None:
                     by_kept.setdefault(row.kept, []).append((run, row))
-        for kept, found in sorted(by_kept.items(), reverse=True):
-            reached = spread(_accuracies(found))
+        for kept, tickets in sorted(by_kept.items(), reverse=True):
+            reached = spread(_accuracies(tickets))
             control = [pair for pair in series.trainings("random") if pair[1].kept == kept]
             key = f'<span class="key" style="background: var(--s{series.slot % 8})"></span>'
-            lost = [(row.accuracy or 0.0) - dense_of[run.seed] for run, row in found if run.seed in dense_of]
-            relative = [row.relative for _, row in found if row.relative is not None]
+            lost = [accuracy_of(row) - dense_of[run.seed] for run, row in tickets if run.seed in dense_of]
+            relative = [r for _, row in tickets if (r := row.search_relative_to_imp) is not None]
             rows.append(
                 [
                     key + _text(series.label),
-                    percent(found[0][1].sparsity),
+                    percent(tickets[0][1].sparsity),
                     f"{kept:,}",
                     str(reached),
                     f"{100 * spread(lost).mean:+.2f}" if lost else "",
                     str(spread(_accuracies(control))) if control else "",
                     f"{spread(relative).mean:.3f}" if relative else "",
-                    str(len(found)),
+                    str(len(tickets)),
                 ]
             )
     heads = [
@@ -215,31 +218,30 @@ def _summary(experiment: Experiment) -> str:
 
 
 def _provenance(experiment: Experiment) -> str:
-    """Where each ticket comes from, with all that it takes to make it again."""
+    """Origin of each ticket, with all that it takes to make it again."""
     heads = "ticket|method|seed|sparsity|accuracy|searched with|trained with|search epochs|search FLOP"
     heads += "|configuration|data|jax|devices"
     rows = []
     for series in experiment.series:
         for run in series.runs:
-            for row in run.tickets:
-                searched = {
-                    r.network for r in (*run.preparations, *run.rounds) if r.kind in ledger.SEARCH_KINDS
-                }
+            result = run.result
+            searched = {row.network for row in (*result.preparations, *result.rounds)}
+            for row in result.tickets:
                 rows.append(
                     [
                         f"<code>{_text(f'{run.directory}/{row.ticket}')}</code>",
                         _text(series.label),
                         str(run.seed),
                         f"{100 * row.sparsity:.2f} %",
-                        "" if row.accuracy is None else f"{row.accuracy:.4f}",
+                        "" if row.final_test_accuracy is None else f"{row.final_test_accuracy:.4f}",
                         _text(", ".join(sorted(searched))),
                         _text(row.network),
                         f"{row.search.epochs}" if row.search else "",
                         si(row.search.train_flops) if row.search else "",
-                        f"<code>{_text(run.config_hash)}</code>",
-                        f"<code>{_text(run.config.get('dataset_fingerprint'))}</code>",
-                        _text(run.versions.get("jax")),
-                        _text(f"{run.devices.get('count')} x {run.devices.get('kind')}"),
+                        f"<code>{_text(result.config_hash)}</code>",
+                        f"<code>{_text(result.config.get('dataset_fingerprint'))}</code>",
+                        _text(result.versions.get("jax")),
+                        _text(f"{devices.count} x {devices.kind}" if (devices := result.devices) else ""),
                     ]
                 )
     if not rows:
@@ -248,7 +250,7 @@ def _provenance(experiment: Experiment) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:
-    """Of HTML cells; wider than the page, it scrolls by itself."""
+    """A table of HTML cells; wider than the page, it scrolls by itself."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         shown = [cell for i, cell in enumerate(cells) if i not in without]

@@ -1,4 +1,4 @@
-"""What is in a network, layer by layer: weights and spikes."""
+"""Networks layer by layer: weights and spikes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,10 @@ from snnlth_jax.report.plot import (
     row_fields,
     whole_numbers,
 )
-from snnlth_jax.report.runs import Layer, Run, Training
-from snnlth_jax.report.series import Experiment, Spread, spread
+from snnlth_jax.report.runs import Run
+from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
+from snnlth_jax.run.results import LayerRecord, Row, Spread, spread
 
 __all__ = ["densities", "firing_rates"]
 
@@ -25,17 +26,17 @@ __all__ = ["densities", "firing_rates"]
 def densities(experiment: Experiment) -> Plot | None:
     """The share of each layer's weights that the sparsest tickets keep (paper, Fig. 6)."""
 
-    def kept(layer: Layer) -> float:
+    def kept(layer: LayerRecord) -> float:
         return layer.kept / layer.weights
 
     def caption(means: dict[str, list[Spread]]) -> str:
-        said = []
+        parts = []
         for label, values in means.items():
             if label == "dense":
                 continue
             least = min(range(len(values)), key=lambda i: values[i].mean)
-            said.append(f"{label} least in layer {least + 1} ({percent(values[least].mean)})")
-        return f"Share of the weights left in each layer of the sparsest tickets: {listed(said, '; ')}."
+            parts.append(f"{label} least in layer {least + 1} ({percent(values[least].mean)})")
+        return f"Share of the weights left in each layer of the sparsest tickets: {listed(parts, '; ')}."
 
     return _by_layer(
         experiment,
@@ -51,14 +52,14 @@ def densities(experiment: Experiment) -> Plot | None:
 def firing_rates(experiment: Experiment) -> Plot | None:
     """Spikes per neuron and timestep, by layer, of the sparsest tickets and the dense network (Fig. 10)."""
 
-    def rate(layer: Layer) -> float | None:
+    def rate(layer: LayerRecord) -> float | None:
         return None if not layer.firing_rate else sum(layer.firing_rate) / len(layer.firing_rate)
 
     def caption(means: dict[str, list[Spread]]) -> str:
-        said = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
+        parts = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
         return (
             "Mean spikes per neuron and timestep on test images, by layer; mean over the layers: "
-            f"{listed(said)}. The classifier does not spike."
+            f"{listed(parts)}. The classifier does not spike."
         )
 
     title = "Firing rates, by layer"
@@ -70,11 +71,11 @@ def _by_layer(
     name: str,
     title: str,
     axis: str,
-    value: Callable[[Layer], float | None],
+    value: Callable[[LayerRecord], float | None],
     caption: Callable[[dict[str, list[Spread]]], str],
     log: bool = False,
 ) -> Plot | None:
-    shown: list[tuple[str, int | None, list[tuple[Run, Training]]]] = []
+    shown: list[tuple[str, int | None, list[tuple[Run, Row]]]] = []
     for series in experiment.series:
         if tickets := [(run, row) for run, row in series.sparsest() if row.layers]:
             shown.append((f"{series.label} {percent(tickets[0][1].sparsity)}", series.slot, tickets))
@@ -88,18 +89,18 @@ def _by_layer(
     with canvas(**room(label for label, _, _ in shown)) as drawing:
         axes = drawing.axes
         for label, slot, trainings in shown:
-            of: dict[int, list[float]] = {}
+            by_layer: dict[int, list[float]] = {}
             for run, row in trainings:
                 for i, layer in enumerate(row.layers):
                     if (measured := value(layer)) is not None:
-                        of.setdefault(i, []).append(measured)
-                    rates = layer.firing_rate or []
+                        by_layer.setdefault(i, []).append(measured)
+                    rates = layer.firing_rate or ()
                     fields = (layer.name, layer.weights, layer.kept, measured, *rates)
                     rows.append((*row_fields(label, run, row), i + 1, *fields))
-            if not of:
+            if not by_layer:
                 continue
-            points = [spread(values) for values in of.values()]
-            x, y = [i + 1 for i in of], [point.mean for point in points]
+            points = [spread(values) for values in by_layer.values()]
+            x, y = [i + 1 for i in by_layer], [point.mean for point in points]
             paint = LIGHT["ink"] if slot is None else color(slot)
             line = (0, (5, 3)) if slot is None else "-"
             marker = None if slot is None else MARKERS[slot % 8]
@@ -119,7 +120,7 @@ def _by_layer(
         axes.set_ylabel(axis)
         label_ends(drawing, ends)
     timesteps = max(
-        len(layer.firing_rate or ()) for _, _, found in shown for _, r in found for layer in r.layers
+        len(layer.firing_rate or ()) for _, _, trained in shown for _, r in trained for layer in r.layers
     )
     spikes = [f"firing_rate_t{t}" for t in range(1, timesteps + 1)]
     header = (*ROW, "layer", "name", "weights", "layer_kept", name.replace("-", "_"), *spikes)

@@ -1,4 +1,4 @@
-"""How networks learn: accuracy over the epochs of their trainings."""
+"""Learning curves: accuracy over the epochs of training runs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 from snnlth_jax.report.accuracy import CONTROLS
 from snnlth_jax.report.plot import End, Plot, label_ends, listed, room, whole_numbers
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.series import Experiment, Series, spread
+from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
+from snnlth_jax.run.events import EpochEvent, select
+from snnlth_jax.run.results import spread
 
 __all__ = ["learning_curves"]
 
 
 class _Curve(NamedTuple):
-    """A training with all its seeds; a point is (seed, epoch, training and test accuracy, training loss)."""
+    """A training run over seeds; points are (seed, epoch, training and test accuracy, training loss)."""
 
     series: Series
     kind: str
@@ -22,18 +24,18 @@ class _Curve(NamedTuple):
 
     def means(self, tested: bool) -> tuple[list[int], list[float]]:
         """Epochs, and mean accuracies after them on the test or the training set."""
-        found: dict[int, list[float]] = {}
+        by_epoch: dict[int, list[float]] = {}
         for _, epoch, training, test, _ in self.points:
             value = test if tested else training
             if value is not None:
-                found.setdefault(epoch, []).append(value)
-        return sorted(found), [spread(found[epoch]).mean for epoch in sorted(found)]
+                by_epoch.setdefault(epoch, []).append(value)
+        return sorted(by_epoch), [spread(by_epoch[epoch]).mean for epoch in sorted(by_epoch)]
 
 
 def learning_curves(experiment: Experiment) -> Plot | None:
-    """Accuracy over epochs: of all trainings where there is one series, else of the sparsest tickets.
+    """Accuracy over epochs: all training runs where there is one series, else those of the sparsest tickets.
 
-    On the test set, or on the training set where the former was measured at the end only.
+    It is that on the test set, or on the training set where the former was measured at the end only.
     """
     shown = [series for series in experiment.series if series.sparsest()]
     alone = len(shown) == 1
@@ -69,8 +71,9 @@ def learning_curves(experiment: Experiment) -> Plot | None:
 
 def _all(series: Series) -> list[_Curve]:
     runs = [run for run, _ in series.sparsest()]
-    of_one = (*runs[0].rounds, *runs[0].tickets, *runs[0].controls)
-    keys = dict.fromkeys((row.kind, row.round) for row in of_one if row.kind != "dense")
+    first = runs[0].result
+    rows = (*first.rounds, *first.tickets, *first.controls)
+    keys = dict.fromkeys((row.kind, row.round) for row in rows if row.kind != "dense")
     return [curve for key in keys if (curve := _curve(series, runs, *key)).points]
 
 
@@ -82,10 +85,10 @@ def _sparsest(series: Series) -> list[_Curve]:
 
 def _curve(series: Series, runs: Sequence[Run], kind: str, number: int) -> _Curve:
     points = [
-        (run.seed, line["epoch"], line["train_accuracy"], line.get("test_accuracy"), line["train_loss"])
+        (run.seed, event.epoch, event.train_accuracy, event.test_accuracy, event.train_loss)
         for run in runs
-        for line in run.told("epoch")
-        if (line["kind"], line["round"]) == (kind, number)
+        for event in select(run.events, EpochEvent)
+        if (event.kind, event.round) == (kind, number)
     ]
     return _Curve(series, kind, number, points)
 

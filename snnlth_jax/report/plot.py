@@ -3,11 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from snnlth_jax.report.runs import Run, Training
-from snnlth_jax.report.series import Spread, spread
+from snnlth_jax.report.runs import Run
 from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
+from snnlth_jax.run.results import Row, Spread, spread
 
 __all__ = [
     "ROW",
@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 
+R = TypeVar("R", bound=Row)
+
 LABEL = 13.5  # points from one label to the next
 
 
@@ -37,9 +39,9 @@ class Plot:
     """A figure with the numbers in it.
 
     Attributes:
-      name: of its files, unique among those of an experiment.
-      title: what is plotted against what.
-      caption: what is seen, with the numbers behind it; the figure's alternative text too.
+      name: name of its files, unique among those of an experiment.
+      title: the two quantities.
+      caption: description with the numbers behind it; the figure's alternative text too.
       header, rows: the numbers in it, one measurement a row, as result.json and metrics.jsonl have them.
       figure: matplotlib's, in colours of `theme.LIGHT`.
     """
@@ -56,7 +58,7 @@ class Plot:
 
 
 def percent(sparsity: float) -> str:
-    """As people write it, with as many digits as it takes to tell it from 0 and 100 %.
+    """Percentage as people write it, with as many digits as it takes to tell it from 0 and 100 %.
 
     >>> percent(0.75), percent(0.9578), percent(0.98216), percent(0.99964), percent(0.0004)
     ('75 %', '95.8 %', '98.2 %', '99.96 %', '0.04 %')
@@ -67,7 +69,7 @@ def percent(sparsity: float) -> str:
 
 
 def seeds(counts: Sequence[int]) -> str:
-    """How many seeds means are of.
+    """Number of seeds behind means, in words.
 
     >>> seeds([3, 3]), seeds([1]), seeds([1, 3])
     ('mean and standard deviation of 3 seeds', 'one seed', 'mean and standard deviation of 1 to 3 seeds')
@@ -107,12 +109,12 @@ def weights_axis(axes: Any, densities: Iterable[float]) -> None:
     axes.set_xlabel("weights left (log scale)")
 
 
-def across(rows: Iterable[tuple[Run, Training]], value: Callable[[Training], float]) -> dict[float, Spread]:
+def across(rows: Iterable[tuple[Run, R]], value: Callable[[R], float]) -> dict[float, Spread]:
     """Mean and deviation over the seeds, by density, the densest first."""
-    of: dict[float, list[float]] = {}
+    values: dict[float, list[float]] = {}
     for _, row in rows:
-        of.setdefault(row.density, []).append(value(row))
-    return {density: spread(of[density]) for density in sorted(of, reverse=True)}
+        values.setdefault(row.density, []).append(value(row))
+    return {density: spread(values[density]) for density in sorted(values, reverse=True)}
 
 
 def against_density(
@@ -121,8 +123,8 @@ def against_density(
     """A line of means, and a standard deviation around them: as bars, and as a band if that is wanted."""
     axes, paint = drawing.axes, color(slot)
     x, means = list(points), [point.mean for point in points.values()]
-    low = [point.mean - point.std for point in points.values()]
-    high = [point.mean + point.std for point in points.values()]
+    low = [point.mean - (point.std or 0.0) for point in points.values()]
+    high = [point.mean + (point.std or 0.0) for point in points.values()]
     if any(point.std for point in points.values()):
         if band and len(x) > 1:
             axes.fill_between(x, low, high, color=paint, alpha=0.14, linewidth=0)
@@ -158,7 +160,7 @@ def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
 
 
 def room(labels: Iterable[str]) -> dict[str, float]:
-    """Where axes end and how high a figure is that leaves room for labels at their right, see `canvas`."""
+    """End of the axes and height of a figure that leave room for labels at their right, see `canvas`."""
     shown = [_short(label) for label in labels]
     height = 0.6 + LABEL * (len(shown) + 2) / 72 / 0.9
     return {"right": 1 - 0.04 - 0.0178 * max([7, *map(len, shown)]), "height": max(HEIGHT, height)}
@@ -179,8 +181,8 @@ def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
 ROW = ("series", "kind", "workdir", "seed", "round", "kept", "total", "num_timesteps")
 
 
-def row_fields(series: str, run: Run, row: Training) -> tuple[Any, ...]:
-    """What identifies a training in a table, see `ROW`."""
+def row_fields(series: str, run: Run, row: Row) -> tuple[Any, ...]:
+    """Fields that identify a training run in a table, see `ROW`."""
     kind, number = row.kind, row.round
     return (series, kind, run.directory, run.seed, number, row.kept, row.total, row.num_timesteps)
 
@@ -191,7 +193,7 @@ def whole_numbers(axis: Any) -> None:
 
 
 def _short(label: str, most: int = 20) -> str:
-    """What fits beside a plot; the beginning and the end tell most.
+    """Part of a label that fits beside a plot; the beginning and the end tell most.
 
     >>> _short("IMP"), _short("IMP, runs/a_long_name/of_a_directory")
     ('IMP', 'IMP, runs…_directory')
@@ -201,7 +203,7 @@ def _short(label: str, most: int = 20) -> str:
 
 
 class End(NamedTuple):
-    """Where a line ends that is to be named, and how it looks there."""
+    """End of a line that is to be named, and its look there."""
 
     x: float
     y: float
@@ -220,8 +222,8 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
     axes.get_xlim(), axes.get_ylim()  # has matplotlib find them
     gap = LABEL / (axes.get_window_extent().height * 72 / drawing.figure.dpi)
     to_axes = axes.transData + axes.transAxes.inverted()
-    placed = sorted(((*to_axes.transform(end[:2]), end) for end in ends), key=lambda place: place[1])
-    for (x, y, end), at in zip(placed, _apart([y for _, y, _ in placed], gap), strict=True):
+    by_height = sorted(((*to_axes.transform(end[:2]), end) for end in ends), key=lambda place: place[1])
+    for (x, y, end), at in zip(by_height, _apart([y for _, y, _ in by_height], gap), strict=True):
         fixed = {"transform": axes.transAxes, "clip_on": False}
         if x > 0.85:
             axes.plot([x, 1.03], [y, at], color=end.color, linewidth=0.7, alpha=0.6, **fixed)

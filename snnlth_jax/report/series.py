@@ -1,60 +1,62 @@
-"""Runs that belong together: the seeds and the sparsities of a method are one line of a plot."""
+"""Series of runs that belong together: the seeds and the sparsities of a method are one line of a plot."""
 
 import collections
 import dataclasses
 import json
 import os
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from snnlth_jax.report.runs import Run, Training
+from snnlth_jax.report.runs import Run
+from snnlth_jax.run.results import Row
 
-__all__ = ["Experiment", "Series", "Spread", "experiments", "spread"]
+__all__ = ["Experiment", "Series", "experiments"]
 
-# short, as the paper has them
-_NAMES = {"imp": "IMP", "eb": "EB", "transfer": "Transfer", "probe-timesteps": "Probe"}
-_CRITERIA = {
-    "snip": "SNIP",
-    "grasp": "GraSP",
-    "synflow": "SynFlow",
-    "random": "Random",
-    "magnitude": "Magnitude",
-}
+# --- what makes runs the same experiment
 
-
-# what a fair comparison has in common
+# settings that a fair comparison has in common
 _CONDITIONS = (
-    *(
-        "width",
-        "activation",
-        "num_timesteps",
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "schedule",
-        "optimizer",
-    ),
-    *(
-        "momentum",
-        "weight_decay",
-        "augment",
-        "dtype",
-        "train_examples",
-        "test_examples",
-        "validation_examples",
-    ),
+    *("width", "activation", "num_timesteps", "epochs", "batch_size", "learning_rate", "schedule"),
+    *("optimizer", "momentum", "weight_decay", "augment", "dtype"),
+    *("train_examples", "test_examples", "validation_examples"),
 )
+
+# settings in which the runs of a series differ
+_WITHIN_SERIES = ("seed", "sparsity", "dataset_fingerprint")
+
+# settings that make no name
+_UNNAMED = (*_WITHIN_SERIES, "final_rounds", "controls")
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Configuration; which ticket it is like differs from seed to seed, that it is like one does not."""
+    config = run.result.config
+    return config | ({"like": "a ticket"} if config.get("like") else {})
+
+
+def _identity(run: Run) -> str:
+    return json.dumps({k: v for k, v in _settings(run).items() if k not in _WITHIN_SERIES}, sort_keys=True)
+
+
+def _twins(a: Run, b: Run) -> bool:
+    return (a.seed, a.result.config.get("sparsity")) == (b.seed, b.result.config.get("sparsity"))
+
+
+def _same(a: Run, b: Run, names: Sequence[str]) -> bool:
+    return all(_settings(a).get(name) == _settings(b).get(name) for name in names)
+
+
+# --- series
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Series:
-    """A method with one configuration, but for the seed and the sparsity.
+    """A method with one configuration, except for the seed and the sparsity.
 
     Attributes:
-      label: what it is called, with what distinguishes it from others of the method.
-      slot: of the palette, the same for a method in every report.
-      runs: in order of seed.
+      label: name of the method, with what distinguishes it from others of the method.
+      slot: number of its colour in the palette, the same for a method in every report.
+      runs: runs in order of seed.
     """
 
     label: str
@@ -63,30 +65,32 @@ class Series:
 
     @property
     def searched_at_full(self) -> bool:
-        """Whether the rounds of its search are what is compared: trained as its tickets are."""
-        return self.runs[0].method == "imp"
+        """True where the rounds of its search are compared: they are trained as its tickets are."""
+        return self.runs[0].result.method == "imp"
 
-    def trainings(self, kind: str) -> list[tuple[Run, Training]]:
-        """Those of a kind that have an accuracy: "result" for what the method ends with at each sparsity,
-        "search" for its rounds where these are of another network, or a control."""
-        found = []
+    def trainings(self, kind: str) -> list[tuple[Run, Row]]:
+        """Training runs of a kind that have an accuracy: "result" for what the method ends with at each
+        sparsity, "search" for its rounds where these are of another network, or a control."""
+        trained: list[tuple[Run, Row]] = []
         for run in self.runs:
+            result = run.result
+            rows: Sequence[Row]
             if kind == "result":
-                rows = run.rounds if self.searched_at_full else run.tickets
+                rows = result.rounds if self.searched_at_full else result.tickets
             elif kind == "search":
-                rows = () if self.searched_at_full else tuple(r for r in run.rounds if r.kind == "round")
+                rows = () if self.searched_at_full else [r for r in result.rounds if r.kind == "round"]
             else:
-                rows = tuple(row for row in run.controls if row.kind == kind)
-            found += [(run, row) for row in rows if row.accuracy is not None]
-        return found
+                rows = [row for row in result.controls if row.kind == kind]
+            trained += [(run, row) for row in rows if row.final_test_accuracy is not None]
+        return trained
 
-    def sparsest(self) -> list[tuple[Run, Training]]:
-        """Of each seed the sparsest ticket that all seeds have, but for those that have none yet."""
+    def sparsest(self) -> list[tuple[Run, Row]]:
+        """The sparsest ticket that all seeds have, of each; seeds that have none yet are left out."""
         rows = self.trainings("result")
         if not rows:
             return []
-        seeds = {run.seed for run in self.runs if run.tickets}
-        by_kept: dict[int, list[tuple[Run, Training]]] = {}
+        seeds = {run.seed for run in self.runs if run.result.tickets}
+        by_kept: dict[int, list[tuple[Run, Row]]] = {}
         for run, row in rows:
             by_kept.setdefault(row.kept, []).append((run, row))
         shared = [kept for kept, of in by_kept.items() if {run.seed for run, _ in of} >= seeds]
@@ -95,7 +99,7 @@ class Series:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is compared: the series of one dataset and network."""
+    """Series that are compared: those of one dataset and network."""
 
     dataset: str
     arch: str
@@ -103,63 +107,41 @@ class Experiment:
 
     @property
     def runs(self) -> list[Run]:
-        """Of all series."""
+        """Runs of all series."""
         return [run for series in self.series for run in series.runs]
 
     def differences(self) -> dict[str, list[Any]]:
-        """Settings of networks and trainings that are not the same in all runs, with their values."""
-        shared = [name for name in self.runs[0].config if name in _CONDITIONS]
-        values = {name: [run.config.get(name) for run in self.runs] for name in shared}
+        """Settings of networks and training runs that are not the same in all runs, with their values."""
+        shared = [name for name in self.runs[0].result.config if name in _CONDITIONS]
+        values = {name: [run.result.config.get(name) for run in self.runs] for name in shared}
         distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
         return {name: of for name, of in distinct.items() if len(of) > 1}
 
-    def dense(self, like: Run | None = None) -> list[tuple[Run, Training]]:
+    def dense(self, like: Run | None = None) -> list[tuple[Run, Row]]:
         """The dense network, trained like a round of IMP at the full T: once for each seed.
 
         Args:
-          like: a run; trained under its conditions. By default those of the first that trained one.
+          like: run whose conditions count. By default those of the first that trained a dense network.
         """
-        found: dict[int, tuple[Run, Training]] = {}
+        by_seed: dict[int, tuple[Run, Row]] = {}
         for run in self.runs:
             if like is not None and not _same(run, like, _CONDITIONS):
                 continue
-            network = f"{run.config['activation']} T={run.config['num_timesteps']}"
-            for row in run.rounds:
-                dense = row.kind == "round" and row.kept == row.total and row.network == network
-                if dense and row.accuracy is not None:
-                    found.setdefault(run.seed, (run, row))
+            network = f"{run.result.settings.activation} T={run.result.settings.num_timesteps}"
+            for row in run.result.rounds:
+                dense = row.kind == "round" and row.dense and row.network == network
+                if dense and row.final_test_accuracy is not None:
+                    by_seed.setdefault(run.seed, (run, row))
                     like = like or run
-        return list(found.values())
-
-
-@dataclasses.dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation; 0 for one value."""
-
-    mean: float
-    std: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.count > 1 else "")
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Of at least one value.
-
-    >>> str(spread([0.96, 0.98])), str(spread([0.97]))
-    ('0.9700 ± 0.0141', '0.9700')
-    """
-    values = list(values)
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+        return list(by_seed.values())
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:
     """The runs by dataset and network, and in there by method and configuration."""
-    of: dict[tuple[str, str], list[Run]] = {}
+    groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        of.setdefault((run.config["dataset"], run.config["arch"]), []).append(run)
-    return [Experiment(*key, series=_series(members)) for key, members in sorted(of.items())]
+        groups.setdefault((run.result.settings.dataset, run.result.settings.arch), []).append(run)
+    return [Experiment(*key, series=_series(members)) for key, members in sorted(groups.items())]
 
 
 def _series(runs: Sequence[Run]) -> tuple[Series, ...]:
@@ -171,28 +153,26 @@ def _series(runs: Sequence[Run]) -> tuple[Series, ...]:
         groups.setdefault(f"{_identity(run)} {copy}", []).append(run)
     members = [sorted(group, key=lambda run: (run.seed, run.directory)) for group in groups.values()]
     named = list(zip(_labels([group[0] for group in members]), members, strict=True))
-    named.sort(key=lambda each: (_rank(each[1][0].method), "," in each[0]))  # what is usual first
-    own = {method: _ORDER.index(method) for method in {run.method for run in runs} & {*_ORDER}}
+    named.sort(key=lambda pair: (_rank(pair[1][0].result.method), "," in pair[0]))  # the usual first
+    own = {method: _ORDER.index(method) for method in {run.result.method for run in runs} & {*_ORDER}}
     free = iter([slot for slot in range(len(runs) + len(own)) if slot not in own.values()])
     # the first of a method has its colour, further ones what no method here has
     return tuple(
-        Series(label, own.pop(of[0].method) if of[0].method in own else next(free), tuple(of))
-        for label, of in named
+        Series(label, own.pop(method) if method in own else next(free), tuple(group))
+        for label, group, method in ((*pair, pair[1][0].result.method) for pair in named)
     )
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    """Its configuration; which ticket it is like differs from seed to seed, that it is like one does not."""
-    return run.config | ({"like": "a ticket"} if run.config.get("like") else {})
+# --- names, short, as the paper has them
 
-
-def _identity(run: Run) -> str:
-    ignored = ("seed", "sparsity", "dataset_fingerprint")
-    return json.dumps({k: v for k, v in _settings(run).items() if k not in ignored}, sort_keys=True)
-
-
-def _twins(a: Run, b: Run) -> bool:
-    return (a.seed, a.config.get("sparsity")) == (b.seed, b.config.get("sparsity"))
+_NAMES = {"imp": "IMP", "eb": "EB", "transfer": "Transfer", "probe-timesteps": "Probe"}
+_CRITERIA = {
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+    "random": "Random",
+    "magnitude": "Magnitude",
+}
 
 
 def _name(method: str) -> str:
@@ -210,33 +190,29 @@ def _rank(method: str) -> int:
 
 
 def _labels(runs: Sequence[Run]) -> list[str]:
-    """Of the method, with what is not as in most runs of it; where all is the same, with the directory."""
+    """Names of methods, with what is not as in most runs of it; where all is the same, with the directory."""
     labels = []
     for run in runs:
-        others = [other for other in runs if other.method == run.method and other is not run]
+        method = run.result.method
+        others = [other for other in runs if other.result.method == method and other is not run]
         differs = [
             name
             for name, value in _settings(run).items()
-            if name not in ("seed", "dataset_fingerprint", "sparsity", "final_rounds", "controls")
-            and any(_settings(other).get(name, value) != value for other in others)
+            if name not in _UNNAMED and any(_settings(other).get(name, value) != value for other in others)
         ]
         unusual = [name for name in differs if not _usual(name, run, others)]
         parts = [f"{name.replace('_', ' ')} {_short(_settings(run)[name])}" for name in unusual]
         if any(_same(run, other, differs) for other in others):
-            common = os.path.commonpath([os.path.dirname(each.directory) for each in (run, *others)])
+            common = os.path.commonpath([os.path.dirname(r.directory) for r in (run, *others)])
             parts.append(os.path.relpath(run.directory, common))
-        labels.append(", ".join([_name(run.method), *parts]))
+        labels.append(", ".join([_name(method), *parts]))
     return labels
 
 
-def _same(a: Run, b: Run, names: Sequence[str]) -> bool:
-    return all(_settings(a).get(name) == _settings(b).get(name) for name in names)
-
-
 def _usual(name: str, run: Run, others: Sequence[Run]) -> bool:
-    """Whether more runs have its value than any other, or it is not set."""
+    """True where more runs have its value than any other, or it is not set."""
     mine = _settings(run)[name]
-    counts = collections.Counter(_short(_settings(each).get(name)) for each in (run, *others))
+    counts = collections.Counter(_short(_settings(member).get(name)) for member in (run, *others))
     (value, most), *rest = counts.most_common(2)
     return mine is None or (_short(mine) == value and all(count < most for _, count in rest))
 

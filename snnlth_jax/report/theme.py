@@ -1,4 +1,4 @@
-"""How plots look: drawn once in the light theme, whose colours become CSS variables in the page's SVG."""
+"""Look of plots: drawn once in the light theme, whose colours become CSS variables in the page's SVG."""
 
 import html
 import io
@@ -112,7 +112,7 @@ def canvas(right: float = 0.97, height: float = HEIGHT, left: float = 0.15) -> I
 
 
 def color(slot: int) -> str:
-    """Of a series."""
+    """Colour of a series."""
     return LIGHT[f"s{slot % 8}"]
 
 

@@ -1,56 +1,41 @@
-"""What a run tells: metrics.jsonl for programs (and TensorBoard), progress for people. Process 0 only.
+"""Records of a run under way: metrics.jsonl and TensorBoard for programs, progress for people.
 
-On a terminal there is a progress bar, elsewhere a plain line per epoch.
+Process 0 only. On a terminal there is a progress bar, elsewhere a plain line per epoch.
 """
 
-import contextlib
 import json
 import time
-from collections.abc import Mapping
-from typing import Any
+from importlib.metadata import version
+from typing import Any, TypeVar
 
 import jax
 from etils import epath
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from snnlth_jax import files
-from snnlth_jax.errors import InputError
+from snnlth_jax import __version__, files
 from snnlth_jax.machine import hosts
+from snnlth_jax.run import events
+from snnlth_jax.run.events import EpochEvent, Event
 from snnlth_jax.run.tensorboard import Events
 
-__all__ = ["FORMAT", "Recorder", "checked", "duration", "environment", "lines", "phase_name"]
+__all__ = ["Recorder", "duration", "environment"]
 
-FORMAT = "snnlth-result-1"  # of result.json and metrics.jsonl
-
-
-def checked(path: epath.Path, result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a result.json holds, if it is one that this version reads.
-
-    Raises:
-      InputError: it is of another format, or lacks what every result has.
-    """
-    written = result.get("format", FORMAT)  # the first one had no name yet
-    if written != FORMAT:
-        raise InputError(f"{path}: format {written!r}, this version reads {FORMAT!r}")
-    for name in ("method", "finished", "config", "rounds", "tickets", "controls"):
-        if name not in result:
-            raise InputError(f"{path}: damaged ({name!r} is missing); allowed: as a search wrote it")
-    return result
+E = TypeVar("E")
 
 
 class Recorder:
     """Appends to metrics.jsonl and shows progress; use as a context manager.
 
     Args:
-      path: of metrics.jsonl.
+      path: path of metrics.jsonl.
       console: where people look.
-      events: directory for the same as events for TensorBoard, if they are wanted.
+      tensorboard: directory for the same events for TensorBoard, if they are wanted.
     """
 
-    def __init__(self, path: epath.Path, console: Console, events: epath.Path | None = None):
+    def __init__(self, path: epath.Path, console: Console, tensorboard: epath.Path | None = None):
         self._path, self._console = path, console
-        self._directory_of_events = events
+        self._directory = tensorboard
         self._events: Events | None = None
         self._total = 0  # epochs of the whole search, for the time left
         self._active = hosts.is_first()
@@ -73,7 +58,7 @@ class Recorder:
         self._progress.start()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._progress.stop()
         if self._events:
             self._events.close()
@@ -81,48 +66,48 @@ class Recorder:
     # --- for programs
 
     def truncate(self, size: int) -> None:
-        """Forget what was recorded after a checkpoint; what is trained again is recorded again."""
+        """Forget events after a checkpoint; epochs that are trained again are recorded again."""
         if self._active and self._path.exists():
             files.replace(self._path, self._path.read_bytes()[:size])
-        if self._active and self._directory_of_events:
+        if self._active and self._directory:
             if self._events:
                 self._events.close()
-            self._events = Events(self._directory_of_events, lines(self._path))
+            self._events = Events(self._directory, events.read(self._path))
 
     def size(self) -> int:
         """Bytes recorded so far, for `truncate`."""
         return self._path.stat().length if self._path.exists() else 0
 
-    def told(self, event: str) -> list[dict[str, Any]]:
-        """The lines of an event so far; one that was cut off is none."""
-        return [line for line in lines(self._path) if line["event"] == event]
+    def events(self, kind: type[E]) -> list[E]:
+        """Recorded events of a kind, such as `events.StartEvent`."""
+        return events.select(events.read(self._path), kind)
 
-    def write(self, event: str, **fields: Any) -> None:
-        """One line of metrics.jsonl."""
+    def record(self, event: Event) -> None:
+        """Append an event to metrics.jsonl."""
         if self._active:
             with self._path.open("a") as file:
-                file.write(json.dumps({"event": event, **fields}) + "\n")
+                file.write(json.dumps(events.to_json(event)) + "\n")
                 files.sync(file)
             if self._events:
-                self._events.write({"event": event, **fields})
+                self._events.write(event)
 
     # --- for people
 
-    def say(self, text: str) -> None:
-        """A line that stays."""
+    def message(self, text: str) -> None:
+        """Print a line that stays."""
         if self._active:
             try:
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            except (OSError, SystemExit):  # nobody reads any more; the search goes on
+            except (OSError, SystemExit):  # nobody reads any more; the search continues
                 self._console.quiet = True
 
     def resume(self, epochs: int) -> None:
-        """So many epochs were done by earlier processes."""
+        """Start from the number of epochs that earlier processes completed."""
         self._done = self._start = epochs
         self._progress.update(self._task, completed=epochs)
 
     def expect(self, total_epochs: int) -> None:
-        """So many epochs the whole search will have, as far as is known."""
+        """Expect this number of epochs of the whole search, as far as is known."""
         self._total = total_epochs
         self._progress.update(self._task, total=total_epochs)
 
@@ -136,50 +121,36 @@ class Recorder:
             status=f"loss {loss:.3f}  accuracy {accuracy:.3f}  {rate:,.0f} images/s",
         )
 
-    def line(self, label: str, fields: dict[str, Any], rate: float) -> None:
-        """The plain line of an epoch, where there is no bar."""
+    def compiled(self, seconds: float) -> None:
+        """Leave out the time of compiling from the time that an epoch takes."""
+        self._began += seconds
+
+    def epoch_line(self, label: str, event: EpochEvent) -> None:
+        """Print the plain line of an epoch, where there is no bar."""
         if self._active and not self._console.is_terminal:
             elapsed = time.perf_counter() - self._began
             left = elapsed / max(self._done - self._start, 1e-9) * (self._total - self._done)
             accuracies = "".join(
-                f"  {name.removesuffix('_accuracy')} {value:.4f}"
-                for name, value in fields.items()
-                if name.endswith("_accuracy")
+                f"  {name} {value:.4f}" for name, value in event.accuracies.items() if value is not None
             )
-            self.say(
-                f"{label}  loss {fields['train_loss']:.4f}{accuracies}  {rate:,.0f} images/s"
+            self.message(
+                f"{label}  loss {event.train_loss:.4f}{accuracies}  {event.images_per_second:,.0f} images/s"
                 f"  {duration(left)} left"
             )
 
 
-def lines(path: epath.Path) -> list[dict[str, Any]]:
-    """Of metrics.jsonl; one that was cut off is none."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def phase_name(kind: str, number: int) -> str:
-    """What a phase of a search is called: "round 3", "ticket 3", "random 3"; there is one "probe"."""
-    return kind if kind in ("probe", "scores", "search") else f"{kind} {number}"
-
-
 def environment() -> dict[str, Any]:
     """Versions and devices, for provenance."""
-    from importlib.metadata import version
-
-    packages = ("snnlth_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     devices = jax.devices()
     return {
-        "versions": {name: version(name) for name in packages},
+        "versions": {"snnlth_jax": __version__} | {name: version(name) for name in packages},
         "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
     }
 
 
 def duration(seconds: float) -> str:
-    """For people.
+    """Hours and minutes, or minutes and seconds, for people.
 
     >>> duration(7384.2), duration(84.2)
     ('2 h 03 min', '1 min 24 s')

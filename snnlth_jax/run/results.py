@@ -1,4 +1,4 @@
-"""What a search leaves in result.json, as types: the only file that spells its keys.
+"""Types of what a search leaves in result.json: the only file that spells its keys.
 
 A `Result` is one search with one seed; a `Summary` is the same search with several. Each training run is a
 `Row`; a ticket's row, with what it cost, is a `TicketRow`. `read` gives either, `write` takes either.
@@ -6,8 +6,9 @@ A `Result` is one search with one seed; a `Summary` is the same search with seve
 
 import json
 import statistics
-from collections.abc import Sequence
-from typing import Annotated, Any
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from etils import epath
@@ -18,17 +19,23 @@ from snnlth_jax.errors import InputError
 __all__ = [
     "FORMAT",
     "Cost",
+    "Devices",
     "EarlyBirdRecord",
+    "EarlyBirdSettings",
     "EarlyTimeEpoch",
     "EarlyTimeRecord",
+    "EarlyTimeSettings",
     "FlopsPerImage",
     "LayerRecord",
     "Result",
     "Row",
+    "Settings",
     "Spread",
     "Summary",
     "SummaryRow",
     "TicketRow",
+    "convert",
+    "from_json",
     "phase_name",
     "read",
     "read_rows",
@@ -39,9 +46,14 @@ __all__ = [
 
 FORMAT = "snnlth-result-1"  # of result.json and metrics.jsonl
 MAX_BYTES = 256 * 2**20
+MAX_DIGITS = 30
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]  # finite
+
+
+_SettingsOf = TypeVar("_SettingsOf", bound="Record")
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -71,10 +83,10 @@ class LayerRecord(Record, frozen=True, kw_only=True):
     neurons: Count | None
     silent_neurons: Count | None
     saturated_neurons: Count | None
-    firing_rate: tuple[float, ...] | None
-    spikes_per_image: float | None
-    synops_per_image: tuple[float, ...]
-    macs_per_image: tuple[float, ...]
+    firing_rate: tuple[Amount, ...] | None
+    spikes_per_image: Amount | None
+    synops_per_image: tuple[Amount, ...]
+    macs_per_image: tuple[Amount, ...]
 
     def __post_init__(self) -> None:
         if self.kept > self.weights:
@@ -110,29 +122,33 @@ class Row(Record, frozen=True, kw_only=True):
     round: Count
     kept: Count
     total: Annotated[int, msgspec.Meta(ge=1)]
+    sparsity: Share = -1.0
+    collapsed_layers: tuple[str, ...] = ()
     network: str
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
     epochs: Count
-    ticket: str | None
-    collapsed_layers: tuple[str, ...] = ()
     images: Count = 0
     forward_flops: Count = 0
     train_flops: Count = 0
-    device_seconds: float = 0.0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
+    device_seconds: Amount = 0.0
+    seconds: Amount = 0.0
     final_test_accuracy: Share | None = None
     best_test_accuracy: Share | None = None
     final_validation_accuracy: Share | None = None
     best_validation_accuracy: Share | None = None
+    ticket: str | None
     layers: tuple[LayerRecord, ...] = ()
     measured_images: Count = 0
     weights_on_no_path: Count | None = None
-    sparsity: Share = -1.0
+    compile_seconds: Amount = 0.0
 
     def __post_init__(self) -> None:
         if self.kept > self.total:
             raise ValueError(f"{self.kept} of {self.total} weights kept")
+        if self.layers and self.weights_on_no_path is None:
+            raise ValueError("weights_on_no_path is missing")
+        if len({layer.name for layer in self.layers}) < len(self.layers):
+            raise ValueError("layers have the same name")
         msgspec.structs.force_setattr(self, "sparsity", 1 - self.kept / self.total)
 
     @property
@@ -147,12 +163,12 @@ class Row(Record, frozen=True, kw_only=True):
 
     @property
     def dense(self) -> bool:
-        """Whether nothing was removed."""
+        """True where nothing was removed."""
         return self.kept == self.total
 
 
 class Cost(Record, frozen=True, kw_only=True):
-    """What training runs cost together.
+    """Cost of training runs together.
 
     Attributes:
       epochs: number of epochs.
@@ -164,13 +180,13 @@ class Cost(Record, frozen=True, kw_only=True):
     """
 
     epochs: Count
-    train_flops: Count
-    device_seconds: float
     images: Count = 0
+    train_flops: Count
     forward_flops: Count = 0
     backward_flops: Count = 0
-    seconds: float = 0.0
-    compile_seconds: float = 0.0
+    device_seconds: Amount
+    seconds: Amount = 0.0
+    compile_seconds: Amount = 0.0
 
 
 class TicketRow(Row, frozen=True, kw_only=True):
@@ -184,11 +200,11 @@ class TicketRow(Row, frozen=True, kw_only=True):
       search_relative_to_imp: FLOPs of the search over those of IMP.
     """
 
+    search_test_accuracy: Share | None = None
     search: Cost | None = None
     training: Cost | None = None
-    search_test_accuracy: Share | None = None
     imp_epochs: Count | None = None
-    search_relative_to_imp: float | None = None
+    search_relative_to_imp: Amount | None = None
 
     @property
     def train_flops_in_all(self) -> int:
@@ -201,15 +217,15 @@ class EarlyTimeEpoch(Record, frozen=True, kw_only=True):
 
     epoch: Count
     normalised: dict[int, float]
-    by_lambda: dict[float, int]
+    by_lambda: Annotated[dict[float, int], msgspec.Meta(min_length=1)]
 
 
 class EarlyTimeRecord(Record, frozen=True, kw_only=True, rename={"threshold": "lambda"}):
-    """What Early-Time measured and chose; `divergences` are D_t by t, `num_timesteps` is T'."""
+    """Measurement and choice of Early-Time; `divergences` are D_t by t, `num_timesteps` is T'."""
 
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
+    threshold: Amount = 0.6
     divergences: dict[int, float]
-    threshold: float = 0.6
     normalised: dict[int, float] = {}
     over_epochs: tuple[EarlyTimeEpoch, ...] = ()
 
@@ -219,9 +235,14 @@ class EarlyBirdRecord(Record, frozen=True, kw_only=True):
 
     fired: bool
     epoch: Count
-    criterion: str
-    largest_hamming: float
-    largest_overlap: float
+    criterion: Literal["hamming", "overlap"]
+    largest_hamming: Amount
+    largest_overlap: Amount
+
+    @property
+    def largest(self) -> float:
+        """Largest distance in the queue by the criterion of the search."""
+        return self.largest_hamming if self.criterion == "hamming" else self.largest_overlap
 
 
 class FlopsPerImage(Record, frozen=True, kw_only=True):
@@ -231,7 +252,63 @@ class FlopsPerImage(Record, frozen=True, kw_only=True):
     per_timestep: Count
 
 
-class Result(Record, frozen=True, kw_only=True):
+class Devices(Record, frozen=True, kw_only=True):
+    """Devices of a search, such as 8 of the kind "TPU v4"."""
+
+    platform: str
+    kind: str
+    count: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Settings(Record, frozen=True, kw_only=True):
+    """Settings of a configuration that every result has; the names are those of the flags."""
+
+    dataset: str
+    arch: str
+    num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
+    activation: str = "lif"
+
+
+class EarlyBirdSettings(Record, frozen=True, kw_only=True):
+    """Settings of an Early-Bird search."""
+
+    sparsity: Share
+    queue: Annotated[int, msgspec.Meta(ge=1)]
+    tau: Amount
+
+
+class EarlyTimeSettings(Record, frozen=True, kw_only=True):
+    """Settings of Early-Time."""
+
+    early_time_lambda: Amount
+    early_time_normalisation: Literal["first", "max"]
+
+
+class _Configured(Record, frozen=True, kw_only=True):
+    format: str = FORMAT
+    method: str
+    finished: bool
+    config: dict[str, Any]
+
+    @property
+    def settings(self) -> Settings:
+        """Dataset and network."""
+        return self._settings(Settings)
+
+    @property
+    def title(self) -> str:
+        """Method, dataset and architecture in a line."""
+        return f"{self.method} on {self.settings.dataset}, {self.settings.arch}"
+
+    def _settings(self, kind: type[_SettingsOf]) -> _SettingsOf:
+        try:
+            settings: _SettingsOf = convert(self.config, kind)
+        except ValueError as error:
+            raise ValueError(f"config: {error}") from error
+        return settings
+
+
+class Result(_Configured, frozen=True, kw_only=True):
     """One search with one seed, finished or under way.
 
     Attributes:
@@ -244,26 +321,49 @@ class Result(Record, frozen=True, kw_only=True):
       overrides: changes of the configuration on the way, a line each.
       train_compilations: number of network variants whose training this search compiled.
       compile_seconds: seconds that it took.
-      versions, devices: versions of packages; platform, kind and count of the devices.
+      versions: versions of packages.
+      devices: devices of the process that wrote it.
     """
 
-    format: str = FORMAT
-    method: str
-    finished: bool
-    config: dict[str, Any]
+    config_hash: str = ""
+    preparations: tuple[Row, ...] = ()
     rounds: tuple[Row, ...]
     tickets: tuple[TicketRow, ...]
     controls: tuple[Row, ...]
-    config_hash: str = ""
-    preparations: tuple[Row, ...] = ()
     flops_per_image: FlopsPerImage | None = None
     early_time: EarlyTimeRecord | None = None
     early_bird: EarlyBirdRecord | None = None
     overrides: tuple[str, ...] = ()
     train_compilations: Count = 0
-    compile_seconds: float = 0.0
+    compile_seconds: Amount = 0.0
     versions: dict[str, str] = {}
-    devices: dict[str, Any] = {}
+    devices: Devices | None = None
+
+    def __post_init__(self) -> None:
+        rows = (*self.preparations, *self.rounds, *self.tickets, *self.controls)
+        if len({tuple(layer.name for layer in row.layers) for row in rows if row.layers}) > 1:
+            raise ValueError("rows have different layers")
+        if type(seed := self.config.get("seed")) is not int:
+            raise ValueError(f"config: seed is {seed!r}, not a number")
+        # all that a reader may ask for is there
+        _ = self.settings
+        _ = self.early_bird and self.early_bird_settings
+        _ = self.early_time and self.early_time_settings
+
+    @property
+    def seed(self) -> int:
+        """Seed of the search."""
+        return int(self.config["seed"])
+
+    @property
+    def early_bird_settings(self) -> EarlyBirdSettings:
+        """Settings of Early-Bird, where `early_bird` is not None."""
+        return self._settings(EarlyBirdSettings)
+
+    @property
+    def early_time_settings(self) -> EarlyTimeSettings:
+        """Settings of Early-Time, where `early_time` is not None."""
+        return self._settings(EarlyTimeSettings)
 
     @property
     def trainings(self) -> tuple[Row, ...]:
@@ -281,6 +381,14 @@ class Spread(Record, frozen=True, kw_only=True):
     mean: float
     std: float | None
     values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.std is not None else "")
+
+    def scaled(self, factor: float) -> "Spread":
+        """Spread of the values times a factor."""
+        std = None if self.std is None else factor * self.std
+        return Spread(mean=factor * self.mean, std=std, values=tuple(factor * value for value in self.values))
 
 
 class SummaryRow(Record, frozen=True, kw_only=True):
@@ -308,21 +416,20 @@ class SummaryRow(Record, frozen=True, kw_only=True):
         return phase_name(self.kind, self.round)
 
 
-class Summary(Record, frozen=True, kw_only=True):
+class Summary(_Configured, frozen=True, kw_only=True):
     """The same search with several seeds: as `Result`, with `early_time` and `early_bird` by seed."""
 
-    format: str = FORMAT
-    method: str
-    finished: bool
     seeds: tuple[int, ...]
-    config: dict[str, Any]
     rounds: tuple[SummaryRow, ...]
     tickets: tuple[SummaryRow, ...]
     controls: tuple[SummaryRow, ...]
     early_time: tuple[EarlyTimeRecord | None, ...] = ()
     early_bird: tuple[EarlyBirdRecord | None, ...] = ()
     versions: dict[str, str] = {}
-    devices: dict[str, Any] = {}
+    devices: Devices | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.settings
 
     @property
     def trainings(self) -> tuple[SummaryRow, ...]:
@@ -343,9 +450,45 @@ def phase_name(kind: str, number: int) -> str:
 # --- reading and writing
 
 
-def to_json(record: msgspec.Struct) -> Any:
-    """The JSON value of a record, as `write` writes it."""
-    return msgspec.to_builtins(record, str_keys=True)
+# a row has these only where they were measured
+_ACCURACIES = (
+    *("final_test_accuracy", "best_test_accuracy"),
+    *("final_validation_accuracy", "best_validation_accuracy"),
+)
+_OF_LAYERS = ("layers", "measured_images", "weights_on_no_path")
+
+
+def to_json(record: Record) -> Any:
+    """The JSON value of a record, with lists and text keys, as `write` writes it."""
+    return json.loads(json.dumps(_fields(record)))
+
+
+def _fields(record: Record) -> Any:
+    value = msgspec.to_builtins(record, str_keys=True)
+    if isinstance(record, Result):
+        for part in ("preparations", "rounds", "tickets", "controls"):
+            value[part] = [_fields(row) for row in getattr(record, part)]
+    if isinstance(record, Row):
+        absent = {name for name in _ACCURACIES if value[name] is None}
+        absent |= set() if record.layers else {*_OF_LAYERS}
+        absent |= set() if record.compile_seconds else {"compile_seconds"}
+        value = {name: field for name, field in value.items() if name not in absent}
+    return value
+
+
+def from_json(value: Any) -> Result | Summary:
+    """The record of a JSON value, the inverse of `to_json`; a record is returned as it is.
+
+    Raises:
+      ValueError: naming the field that is damaged, or another format.
+    """
+    if isinstance(value, Result | Summary):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    kind: type[Result] | type[Summary] = Summary if "seeds" in value else Result
+    result: Result | Summary = convert(value, kind)
+    return result
 
 
 def write(path: epath.Path, result: Result | Summary) -> None:
@@ -354,7 +497,7 @@ def write(path: epath.Path, result: Result | Summary) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    files.replace(path, (json.dumps(to_json(result), indent=2) + "\n").encode())
+    files.replace(path, (json.dumps(_fields(result), indent=2) + "\n").encode())
 
 
 def read(path: epath.Path) -> Result | Summary:
@@ -363,35 +506,52 @@ def read(path: epath.Path) -> Result | Summary:
     Raises:
       InputError: no such file, damaged (naming the field), or of another format.
     """
-    allowed = "as a search wrote it"
     try:
         if path.stat().length > MAX_BYTES:
-            raise InputError(path, problem=f"damaged (more than {MAX_BYTES} bytes)", allowed=allowed)
-        value = msgspec.json.decode(path.read_bytes())
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        value = json.loads(path.read_bytes(), parse_int=_integer)
         # the first format had no name yet
-        if (written := value.get("format", FORMAT)) != FORMAT:
+        if isinstance(value, dict) and (written := value.get("format", FORMAT)) != FORMAT:
             raise InputError(path, problem=f"format {written!r}, this version reads {FORMAT!r}")
-        if "seeds" in value:
-            return msgspec.convert(value, Summary, str_keys=True)
-        return msgspec.convert(value, Result, str_keys=True)
+        return from_json(value)
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(path, problem=f"damaged ({reason})", allowed=allowed) from error
+        raise InputError(path, problem=f"damaged ({reason})", allowed="as a search wrote it") from error
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"the number {digits[:8]}... has more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """A JSON value as one of the types of this package.
+
+    Raises:
+      ValueError: naming the field first, then what is wrong with it.
+    """
+    try:
+        return msgspec.convert(value, kind, str_keys=True)
+    except msgspec.ValidationError as error:
+        problem, _, field = str(error).replace("`", "'").partition(" - at '$")
+        field = field.strip("'.")
+        raise ValueError(f"{field}: {problem}" if field else problem) from error
 
 
 def read_rows(values: Sequence[Any]) -> tuple[Row, ...]:
-    """Rows from their JSON values, as checkpoints hold them."""
-    return msgspec.convert(values, tuple[Row, ...], str_keys=True)
+    """Rows from their JSON values, as checkpoints hold them; rows are returned as they are."""
+    return tuple(value if isinstance(value, Row) else convert(value, Row) for value in values)
 
 
-def spread(values: Sequence[float | None]) -> Spread | None:
-    """Mean and sample standard deviation; None where a value is missing."""
-    numbers = [value for value in values if value is not None]
-    if not numbers or len(numbers) < len(values):
-        return None
-    std = statistics.stdev(numbers) if len(numbers) > 1 else None
-    return Spread(mean=statistics.fmean(numbers), std=std, values=tuple(numbers))
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and sample standard deviation of at least one value.
+
+    >>> str(spread([0.96, 0.98])), str(spread([0.97]))
+    ('0.9700 ± 0.0141', '0.9700')
+    """
+    values = tuple(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(mean=statistics.fmean(values), std=std, values=values)

@@ -23,6 +23,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, pruning
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.events import MaskEvent
 from snnlth_jax.run.results import EarlyBirdRecord, Result
 from snnlth_jax.search import early_time, final, phases
 from snnlth_jax.search.phases import Phase
@@ -151,15 +152,15 @@ def _train_until_it_fires(session: Session) -> None:
             if epoch <= config.rewind_epoch:
                 session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
         bird, queue = session.progress.early_bird, session.carry.queue
-        assert bird is not None and queue is not None
-        session.recorder.say(_message(bird, config.tau))
+        assert bird is not None
+        assert queue is not None
+        session.recorder.message(_message(bird, config.tau))
         drawn = unpack(np.asarray(queue[-1]), session.carry.state.masks)
         session.finish(phase, session.save_ticket(phase, 1, drawn))
 
 
 def _message(bird: EarlyBirdRecord, tau: float) -> str:
-    value = bird.largest_hamming if bird.criterion == "hamming" else bird.largest_overlap
-    largest = f"largest {bird.criterion} distance {value:.4f}, tau {tau}"
+    largest = f"largest {bird.criterion} distance {bird.largest:.4f}, tau {tau}"
     if bird.fired:
         return f"Early-Bird: fired after {bird.epoch} epochs ({largest})"
     return f"Early-Bird: never fired in {bird.epoch} epochs ({largest}); the last mask is used"
@@ -186,7 +187,7 @@ def _draw(session: Session, epoch: int, history: dict[int, np.ndarray | None]) -
             path = session.mask_file(earlier)
             history[earlier] = rundir.read_bits(path)
             if history[earlier] is None:
-                session.recorder.say(f"{path}: missing or damaged, its distances stay unknown")
+                session.recorder.message(f"{path}: missing or damaged, its distances stay unknown")
     older = [history[earlier] for earlier in range(epoch - len(in_queue))]
     known = [distances(newest, [bits], total) if bits is not None else None for bits in older]
     bird = EarlyBirdRecord(
@@ -195,11 +196,12 @@ def _draw(session: Session, epoch: int, history: dict[int, np.ndarray | None]) -
         criterion=config.criterion,
         **{f"largest_{name}": max(values, default=1.0) for name, values in recent.items()},
     )
-    session.recorder.write(
-        "mask",
-        epoch=epoch,
-        fired=bird.fired,
-        **{name: [*(d[name][0] if d else None for d in known), *recent[name]] for name in recent},
+    session.recorder.record(
+        MaskEvent(
+            epoch=epoch,
+            fired=bird.fired,
+            **{name: (*(d[name][0] if d else None for d in known), *recent[name]) for name in recent},
+        )
     )
     session.progress.early_bird = bird
     if hosts.is_first():

@@ -7,7 +7,7 @@ whose D_t has fallen below a fraction lambda of D_2: the search runs at T', and 
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,8 @@ from rich.console import Console
 from snnlth_jax import configs, data, losses
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
-from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result, to_json
+from snnlth_jax.run.events import EarlyTimeEvent
+from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
 from snnlth_jax.search.phases import Phase, probe
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, full_variant
@@ -88,8 +89,8 @@ def _divergences(
     *,
     model: nn.Module,
     num_timesteps: int,
-    direction: str,
-    reduction: str,
+    direction: Literal["forward", "reverse"],
+    reduction: Literal["sum", "mean"],
 ) -> jax.Array:
     logits, _ = model.apply(
         variables, images, num_timesteps=num_timesteps, train=True, mutable=["batch_stats"]
@@ -119,11 +120,13 @@ def choose_timesteps(session: Session) -> None:
         with session.timed():
             measured = _record(config, measure(session))
         session.progress.early_time = measured
-        session.recorder.write("early_time", epoch=config.early_time_epochs, **_event(measured))
+        session.recorder.record(_event(config.early_time_epochs, measured))
         curve = ", ".join(f"D_{t} {d:.3f}" for t, d in measured.normalised.items())
         chosen, full = measured.num_timesteps, variant.num_timesteps
         choice = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
-        session.recorder.say(f"Early-Time: {curve}; lambda {config.early_time_lambda}: {choice} timesteps")
+        session.recorder.message(
+            f"Early-Time: {curve}; lambda {config.early_time_lambda}: {choice} timesteps"
+        )
         trained = config.early_time_epochs * len(session.train_split.labels)
         images, forward = trained + _examples(session), session.variants.forward_flops(variant)
         session.finish(
@@ -148,11 +151,17 @@ def _record(config: configs.Resolved, divergences: Mapping[int, float]) -> Early
     )
 
 
-def _event(measured: EarlyTimeRecord) -> dict[str, Any]:
-    """Fields of the line in metrics.jsonl."""
-    fields = to_json(measured)
-    del fields["over_epochs"]
-    return fields
+def _event(
+    epoch: int, measured: EarlyTimeRecord, by_lambda: dict[float, int] | None = None
+) -> EarlyTimeEvent:
+    return EarlyTimeEvent(
+        epoch=epoch,
+        num_timesteps=measured.num_timesteps,
+        threshold=measured.threshold,
+        divergences=measured.divergences,
+        normalised=measured.normalised,
+        by_lambda=by_lambda,
+    )
 
 
 # --- as a command of its own
@@ -184,8 +193,7 @@ def _measure_all(session: Session) -> None:
                 for value in LAMBDAS
             }
             now = EarlyTimeEpoch(epoch=epoch, normalised=measured.normalised, by_lambda=by_lambda)
-            fields = _event(measured) | {"by_lambda": to_json(now)["by_lambda"]}
-            session.recorder.write("early_time", epoch=epoch, **fields)
+            session.recorder.record(_event(epoch, measured, by_lambda))
             before = session.progress.early_time
             over_epochs = (*(before.over_epochs if before else ()), now)
             session.progress.early_time = msgspec.structs.replace(measured, over_epochs=over_epochs)

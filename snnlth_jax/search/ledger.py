@@ -45,7 +45,7 @@ def imp_epochs(config: configs.Resolved, round_number: int, sparsity: float) -> 
     >>> imp_epochs(configs.resolve(configs.ImpConfig(dataset="cifar10")), 14, 0.982)  # the paper's 52 hours
     3940
     """
-    if isinstance(config, configs.RoundOptions):
+    if isinstance(config, configs.Rounds):
         k, rewind_epoch = round_number, config.rewind_epoch
     else:
         k = max(1, round(math.log(1 - sparsity) / math.log(1 - configs.ImpConfig.prune_fraction)))

@@ -1,4 +1,4 @@
-"""What is recorded of every training: its layers, their health, spikes and operations."""
+"""Measurements after every training run: its layers, their health, spikes and operations."""
 
 from typing import Any, NamedTuple
 
@@ -8,8 +8,9 @@ from snnlth_jax.analysis import activity, health
 from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.activity import Counts
 from snnlth_jax.analysis.wiring import Shape, Wiring
+from snnlth_jax.run.results import LayerRecord
 
-__all__ = ["MOST_IMAGES", "measured", "record"]
+__all__ = ["MOST_IMAGES", "NOTHING", "Measurement", "measure", "measured"]
 
 MOST_IMAGES = 1000
 
@@ -24,81 +25,84 @@ def measured(images: np.ndarray) -> np.ndarray:
     return images[np.arange(count) * len(images) // count]
 
 
-def record(
+class Measurement(NamedTuple):
+    """Fields of `results.Row` that are measured of a network.
+
+    Attributes:
+      layers: its prunable layers.
+      measured_images: number of images that spikes were counted on; 0 for a network without spikes.
+      weights_on_no_path: kept weights that are on no path from the image to the logits.
+    """
+
+    layers: tuple[LayerRecord, ...]
+    measured_images: int
+    weights_on_no_path: int | None
+
+
+NOTHING = Measurement((), 0, None)  # of a phase that trains nothing that is kept
+
+
+def measure(
     wiring: Wiring,
     masks: Any,
     image_shape: Shape,
     num_timesteps: int,
     counts: Counts | None,
     images: int,
-) -> dict[str, Any]:
-    """What a row of result.json says about its layers; JSON values.
+) -> Measurement:
+    """Measure a network.
 
     Args:
       wiring: see `wiring.connections`.
-      masks: of the network.
+      masks: masks of the network.
       image_shape: height, width, channels.
       num_timesteps: T.
       counts: spikes, see `activity.count_spikes`; None for a network without (`activation="relu"`).
-      images: so many they were counted on; 0 for none.
+      images: number of images that they were counted on; 0 for none.
 
     Returns:
-      `layers`, one entry for each layer in the order of the forward pass: `name`, `weights`, `kept`;
-      `channels` and `dead_channels`, see `health`; of the spiking neurons that follow `neurons`,
-      `silent_neurons`, `saturated_neurons`, `firing_rate` (spikes per neuron and image, at each timestep) and
-      `spikes_per_image`, None where there are none, or where a shortcut's are those of the layer it bypasses;
-      `synops_per_image` and `macs_per_image` at each timestep, see `activity`. Beside it `measured_images`
-      and `weights_on_no_path`.
+      The measurement. Neurons of a sum are those of the layer; its shortcut has None of them.
     """
     kernels = w.by_name(masks)
-    of, found = w.shapes(wiring, kernels, image_shape), health.reach(wiring, kernels, image_shape)
-    dead, idle = health.dead_channels(wiring, found), health.weights_on_no_path(wiring, kernels, found)
-    layers: list[dict[str, Any]] = []
-    told: set[str] = {w.LOGITS}
+    shapes, reach = w.shapes(wiring, kernels, image_shape), health.reach(wiring, kernels, image_shape)
+    dead, idle = health.dead_channels(wiring, reach), health.weights_on_no_path(wiring, kernels, reach)
+    layers: list[LayerRecord] = []
+    counted: set[str] = {w.LOGITS}  # neurons of a sum are counted once
     for c in wiring:
         if c.name is None:
             continue
         mask, analog = kernels[c.name], c.source == w.IMAGE or counts is None
-        multiplied = activity.macs(c, mask, of[c.source]) if analog else 0
-        spikes = None if counts is None or c.target in told else counts[c.target, 0]
-        told.add(c.target)
+        multiplied = activity.macs(c, mask, shapes[c.source]) if analog else 0
+        spikes = None if counts is None or c.target in counted else counts[c.target, 0]
+        counted.add(c.target)
         added = [0.0] * num_timesteps
         if counts is not None:
-            sums = activity.synops(c, mask, of[c.source], counts, num_timesteps)
+            sums = activity.synops(c, mask, shapes[c.source], counts, num_timesteps)
             added = [n / images for n in sums]
         layers.append(
-            {
-                "name": c.name,
-                "weights": mask.size,
-                "kept": int(np.count_nonzero(mask)),
-                "channels": mask.shape[-1],
-                "dead_channels": int(dead[c.name].sum()),
+            LayerRecord(
+                name=c.name,
+                weights=mask.size,
+                kept=int(np.count_nonzero(mask)),
+                channels=mask.shape[-1],
+                dead_channels=int(dead[c.name].sum()),
                 **_firing(spikes, images),
-                "synops_per_image": added,
-                "macs_per_image": [float(multiplied)] + [0.0] * (num_timesteps - 1),
-            }
+                synops_per_image=tuple(added),
+                macs_per_image=(float(multiplied),) + (0.0,) * (num_timesteps - 1),
+            )
         )
-    return {"layers": layers, "measured_images": images, "weights_on_no_path": sum(idle.values())}
+    return Measurement(tuple(layers), images, sum(idle.values()))
 
 
 def _firing(spikes: np.ndarray | None, images: int) -> dict[str, Any]:
     if spikes is None:
-        keys = ("neurons", "silent_neurons", "saturated_neurons", "firing_rate", "spikes_per_image")
-        return dict.fromkeys(keys)
+        names = ("neurons", "silent_neurons", "saturated_neurons", "firing_rate", "spikes_per_image")
+        return dict.fromkeys(names)
     neurons, by_timestep = spikes[0].size, spikes.reshape(len(spikes), -1).sum(1, dtype=np.int64).tolist()
     return {
         "neurons": neurons,
         "silent_neurons": health.silent(spikes),
         "saturated_neurons": health.saturated(spikes, images),
-        "firing_rate": [n / (neurons * images) for n in by_timestep],
+        "firing_rate": tuple(n / (neurons * images) for n in by_timestep),
         "spikes_per_image": sum(by_timestep) / images,
     }
-
-
-class Measured(NamedTuple):  # SHIM
-    layers: tuple
-    images: int
-    weights_on_no_path: int | None
-
-
-NOTHING = Measured((), 0, None)

@@ -127,15 +127,15 @@ def _masks(session: Session, state: TrainState) -> tuple[PyTree, dict[str, Any]]
     variants, batch_stats = session.variants, state.batch_stats
     variant = full_variant(config)
     if config.criterion == "synflow":
-        images, times, drawn = 0, config.synflow_iterations, ()
+        images, times = 0, config.synflow_iterations
+        arguments: tuple[PyTree, ...] = (batch_stats,)
 
         def loss(params: PyTree, batch_stats: PyTree) -> jax.Array:
             return flow(variants.model(TWIN), batch_stats, variants.sample)(params)
 
     else:
         images, times = _examples(session), 1
-        drawn, loss = _drawn(session, images), partial(_loss, session)
-    arguments: tuple[PyTree, ...] = (batch_stats, *drawn)
+        arguments, loss = (batch_stats, *_drawn(session, images)), partial(_loss, session)
     score = {"snip": pruning.snip, "grasp": pruning.grasp, "synflow": pruning.synflow}[config.criterion]
 
     def criterion(params: PyTree, *arguments: PyTree) -> PyTree:

@@ -9,7 +9,7 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.run.metrics import environment
 from snnlth_jax.run.results import Result, Row
 from snnlth_jax.search import ledger
-from snnlth_jax.search.measure import Measured
+from snnlth_jax.search.measure import Measurement
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.programs import Variant, Variants, full_variant
 from snnlth_jax.search.progress import Progress
@@ -26,7 +26,7 @@ def row(
     progress: Progress,
     mask_tree: PyTree,
     ticket_name: str | None,
-    measured: Measured,
+    measured: Measurement,
     variants: Variants,
     cost: Mapping[str, Any],
 ) -> Row:
@@ -70,7 +70,7 @@ def row(
         best_validation_accuracy=tally.best_validation_accuracy,
         ticket=ticket_name,
         layers=measured.layers,
-        measured_images=measured.images,
+        measured_images=measured.measured_images,
         weights_on_no_path=measured.weights_on_no_path,
         **fields,
     )

@@ -155,7 +155,7 @@ def rounds(config: configs.Resolved, *, twin: bool = False, fine_tune: bool = Fa
 
 
 def _searched(config: configs.Resolved) -> tuple[Variant, bool]:
-    """The variant that a search trains, with Early-Time of fewer timesteps; and whether these are measured."""
+    """The variant that a search trains, and whether Early-Time measures its timesteps."""
     full = full_variant(config)
     if not config.early_time:
         return full, False

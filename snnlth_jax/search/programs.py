@@ -25,7 +25,7 @@ from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.results import FlopsPerImage
-from snnlth_jax.search.measure import measured, record
+from snnlth_jax.search.measure import Measurement, measure, measured
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
 __all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant"]
@@ -244,30 +244,20 @@ class Variants:
 
     # --- numbers
 
-    def measure(self, variant: Variant, state: TrainState) -> Any:
-        """What is recorded of the layers of a trained network, see `snnlth_jax.search.measure`."""
+    def measure(self, variant: Variant, state: TrainState) -> Measurement:
+        """Measure the layers of a trained network, see `snnlth_jax.search.measure`."""
         counts, images = None, measured(self.dataset.test.images)
         if variant.activation == "lif":
             variables = jax.device_get(_variables(state))
             counter, _ = self.spike_counter(variant, state)
             counts = jax.device_get(counter(variables, jnp.asarray(images)))
-        d = record(
+        return measure(
             wiring.connections(self.model(variant)),
             state.masks,
             self.dataset.image_shape,
             variant.num_timesteps,
             counts,
             0 if counts is None else len(images),
-        )
-        import msgspec
-
-        from snnlth_jax.run.results import LayerRecord
-        from snnlth_jax.search.measure import Measured
-
-        return Measured(
-            msgspec.convert(d["layers"], tuple[LayerRecord, ...]),
-            d["measured_images"],
-            d["weights_on_no_path"],
         )
 
     def forward_flops(self, variant: Variant) -> int:

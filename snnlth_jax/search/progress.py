@@ -1,5 +1,7 @@
 """How far a search is: the JSON values that go into each checkpoint beside the arrays."""
 
+from typing import Any
+
 import msgspec
 
 from snnlth_jax.run.results import EarlyBirdRecord, EarlyTimeRecord, Row
@@ -60,6 +62,16 @@ class Progress(msgspec.Struct):
     phases: list[str] = []
     overrides: list[str] = []
     metrics_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON value that checkpoints hold."""
+        value: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Progress":
+        """The inverse of `to_json`."""
+        return msgspec.convert(value, cls, str_keys=True)
 
     def begin(self, phase: int, first_epoch: int) -> None:
         """Begin a phase."""

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import msgspec
 import optax
 import orbax.checkpoint as ocp
 from rich.console import Console
@@ -23,10 +22,12 @@ from snnlth_jax import configs, data, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.machine.signals import Stopped, watch
-from snnlth_jax.run import checkpoints, results, tables
+from snnlth_jax.run import checkpoints, events, results, tables
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
 from snnlth_jax.run.metrics import Recorder, environment
 from snnlth_jax.run.results import Result
+from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, plan
 from snnlth_jax.search.measure import NOTHING
 from snnlth_jax.search.phases import Phase, epochs
@@ -227,16 +228,16 @@ class Session:
             with self.timed():
                 measured = self.variants.measure(variant, state)
         row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, cost)
-        self.recorder.write("round", **results.to_json(row))
+        self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
-        self.recorder.say(
+        self.recorder.message(
             f"{phase}: sparsity {100 * row.sparsity:.2f} %, {row.kept:,} weights, "
             + (f"test accuracy {accuracy:.4f}, " if accuracy is not None else "")
             + f"{row.seconds:.0f} s"
         )
         if row.collapsed_layers:
             layers = ", ".join(row.collapsed_layers)
-            self.recorder.say(f"{phase}: layer collapse, nothing is left of {layers}")
+            self.recorder.message(f"{phase}: layer collapse, nothing is left of {layers}")
         progress.rows = [*progress.rows, row]
         so_far = self.result()
         self._manager.wait_until_finished()  # what is written down as done is in a checkpoint
@@ -287,20 +288,22 @@ class Session:
         """
         restored = checkpoints.restore(self._manager, self._arrays(self.carry))
         recorded = self.recorder.size()
-        before = None if restored is None else msgspec.convert(restored[1], Progress, str_keys=True)
+        before = None if restored is None else Progress.from_json(restored[1])
         hosts.together(lambda: self._check_nothing_lost(before, recorded))
         if restored is not None and before is not None:
             self._resume(restored[0], before, changed)
         self.recorder.truncate(self.progress.metrics_bytes)
         self.recorder.resume(self.progress.epochs_done)
         every = self.config.checkpoint_every
-        started = {"time": time.time(), "resumed": restored is not None, "checkpoint_every": every}
-        self.recorder.write("start", **started, **environment())
+        resumed = restored is not None
+        self.recorder.record(
+            StartEvent(time=time.time(), resumed=resumed, checkpoint_every=every, **environment())
+        )
         if changed:
-            self.recorder.say(f"--override: {changed}")
-            self.recorder.write("override", changed=changed)
+            self.recorder.message(f"--override: {changed}")
+            self.recorder.record(OverrideEvent(changed=changed))
             self.progress.overrides = [*self.progress.overrides, changed]
-            if restored is not None:
+            if resumed:
                 self._checkpoint(self.carry)
                 self._manager.wait_until_finished()
             hosts.on_first(lambda: rundir.write_json(self._paths.config, self._identity))
@@ -314,22 +317,21 @@ class Session:
         if changed and done == len(phases) and progress.over:
             raise InputError("`override`", problem=changed, allowed="while there is something left to train")
         if progress.devices != devices:
-            self.recorder.say(f"on {devices}, not {progress.devices}: from here on equal up to rounding")
+            self.recorder.message(f"on {devices}, not {progress.devices}: from here on equal up to rounding")
         self.carry, self.progress = Carry(**arrays), progress
         progress.phases, progress.devices = phases, devices
         phase, step = self.phases[progress.phase], progress.step
         within = f", step {step} of the next" if step else ""
-        self.recorder.say(f"resuming after {phase}, epoch {progress.epoch}{within}")
+        self.recorder.message(f"resuming after {phase}, epoch {progress.epoch}{within}")
 
     def _check_nothing_lost(self, progress: Progress | None, recorded: int) -> None:
         """An InputError where files are gone that must have been: better than to begin anew over it."""
-        starts = self.recorder.told("start")
-        longest = max((start["checkpoint_every"] for start in starts), default=0)
+        longest = max((start.checkpoint_every for start in self.recorder.events(StartEvent)), default=0)
         trained = False
         with contextlib.suppress(InputError):
             result = results.read(self._paths.result)
             trained = bool(result.trainings)
-        if progress is None and (trained or len(self.recorder.told("epoch")) > longest):
+        if progress is None and (trained or len(self.recorder.events(EpochEvent)) > longest):
             lost = "its checkpoints are gone"
         elif hosts.is_first() and progress and recorded < progress.metrics_bytes:
             lost = "lines of its metrics.jsonl are gone"
@@ -347,8 +349,8 @@ class Session:
     def _checkpoint(self, carry: Carry) -> None:
         self._next_point()
         self.progress.metrics_bytes = self.recorder.size()
-        progress = results.to_json(self.progress)
-        checkpoints.save(self._manager, self.progress.points, self._arrays(carry), progress)
+        number, progress = self.progress.points, self.progress.to_json()
+        checkpoints.save(self._manager, number, self._arrays(carry), progress)
         self._last_checkpoint = time.monotonic()
 
     def _next_point(self) -> Any:
@@ -384,12 +386,13 @@ class Session:
             state,
             self.train_split,
             self._evaluated["test"],
-            announce=lambda: self.recorder.say(f"compiling training and evaluation: {name} ..."),
+            announce=lambda: self.recorder.message(f"compiling training and evaluation: {name} ..."),
         )
         if variant.activation == "lif":  # now, not when hours of training are done
             seconds += self.variants.spike_counter(variant, state)[1]
         if seconds:
-            self.recorder.say(f"compiled in {seconds:.1f} s")
+            self.recorder.message(f"compiled in {seconds:.1f} s")
+            self.recorder.compiled(seconds)
             self.progress.compile_seconds |= {name: seconds}
         return program
 
@@ -406,8 +409,7 @@ class Session:
         row.seconds += seconds
         rate_of_images = len(self.train_split.labels) / epoch.seconds
         self._manager.wait_until_finished()  # a recorded epoch has those before it in a checkpoint
-        self.recorder.write(
-            "epoch",
+        event = EpochEvent(
             kind=phase.kind,
             round=phase.round,
             epoch=number,
@@ -416,7 +418,8 @@ class Session:
             images_per_second=rate_of_images,
             seconds=seconds,
         )
-        self.recorder.line(f"{phase} epoch {number}/{self._last_epoch(phase)}", fields, rate_of_images)
+        self.recorder.record(event)
+        self.recorder.epoch_line(f"{phase} epoch {number}/{self._last_epoch(phase)}", event)
 
 
 def run(
@@ -465,11 +468,8 @@ def run(
         if result is not None and not changed:
             console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
             if config.tensorboard:
-                from snnlth_jax.run.metrics import lines
-                from snnlth_jax.run.tensorboard import Events
-
                 with rundir.writing(paths):
-                    hosts.on_first(lambda: Events(paths.tensorboard, lines(paths.metrics)).close())
+                    hosts.on_first(lambda: Events(paths.tensorboard, events.read(paths.metrics)).close())
         else:
             with (
                 rundir.writing(paths),

@@ -1,0 +1,199 @@
+"""The lines of metrics.jsonl, as types: the only file that spells their keys."""
+
+import contextlib
+import json
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from etils import epath
+
+from snnlth_jax.errors import InputError
+from snnlth_jax.run import results
+from snnlth_jax.run.results import Count, Devices, Row
+
+__all__ = [
+    "EarlyTimeEvent",
+    "EpochEvent",
+    "Event",
+    "MaskEvent",
+    "OverrideEvent",
+    "RoundEvent",
+    "StartEvent",
+    "curve",
+    "from_json",
+    "numbers",
+    "read",
+    "read_whole",
+    "select",
+    "to_json",
+]
+
+
+class StartEvent(results.Record, frozen=True, kw_only=True, tag_field="event", tag="start"):
+    """A process begins or resumes a search; `time` is in seconds since 1970."""
+
+    time: float | None = None
+    resumed: bool = False
+    checkpoint_every: Count = 0
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+    devices: Devices | None = None
+
+
+class OverrideEvent(results.Record, frozen=True, kw_only=True, tag_field="event", tag="override"):
+    """The configuration was changed on the way."""
+
+    changed: str
+
+
+class EpochEvent(
+    results.Record, frozen=True, kw_only=True, tag_field="event", tag="epoch", omit_defaults=True
+):
+    """An epoch of a training run; test and validation set are measured after some epochs only."""
+
+    kind: str
+    round: Count
+    epoch: Count
+    train_loss: float
+    train_accuracy: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+    @property
+    def accuracies(self) -> dict[str, float | None]:
+        """Accuracy by the name of the images."""
+        return {
+            "train": self.train_accuracy,
+            "test": self.test_accuracy,
+            "validation": self.validation_accuracy,
+        }
+
+
+class RoundEvent(Row, frozen=True, kw_only=True, tag_field="event", tag="round"):
+    """The end of a training run, with its row."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> "RoundEvent":
+        """The event of a row."""
+        return cls(**{name: getattr(row, name) for name in Row.__struct_fields__})
+
+
+class MaskEvent(results.Record, frozen=True, kw_only=True, tag_field="event", tag="mask"):
+    """Early-Bird's mask of an epoch: its distances to the earlier ones, None where those are lost."""
+
+    epoch: Count
+    fired: bool
+    hamming: tuple[float | None, ...]
+    overlap: tuple[float | None, ...]
+
+    def distances(self, criterion: Literal["hamming", "overlap"]) -> tuple[float | None, ...]:
+        """Distances by one of the criteria."""
+        return self.hamming if criterion == "hamming" else self.overlap
+
+
+class EarlyTimeEvent(
+    results.Record,
+    frozen=True,
+    kw_only=True,
+    tag_field="event",
+    tag="early_time",
+    rename={"threshold": "lambda"},
+    omit_defaults=True,
+):
+    """Early-Time's measurement after an epoch, see `results.EarlyTimeRecord`."""
+
+    epoch: Count
+    num_timesteps: Count
+    threshold: float
+    divergences: dict[int, float]
+    normalised: dict[int, float]
+    by_lambda: dict[float, int] | None = None
+
+
+Event = StartEvent | OverrideEvent | EpochEvent | RoundEvent | MaskEvent | EarlyTimeEvent
+E = TypeVar("E")
+
+
+def select(events: Iterable[Event], kind: type[E]) -> list[E]:
+    """Events of a kind, in their order."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+# --- as curves
+
+
+def curve(event: Event) -> tuple[str, int] | None:
+    """The curve that the numbers of an event are on, and the step on it; None for events without numbers."""
+    match event:
+        case EpochEvent():
+            return f"{event.kind}_{event.round:02d}", event.epoch
+        case RoundEvent():
+            return event.kind, event.round
+        case MaskEvent():
+            return "mask", event.epoch
+        case EarlyTimeEvent():
+            return "early_time", event.epoch
+    return None
+
+
+def numbers(event: Event) -> dict[str, Any]:
+    """The fields of an event that do not say where on which curve it is."""
+    return {k: v for k, v in to_json(event).items() if k not in ("event", "kind", "round", "epoch")}
+
+
+# --- reading and writing
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The JSON value of an event; `json.dumps` of it is its line."""
+    value: dict[str, Any] = results.to_json(event)
+    return value
+
+
+def from_json(value: Any) -> Event:
+    """The event of a JSON value, the inverse of `to_json`.
+
+    Raises:
+      ValueError: naming the field that is damaged.
+    """
+    event: Event = results.convert(value, Event)
+    return event
+
+
+def read(path: epath.Path) -> tuple[Event, ...]:
+    """Events of a search under way; a line that was cut off is none."""
+    events = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            events.append(_event(line))
+    return tuple(events)
+
+
+def read_whole(path: epath.Path) -> tuple[Event, ...]:
+    """Events of a search, each of which must be whole; a last line without an end is still being written.
+
+    Raises:
+      InputError: the file or a line of it is damaged.
+    """
+    allowed = "as a search wrote it"
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, ValueError) as error:
+        raise InputError(path, problem=f"damaged ({error})", allowed=allowed) from error
+    events = []
+    for number, line in enumerate(text.rpartition("\n")[0].splitlines(), start=1):
+        try:
+            events.append(_event(line))
+        except (ValueError, RecursionError) as error:
+            problem = f"line {number} is damaged ({error})"
+            raise InputError(path, problem=problem, allowed=allowed) from error
+    return tuple(events)
+
+
+def _event(line: str) -> Event:
+    return from_json(json.loads(line))  # that takes the NaN of `json.dumps`: a loss may be none
