@@ -21,7 +21,7 @@ from findings import Claim, Found, Missing, Table
 from rich.console import Console
 
 from snnlth_jax import cli, configs, data
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, flag
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import results
@@ -157,12 +157,9 @@ def jobs(
     planned = {}
     for (name, config), seed in itertools.product(cells.items(), seeds):
         resolved = configs.resolve(dataclasses.replace(config, seed=seed, workdir=None))
-        fields = {field.name: getattr(resolved, field.name) for field in dataclasses.fields(resolved)}
-        # without defaults, so that a new option does not rename what is finished
-        chosen = {k: v for k, v in fields.items() if k != "workdir" and v != getattr(type(config), k, None)}
-        directory = f"{epath.Path(resolved.workdir).name}_{configs.digest(chosen)[:8]}"
-        place = {"workdir": str(epath.Path(workdir) / directory), "data_dir": data_dir}
-        planned[name, seed] = dataclasses.replace(resolved, **place)
+        name_of_all = configs.digest(configs.chosen(resolved))[:8]
+        directory = epath.Path(workdir) / f"{epath.Path(resolved.workdir).name}_{name_of_all}"
+        planned[name, seed] = dataclasses.replace(resolved, workdir=str(directory), data_dir=data_dir)
     return planned
 
 
@@ -194,10 +191,10 @@ def run(
     planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
 ) -> dict[str, list[str]]:
     """Run the searches that are not finished; the cells that failed, by the line that says why."""
-    todo = [job for job in mine if not hosts.everywhere(result(planned[job]) is not None)]
+    todo = [job for job in mine if not hosts.all_true(result(planned[job]) is not None)]
     if todo:  # what is wrong with the data is so with all
         first = planned[todo[0]]
-        hosts.together(lambda: data.load(first.dataset, first.data_dir))
+        hosts.raise_together(lambda: data.load(first.dataset, first.data_dir))
     failed: dict[str, list[str]] = {}
     for i, (name, seed) in enumerate(todo, start=1):
         config = planned[name, seed]
@@ -205,9 +202,10 @@ def run(
         try:
             cli.search(config)
         except (InputError, NonFiniteLoss) as error:
-            line = str(error)
-            if isinstance(error, NonFiniteLoss):
-                line += ": the loss or a weight is not finite"
+            if isinstance(error, InputError):
+                line = error.text(flag)
+            else:
+                line = f"{error}: the loss or a weight is not finite"
             console.print(f"{name}, seed {seed}: failed: {line}", soft_wrap=True)
             failed.setdefault(line, []).append(f"{name}, seed {seed}")
     return failed

@@ -133,7 +133,7 @@ def search(config: configs.TrainConfig) -> None:
         configs.check_devices(resolved)  # session.run calls it too, once it takes any configuration
         return resolved
 
-    resolved: configs.ResolvedTrain = hosts.together(resolve)
+    resolved: configs.ResolvedTrain = hosts.raise_together(resolve)
     with answered_within(PATIENCE, _give_up):
         if resolved.seeds:
             replicates.run(run, resolved)

@@ -33,8 +33,8 @@ def after_an_epoch(arch, count, how="shard_map", divided=False):
     state = train.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 8, 8, 1)))
     state = state._replace(masks=masks.tree_map(lambda m: m.at[..., :1].set(False), state.masks))
     devices = sharding.Devices.of(jax.devices()[:count], how)
-    state, labels = sharding.placed((state, split.labels), devices)
-    split = data.Split((sharding.spread if divided else sharding.placed)(split.images, devices), labels)
+    state, labels = sharding.replicate((state, split.labels), devices)
+    split = data.Split((sharding.shard if divided else sharding.replicate)(split.images, devices), labels)
     program = train.compile_program(
         model,
         tx,

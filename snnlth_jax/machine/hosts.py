@@ -17,14 +17,14 @@ from snnlth_jax.errors import InputError, StorageError
 
 __all__ = [
     "agree",
+    "all_true",
+    "broadcast_from_first",
     "connect",
     "devices",
-    "everywhere",
     "is_first",
-    "of_first",
     "on_first",
     "preemption",
-    "together",
+    "raise_together",
 ]
 
 T = TypeVar("T")
@@ -65,21 +65,21 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def of_first(number: float) -> float:
+def broadcast_from_first(number: float) -> float:
     """The number that process 0 has."""
     if jax.process_count() == 1:
         return number
     return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
 
 
-def everywhere(condition: bool) -> bool:
+def all_true(condition: bool) -> bool:
     """Whether it holds on all."""
     if jax.process_count() == 1:
         return condition
     return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
 
 
-def together(action: Callable[[], T]) -> T:
+def raise_together(action: Callable[[], T]) -> T:
     """Run `action` on every process and return its result; if one refuses, all refuse.
 
     Raises:
@@ -91,7 +91,7 @@ def together(action: Callable[[], T]) -> T:
         result = action()
     except (InputError, StorageError) as error:
         failure = error
-    if everywhere(failure is None):
+    if all_true(failure is None):
         return cast(T, result)
     raise failure or InputError("refused on another host, which says why")
 
@@ -101,7 +101,7 @@ def agree(text: str) -> bool:
     if jax.process_count() == 1:
         return True
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
-    return everywhere(np.array_equal(multihost_utils.broadcast_one_to_all(digest), digest))
+    return all_true(np.array_equal(multihost_utils.broadcast_one_to_all(digest), digest))
 
 
 def on_first(action: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
 
-__all__ = ["AXIS", "HOW", "Compiled", "Devices", "How", "abstract", "compiled", "placed", "spread"]
+__all__ = ["AXIS", "HOW", "Compiled", "Devices", "How", "abstract", "compiled", "replicate", "shard"]
 
 AXIS = "batch"
 How = Literal["shard_map", "pmap"]
@@ -47,15 +47,15 @@ class Devices:
         return self.mesh.size
 
 
-def placed(tree: PyTree, devices: Devices | None) -> PyTree:
+def replicate(tree: PyTree, devices: Devices | None) -> PyTree:
     """The whole tree on each of the devices; of several hosts, each must bring the same."""
     return _on(tree, devices, PartitionSpec())
 
 
-def spread(x: PyTree, devices: Devices | None) -> PyTree:
+def shard(x: PyTree, devices: Devices | None) -> PyTree:
     """An array with its rows divided among the devices, filled up with zeros where they do not go evenly."""
     if devices is None:
-        return placed(x, devices)
+        return replicate(x, devices)
     missing = -len(x) % devices.count
     return _on(np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)), devices, PartitionSpec(AXIS))
 
@@ -102,7 +102,7 @@ def compiled(
     """Compile a function for arguments of these shapes, lying where they do.
 
     Args:
-      function: of one device; with several it is mapped over `AXIS`, and sees of a `spread` argument the part
+      function: of one device; with several it is mapped over `AXIS`, and sees of a `shard` argument the part
         of its device.
       arguments: arrays or `abstract` ones; those that lie nowhere are taken as whole on each device.
       devices: None for one.

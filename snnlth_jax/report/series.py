@@ -7,35 +7,20 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from snnlth_jax import configs
 from snnlth_jax.report.runs import Run
 from snnlth_jax.run.results import Row
 
 __all__ = ["Experiment", "Series", "experiments"]
 
-# --- what makes runs the same experiment
-
-# settings that a fair comparison has in common
-_CONDITIONS = (
-    *("width", "activation", "num_timesteps", "epochs", "batch_size", "learning_rate", "schedule"),
-    *("optimizer", "momentum", "weight_decay", "augment", "dtype"),
-    *("train_examples", "test_examples", "validation_examples"),
-)
-
-# settings in which the runs of a series differ
-_WITHIN_SERIES = ("seed", "sparsity", "dataset_fingerprint")
-
-# settings that make no name
-_UNNAMED = (*_WITHIN_SERIES, "final_rounds", "controls")
-
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Configuration; which ticket it is like differs from seed to seed, that it is like one does not."""
-    config = run.result.config
-    return config | ({"like": "a ticket"} if config.get("like") else {})
+    """The part of its configuration that all runs of a series share."""
+    return configs.common(run.result.config)
 
 
 def _identity(run: Run) -> str:
-    return json.dumps({k: v for k, v in _settings(run).items() if k not in _WITHIN_SERIES}, sort_keys=True)
+    return json.dumps(_settings(run), sort_keys=True)
 
 
 def _twins(a: Run, b: Run) -> bool:
@@ -112,7 +97,7 @@ class Experiment:
 
     def differences(self) -> dict[str, list[Any]]:
         """Settings of networks and training runs that are not the same in all runs, with their values."""
-        shared = [name for name in self.runs[0].result.config if name in _CONDITIONS]
+        shared = [name for name in self.runs[0].result.config if name in configs.conditions()]
         values = {name: [run.result.config.get(name) for run in self.runs] for name in shared}
         distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
         return {name: of for name, of in distinct.items() if len(of) > 1}
@@ -125,7 +110,7 @@ class Experiment:
         """
         by_seed: dict[int, tuple[Run, Row]] = {}
         for run in self.runs:
-            if like is not None and not _same(run, like, _CONDITIONS):
+            if like is not None and not _same(run, like, configs.conditions()):
                 continue
             network = f"{run.result.settings.activation} T={run.result.settings.num_timesteps}"
             for row in run.result.rounds:
@@ -198,7 +183,8 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         differs = [
             name
             for name, value in _settings(run).items()
-            if name not in _UNNAMED and any(_settings(other).get(name, value) != value for other in others)
+            if name not in ("final_rounds", "controls")
+            and any(_settings(other).get(name, value) != value for other in others)
         ]
         unusual = [name for name in differs if not _usual(name, run, others)]
         parts = [f"{name.replace('_', ' ')} {_short(_settings(run)[name])}" for name in unusual]

@@ -64,7 +64,7 @@ def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, d
                 break
             except Exception as error:  # damaged files fail in orbax, tensorstore, zstd or json
                 restored, failure = None, type(error).__name__
-        if not hosts.everywhere(restored is not None):
+        if not hosts.all_true(restored is not None):
             log.warning("checkpoint %d cannot be read (%s), trying an older one", number, failure)
             damaged.append(number)
             continue

@@ -87,7 +87,7 @@ def claim(run: Paths, identity: dict[str, Any], override: bool = False) -> str:
         differ = "the hosts have different configurations"
         raise InputError("`distributed`", problem=differ, allowed="the same command")
     hosts.on_first(lambda: _make(run, identity))
-    return hosts.together(lambda: _compare(run, identity, override))
+    return hosts.raise_together(lambda: _compare(run, identity, override))
 
 
 def _make(run: Paths, identity: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def make(config: configs.Resolved, variants: Variants, phases: Sequence[Phase]) 
     programs, seconds_per_flop = {}, {}
     twin = [TWIN] if any(phase.variant == TWIN for phase in phases) else []
     for variant in dict.fromkeys([full_variant(config), *twin]):
-        placed = sharding.placed(state, variants.devices)
+        placed = sharding.replicate(state, variants.devices)
         program, _ = variants.program(variant, placed, train, test)
         rate = _images_per_second(config, variants, program, train)
         programs[str(variant)] = PlannedProgram(program.compile_seconds, rate, program.memory)
@@ -144,8 +144,8 @@ def _images_per_second(
 
     def run(steps: int) -> float:
         # anew each time, since training consumes the arrays of its state
-        state = sharding.placed(variants.init_state(jax.random.key(config.seed)), variants.devices)
-        metrics = sharding.placed(zero_metrics(), variants.devices)
+        state = sharding.replicate(variants.init_state(jax.random.key(config.seed)), variants.devices)
+        metrics = sharding.replicate(zero_metrics(), variants.devices)
         scalars = jnp.float32(config.learning_rate), jnp.int32(0), jnp.int32(steps)
         started = time.perf_counter()
         _, metrics, _ = program.train(state, metrics, split, jax.random.key(config.seed), *scalars)

@@ -159,9 +159,9 @@ class Variants:
     def on_devices(self, split: data.Split) -> data.Split:
         """A split on the devices: its images whole on each, or divided among them (`--shard-data`)."""
         if not self._divided:
-            return sharding.placed(split, self.devices)
+            return sharding.replicate(split, self.devices)
         return data.Split(
-            sharding.spread(split.images, self.devices), sharding.placed(split.labels, self.devices)
+            sharding.shard(split.images, self.devices), sharding.replicate(split.labels, self.devices)
         )
 
     @functools.cached_property

@@ -120,7 +120,7 @@ class Session:
             key = jax.random.fold_in(self._init_key, redrawn) if redrawn else self._init_key
             self._initial = {redrawn: jax.device_get(self.variants.init_state(key))}
         copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
-        return sharding.placed(copied, self.variants.devices)
+        return sharding.replicate(copied, self.variants.devices)
 
     def remaining(self, *kinds: str) -> Iterator[Phase]:
         """The phases of these kinds that are not finished and whose turn it is, in order."""
@@ -170,7 +170,7 @@ class Session:
             return
         first, last = phase.first_epoch, self._last_epoch(phase)
         rate = phase.learning_rates(last - first)
-        self.carry = self.carry._replace(state=sharding.placed(self.carry.state, devices))
+        self.carry = self.carry._replace(state=sharding.replicate(self.carry.state, devices))
         program = self._program(self.variant(phase))
         before = progress.epochs_done - progress.epoch
         later = self.phases[progress.phase + 1 :]
@@ -289,7 +289,7 @@ class Session:
         restored = checkpoints.restore(self._manager, self._arrays(self.carry))
         recorded = self.recorder.size()
         before = None if restored is None else Progress.from_json(restored[1])
-        hosts.together(lambda: self._check_nothing_lost(before, recorded))
+        hosts.raise_together(lambda: self._check_nothing_lost(before, recorded))
         if restored is not None and before is not None:
             self._resume(restored[0], before, changed)
         self.recorder.truncate(self.progress.metrics_bytes)
@@ -344,7 +344,7 @@ class Session:
 
     def _arrays(self, carry: Carry) -> dict[str, PyTree]:
         arrays = {name: tree for name, tree in carry._asdict().items() if tree is not None}
-        return sharding.placed(arrays, self.variants.devices)
+        return sharding.replicate(arrays, self.variants.devices)
 
     def _checkpoint(self, carry: Carry) -> None:
         self._next_point()
@@ -362,7 +362,7 @@ class Session:
         return self._asked(self.progress.points)
 
     def _overdue(self) -> bool:
-        since = hosts.of_first(time.monotonic() - self._last_checkpoint)
+        since = hosts.broadcast_from_first(time.monotonic() - self._last_checkpoint)
         return since > 60 * self.config.checkpoint_minutes
 
     def _stop_if_asked(self) -> None:

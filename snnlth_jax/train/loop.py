@@ -63,7 +63,7 @@ def compile_program(
     Images stay uint8 on the device; permutation, gathering, augmentation and the step all happen there.
     With several devices, which must divide the batch size, each takes its part of every batch. Shapes will do
     in place of arrays (`sharding.abstract`). All are whole on each device, but the images of the splits may
-    be `sharding.spread`: each batch is then put together from the devices that have its images.
+    be `sharding.shard`: each batch is then put together from the devices that have its images.
     """
     common = {
         "model": model,
@@ -94,7 +94,7 @@ def compile_program(
     compiled_evaluate[test_split.images.shape] = test.call
 
     def train(state, metrics, split, *rest):
-        state, metrics, *rest = sharding.placed((state, metrics, *rest), devices)
+        state, metrics, *rest = sharding.replicate((state, metrics, *rest), devices)
         return steps.call(state, metrics, split, *rest)
 
     return Program(
@@ -282,7 +282,7 @@ def fit(
                 state, metrics, split, epoch_key, *_scalars(rate, steps, stop)
             )
             failed_step = int(failed)  # waits for the device
-            took = hosts.of_first(time.perf_counter() - started)
+            took = hosts.broadcast_from_first(time.perf_counter() - started)
             if failed_step >= 0:
                 raise NonFiniteLoss(f"epoch {epoch + 1}, step {failed_step + 1} of {program.steps_per_epoch}")
             steps_per_call = max(1, int((stop - steps) * seconds_per_call / took))
