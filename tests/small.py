@@ -1,5 +1,6 @@
 """Searches small enough for a test, and what tests look at in their directories."""
 
+import contextlib
 import dataclasses
 import io
 import itertools
@@ -72,6 +73,17 @@ def initial_params(arch="vgg5", width=0.1, seed=0):
     init_key = jax.random.split(jax.random.key(seed), 4)[0]
     init = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8, 1)), num_timesteps=1))
     return jax.device_get(init(init_key)["params"])
+
+
+def copy_in_use(source, target):
+    """Copy a directory in which another thread renames and deletes files; what vanishes is left out."""
+    target.mkdir()
+    for path in source.iterdir() if source.exists() else ():
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir():
+                copy_in_use(path, target / path.name)
+            else:
+                (target / path.name).write_bytes(path.read_bytes())
 
 
 class Interrupted(Exception):

@@ -60,7 +60,7 @@ def test_files_import_only_from_packages_above():
     for module, imported in imports().items():
         if module in ("", "_moved"):  # which know all names, and import them when they are asked for
             continue
-        for name in imported:
+        for name in imported - {""}:
             above = packages.index(name.split(".")[0]) <= packages.index(module.split(".")[0])
             assert above, f"{module} imports {name}"
 
@@ -86,7 +86,11 @@ def keys_of_results():
     """The fields of what is in result.json, without those that a configuration has too."""
     kinds = [kind for kind in vars(results).values() if isinstance(kind, type)]
     kinds = [kind for kind in kinds if issubclass(kind, results.Record)]
-    names = {name for kind in kinds for name in kind.__struct_encode_fields__}
+    names = {name for kind in kinds for name in kind.__struct_encode_fields__} - {
+        "format",
+        "versions",
+        "devices",
+    }
     commands = [getattr(configs, name) for name in configs.__all__ if name.endswith("Config")]
     return names - {field.name for command in commands for field in dataclasses.fields(command)}
 
@@ -106,9 +110,7 @@ def test_only_one_file_spells_the_keys_of_a_result():
                 isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("get", "pop") and node.args
             ):
                 key = getattr(node.args[0], "value", None)
-            assert key not in names or "environment" in ast.unparse(node), (
-                f"{path.name}:{node.lineno}: {ast.unparse(node)}"
-            )
+            assert key not in names, f"{path.name}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_the_library_needs_jax_numpy_and_optax_alone():
@@ -167,7 +169,12 @@ assert not {"flax", "orbax", "tensorstore"} & {name.split(".")[0] for name in sy
 )
 def test_public_functions_are_documented(path):
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+        overload = "overload" in map(ast.unparse, getattr(node, "decorator_list", ()))
+        if (
+            isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            and not node.name.startswith("_")
+            and not overload
+        ):
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
 
 

@@ -6,7 +6,7 @@ Process 0 only. On a terminal there is a progress bar, elsewhere a plain line pe
 import json
 import time
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 from etils import epath
@@ -17,9 +17,10 @@ from snnlth_jax import __version__, files
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import events
 from snnlth_jax.run.events import EpochEvent, Event
+from snnlth_jax.run.results import Devices
 from snnlth_jax.run.tensorboard import Events
 
-__all__ = ["Recorder", "duration", "environment"]
+__all__ = ["Recorder", "devices", "duration", "versions"]
 
 E = TypeVar("E")
 
@@ -139,14 +140,16 @@ class Recorder:
             )
 
 
-def environment() -> dict[str, Any]:
-    """Versions and devices, for provenance."""
+def versions() -> dict[str, str]:
+    """Versions of this package and those that it computes with, for provenance."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    devices = jax.devices()
-    return {
-        "versions": {"snnlth_jax": __version__} | {name: version(name) for name in packages},
-        "devices": {"platform": devices[0].platform, "kind": devices[0].device_kind, "count": len(devices)},
-    }
+    return {"snnlth_jax": __version__} | {name: version(name) for name in packages}
+
+
+def devices() -> Devices:
+    """The devices of all processes, for provenance."""
+    first, *rest = jax.devices()
+    return Devices(platform=first.platform, kind=first.device_kind, count=1 + len(rest))
 
 
 def duration(seconds: float) -> str:

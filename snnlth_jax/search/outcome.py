@@ -6,7 +6,7 @@ from typing import Any
 from snnlth_jax import configs, masks, tickets
 from snnlth_jax.analysis import sparsity
 from snnlth_jax.analysis.flops import train_flops
-from snnlth_jax.run.metrics import environment
+from snnlth_jax.run.metrics import devices, versions
 from snnlth_jax.run.results import Result, Row
 from snnlth_jax.search import ledger
 from snnlth_jax.search.measure import Measurement
@@ -96,7 +96,7 @@ def ticket(
         "searched_with": str(searched_with),
         "image_shape": list(variants.dataset.image_shape),
         "num_classes": variants.dataset.num_classes,
-        "versions": environment()["versions"],
+        "versions": versions(),
     }
     return tickets.Ticket(mask_tree, point.params, point.batch_stats, provenance)
 
@@ -128,5 +128,6 @@ def result(
         overrides=tuple(progress.overrides),
         train_compilations=len(progress.compile_seconds),
         compile_seconds=sum(progress.compile_seconds.values()),
-        **environment(),
+        versions=versions(),
+        devices=devices(),
     )

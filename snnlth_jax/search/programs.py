@@ -268,14 +268,16 @@ class Variants:
     def flops_per_image(self) -> FlopsPerImage:
         """FLOPs of the forward pass of one image: those of all timesteps together, and of each."""
 
-        def flops(num_timesteps: int) -> int:
-            model = self.model(Variant("lif", num_timesteps))
-            init = partial(model.init, num_timesteps=num_timesteps)
-            variables = jax.eval_shape(init, jax.random.key(0), self.sample)
-            return 2 * macs(partial(model.apply, num_timesteps=num_timesteps), variables, self.sample)
-
-        one, two = flops(1), flops(2)
+        model = self._model.clone(activation="lif")
+        one, two = (_forward_flops(model, steps, self.sample.shape) for steps in (1, 2))
         return FlopsPerImage(once=2 * one - two, per_timestep=two - one)
+
+
+@functools.lru_cache(maxsize=64)
+def _forward_flops(model: nn.Module, num_timesteps: int, shape: tuple[int, ...]) -> int:
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    variables = jax.eval_shape(partial(model.init, num_timesteps=num_timesteps), jax.random.key(0), images)
+    return 2 * macs(partial(model.apply, num_timesteps=num_timesteps), variables, images)
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

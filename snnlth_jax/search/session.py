@@ -25,7 +25,7 @@ from snnlth_jax.machine.signals import Stopped, watch
 from snnlth_jax.run import checkpoints, events, results, tables
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
-from snnlth_jax.run.metrics import Recorder, environment
+from snnlth_jax.run.metrics import Recorder, devices, versions
 from snnlth_jax.run.results import Result
 from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, plan
@@ -120,7 +120,7 @@ class Session:
             key = jax.random.fold_in(self._init_key, redrawn) if redrawn else self._init_key
             self._initial = {redrawn: jax.device_get(self.variants.init_state(key))}
         copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
-        return sharding.replicate(copied, self.variants.devices)
+        return self._on_devices(copied)
 
     def remaining(self, *kinds: str) -> Iterator[Phase]:
         """The phases of these kinds that are not finished and whose turn it is, in order."""
@@ -165,12 +165,12 @@ class Session:
           Stopped: asked to by a signal; the checkpoint is written.
         """
         self.begin(phase, start)
-        progress, config, devices = self.progress, self.config, self.variants.devices
+        progress, config = self.progress, self.config
         if progress.over:
             return
         first, last = phase.first_epoch, self._last_epoch(phase)
         rate = phase.learning_rates(last - first)
-        self.carry = self.carry._replace(state=sharding.replicate(self.carry.state, devices))
+        self.carry = self.carry._replace(state=self._on_devices(self.carry.state))
         program = self._program(self.variant(phase))
         before = progress.epochs_done - progress.epoch
         later = self.phases[progress.phase + 1 :]
@@ -297,7 +297,13 @@ class Session:
         every = self.config.checkpoint_every
         resumed = restored is not None
         self.recorder.record(
-            StartEvent(time=time.time(), resumed=resumed, checkpoint_every=every, **environment())
+            StartEvent(
+                time=time.time(),
+                resumed=resumed,
+                checkpoint_every=every,
+                versions=versions(),
+                devices=devices(),
+            )
         )
         if changed:
             self.recorder.message(f"--override: {changed}")
@@ -309,17 +315,18 @@ class Session:
             hosts.on_first(lambda: rundir.write_json(self._paths.config, self._identity))
 
     def _resume(self, arrays: dict[str, PyTree], progress: Progress, changed: str) -> None:
-        phases, devices = self.progress.phases, self.progress.devices
+        phases, computed_on = self.progress.phases, self.progress.devices
         done = progress.phase + 1
         if progress.phases[:done] != phases[:done]:
             behind = ", ".join(progress.phases[:done])
             raise InputError("`override`", allowed=f"a configuration that begins with {behind}, as there")
         if changed and done == len(phases) and progress.over:
             raise InputError("`override`", problem=changed, allowed="while there is something left to train")
-        if progress.devices != devices:
-            self.recorder.message(f"on {devices}, not {progress.devices}: from here on equal up to rounding")
+        if progress.devices != computed_on:
+            change = f"on {computed_on}, not {progress.devices}"
+            self.recorder.message(f"{change}: from here on equal up to rounding")
         self.carry, self.progress = Carry(**arrays), progress
-        progress.phases, progress.devices = phases, devices
+        progress.phases, progress.devices = phases, computed_on
         phase, step = self.phases[progress.phase], progress.step
         within = f", step {step} of the next" if step else ""
         self.recorder.message(f"resuming after {phase}, epoch {progress.epoch}{within}")
@@ -344,7 +351,10 @@ class Session:
 
     def _arrays(self, carry: Carry) -> dict[str, PyTree]:
         arrays = {name: tree for name, tree in carry._asdict().items() if tree is not None}
-        return sharding.replicate(arrays, self.variants.devices)
+        return self._on_devices(arrays)
+
+    def _on_devices(self, tree: PyTree) -> PyTree:
+        return sharding.replicate(tree, self.variants.devices)
 
     def _checkpoint(self, carry: Carry) -> None:
         self._next_point()
