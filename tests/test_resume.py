@@ -47,12 +47,15 @@ EARLY_TIME = {"num_timesteps": 3, "early_time": True, "early_time_lambda": 1.0, 
 STUBS = {
     "imp+et": (
         imp,
-        configs.ImpConfig(**TINY | EARLY_TIME, rounds=2, controls=("random", "redrawn", "dense")),
+        configs.ImpConfig(**TINY | EARLY_TIME, rounds=2, controls=("random",)),
     ),
     "imp, fine-tune": (imp, configs.ImpConfig(**TINY, num_timesteps=2, rounds=3, rewinding="fine-tune")),
     "eb+et": (early_bird, configs.EbConfig(**TINY | EARLY_TIME | {"epochs": 3}, queue=2)),
     "one-shot": (one_shot, configs.OneShotConfig(**small.NETWORK, num_timesteps=2, controls=("dense",))),
-    "transfer": (transfer, configs.TransferConfig(**TINY, num_timesteps=2, rounds=2)),
+    "transfer": (
+        transfer,
+        configs.TransferConfig(**TINY, num_timesteps=2, rounds=2, controls=("redrawn", "dense")),
+    ),
 }
 
 
@@ -74,8 +77,8 @@ def test_killed_before_every_write(name, tmp_path, monkeypatch):
         for owner, function in WRITES:
             patch.setattr(owner, function, copied_before(getattr(owner, function)))
         _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed", programs=PROGRAMS)
-    assert len(copies) > 15
-    for copy in copies:
+    assert len(copies) > 10
+    for copy in copies if name.startswith("imp") else copies[::3]:
         result, run, _ = small.run(module, config, copy, programs=PROGRAMS)
         assert result["finished"]
         small.same_outcome(run, undisturbed)
@@ -241,10 +244,8 @@ def test_a_seed_that_stopped_half_way_goes_on(tmp_path, monkeypatch):
         with pytest.raises(small.Interrupted):
             run(tmp_path / "run")
     assert (tmp_path / "run" / "seed2").exists()
-    assert (
-        small.timeless(run(tmp_path / "run")["tickets"][0]["final_test_accuracy"])
-        == (undisturbed["tickets"][0]["final_test_accuracy"])
-    )
+    summary = run(tmp_path / "run")
+    assert summary.tickets[0].final_test_accuracy == undisturbed.tickets[0].final_test_accuracy
     for seed in ("seed1", "seed2"):
         small.same_outcome(
             rundir.paths(tmp_path / "run" / seed), rundir.paths(tmp_path / "undisturbed" / seed)
