@@ -1,10 +1,11 @@
 # Everything sets itself up: a machine with Python 3.11 (with venv) and make is enough.
 PYTHON ?= python3
 BIN := .venv/bin
+IN_TWO := -n 2 --dist loadscope --max-worker-restart 0
 EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
 	experiments/bn_on_rewind.py experiments/eb_criteria.py experiments/rewinding.py
 
-.PHONY: help venv demo experiments-smoke test docs lint format lock clean
+.PHONY: help venv demo experiments-smoke test test-quick docs lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,8 +25,11 @@ experiments-smoke: venv  ## every table and figure in minutes on digits, and the
 	failed=0; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke || failed=1; done; \
 	$(BIN)/snnlth report runs/experiments --output runs/experiments && exit $$failed
 
-test: venv  ## the test suite, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+test: venv  ## the test suite, in two processes; ends with an error when one of them is lost
+	$(BIN)/python -m pytest $(IN_TWO)
+
+test-quick: venv  ## the suite without what starts processes or trains for long
+	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not subprocess and not multihost'
 
 docs: venv  ## the documentation as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build

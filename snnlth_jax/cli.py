@@ -130,7 +130,7 @@ def search(config: configs.TrainConfig) -> None:
 
     def resolve() -> configs.ResolvedTrain:
         resolved = configs.resolve(config)
-        configs.check_devices(resolved)  # session.run calls it too, once it takes any configuration
+        configs.check_devices(resolved)  # before --seeds take a directory
         return resolved
 
     resolved: configs.ResolvedTrain = hosts.raise_together(resolve)

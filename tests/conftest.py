@@ -19,9 +19,22 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["SNNLTH_TEST_CACHE"]
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
+import psutil
 import pytest
 
+from snnlth_jax.search import programs
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+MOST_MEMORY = 1.5 * 2**30
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory():
+    """Compiled programs go after each module of tests that leaves a process large; the disk keeps them."""
+    yield
+    if psutil.Process().memory_info().rss > MOST_MEMORY:
+        programs.SHARED.clear()
+        jax.clear_caches()
 
 
 @pytest.fixture

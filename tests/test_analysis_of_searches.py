@@ -76,11 +76,8 @@ def test_trainings_that_are_not_kept_are_not_measured(tmp_path):
 
 
 def test_interrupted_while_measuring_it_records_the_same(finished, tmp_path, monkeypatch):
-    def interrupted(*args):
-        raise small.Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "record", interrupted)
+        small.cut_off(patch, programs, "measure", 1)
         with pytest.raises(small.Interrupted):
             small.run(imp, SMALL, tmp_path)
     _, run, _ = small.run(imp, SMALL, tmp_path)

@@ -1,7 +1,5 @@
 """Early-Bird: the rule against brute force, both distances, and what the search promises."""
 
-import itertools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,9 +8,8 @@ import pytest
 import small
 
 from snnlth_jax import configs, masks, pruning, tickets
-from snnlth_jax.run import checkpoints
+from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import early_bird
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
@@ -197,45 +194,14 @@ def test_with_early_time_the_dense_network_runs_with_fewer_timesteps(tmp_path):
     assert result["train_compilations"] == 2
 
 
-@pytest.mark.parametrize(
-    ("where", "times"), [("save", 2), ("save", 5), ("write_bits", 5), ("Recorder.write", 11)]
-)
-def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
-    """Between weights, mask, record and checkpoint, the queue comes back with the rest."""
-    _, undisturbed, _ = searched
-    owner = Recorder if where == "Recorder.write" else checkpoints
-    name = where.rpartition(".")[2]
-    write, count = getattr(owner, name), itertools.count(1)
-
-    def interrupted(*args, **kwargs):
-        if next(count) == times:
-            raise small.Interrupted
-        return write(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, interrupted)
-        with pytest.raises(small.Interrupted):
-            small.run(early_bird, EB, tmp_path, controls=("random",))
-    _, run, text = small.run(early_bird, EB, tmp_path, controls=("random",))
-    assert "resuming after" in text
-    small.same_outcome(run, undisturbed)
-
-
 def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, tmp_path, monkeypatch):
     """Fired at an odd epoch, with evaluations and checkpoints every fourth; and killed right after it."""
     result, _, _ = searched
     fired = result["early_bird"]["epoch"]
     flags = {"eval_every": 100, "checkpoint_every": 100}
 
-    write = rundir.write_json
-
-    def until_the_result(path, value):
-        if path.name != "config.json":
-            raise small.Interrupted
-        write(path, value)
-
     with monkeypatch.context() as patch:
-        patch.setattr(rundir, "write_json", until_the_result)
+        small.cut_off(patch, results, "write", 1)
         with pytest.raises(small.Interrupted):
             small.run(early_bird, EB, tmp_path, **flags)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # of one epoch, the last
@@ -246,15 +212,8 @@ def test_the_last_epoch_is_evaluated_and_checkpointed_whatever_it_is(searched, t
 def test_a_damaged_mask_file_is_said_and_not_believed(tmp_path):
     """Distances to it are unknown from the resumption on; what decides is in the checkpoint."""
     flags = {"epochs": 6, "queue": 2, "tau": 0.0}
-    save, count = checkpoints.save, iter(range(100))
-
-    def cut_off(*args):
-        if next(count) == 4:
-            raise small.Interrupted
-        save(*args)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "save", cut_off)
+        small.cut_off(patch, checkpoints, "save", 5)
         with pytest.raises(small.Interrupted):
             small.run(early_bird, EB, tmp_path, **flags)
     file = rundir.paths(tmp_path).mask(0)

@@ -1,7 +1,6 @@
 """Early-Time: the divergences against plain NumPy, and what a search with fewer timesteps promises."""
 
 import dataclasses
-import itertools
 import json
 
 import chex
@@ -13,7 +12,6 @@ import small
 
 from snnlth_jax import configs, losses, models, tickets, train
 from snnlth_jax.errors import InputError
-from snnlth_jax.run import checkpoints
 from snnlth_jax.search import early_time, imp, phases
 from snnlth_jax.search.session import run as run_session
 
@@ -220,27 +218,6 @@ def test_two_compilations(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
     small.run(imp, IMP, tmp_path, early_time=True, early_time_lambda=1.0, controls=("random", "redrawn"))
     assert len(traced) == 2
-
-
-@pytest.mark.parametrize(("where", "times"), [("save", 2), ("save", 4), ("write_json", 1), ("write_json", 4)])
-def test_interrupted_it_goes_on(searched, tmp_path, monkeypatch, where, times):
-    """Within the probe, between probe and search, within it, before the final training."""
-    _, undisturbed, _ = searched
-    write, count = getattr(checkpoints, where), itertools.count(1)
-    flags = {"early_time": True, "early_time_lambda": 1.0, "final_rounds": (1, 2), "controls": ("dense",)}
-
-    def interrupted(*args, **kwargs):
-        if next(count) == times + (where == "write_json"):  # the first writes config.json
-            raise small.Interrupted
-        return write(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, where, interrupted)
-        with pytest.raises(small.Interrupted):
-            small.run(imp, IMP, tmp_path, **flags)
-    _, run, text = small.run(imp, IMP, tmp_path, **flags)
-    assert "resuming after" in text
-    small.same_outcome(run, undisturbed)
 
 
 def test_probe_timesteps_measures_over_epochs_and_lambda(tmp_path):

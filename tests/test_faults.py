@@ -10,6 +10,7 @@ import damage
 import orbax.checkpoint as ocp
 import pytest
 import small
+import stub
 
 from snnlth_jax import configs, tickets
 from snnlth_jax.errors import InputError, StorageError
@@ -17,6 +18,7 @@ from snnlth_jax.run import checkpoints
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import imp
 
+PROGRAMS = stub.StubPrograms()
 CONFIG = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
 
 
@@ -33,24 +35,17 @@ def contents(directory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return small.run(imp, CONFIG, tmp_path_factory.mktemp("undisturbed") / "run")[1]
+    return small.run(imp, CONFIG, tmp_path_factory.mktemp("undisturbed") / "run", programs=PROGRAMS)[1]
 
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     """A run that was killed in its second round, with three checkpoints."""
     directory = tmp_path_factory.mktemp("stopped") / "run"
-    save, saved = checkpoints.save, []
-
-    def killed(*args):
-        if len(saved) == 4:
-            raise small.Interrupted
-        saved.append(save(*args))
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "save", killed)
+        small.cut_off(patch, checkpoints, "save", 5)
         with pytest.raises(small.Interrupted):
-            small.run(imp, CONFIG, directory)
+            small.run(imp, CONFIG, directory, programs=PROGRAMS)
     assert len(list((directory / "checkpoints").iterdir())) == 3
     return directory
 
@@ -61,7 +56,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(way, stopped, undisturbed, t
     shutil.copytree(stopped, tmp_path / "run")
     newest = damage.newest(tmp_path / "run" / "checkpoints")
     damage.WAYS[way](newest)
-    _, run, text = small.run(imp, CONFIG, tmp_path / "run")
+    _, run, text = small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     assert f"checkpoint {newest.name} cannot be read" in caplog.text
     assert "resuming after round 0, epoch 3" in text  # the newest was one epoch later
     small.same_outcome(run, undisturbed)
@@ -74,7 +69,7 @@ def test_with_no_good_checkpoint_nothing_is_made_up_or_lost(stopped, tmp_path):
         way(directory)
     before = contents(tmp_path / "run")
     with pytest.raises(InputError, match=r"none of the checkpoints \[.*\] can be read"):
-        small.run(imp, CONFIG, tmp_path / "run")
+        small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     assert contents(tmp_path / "run") == before
 
 
@@ -101,7 +96,7 @@ def test_files_that_are_gone_are_missed(what, stopped, tmp_path):
     lose(rundir.paths(tmp_path / "run"))
     before = contents(tmp_path / "run")
     with pytest.raises(InputError, match=message):
-        small.run(imp, CONFIG, tmp_path / "run")
+        small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     assert contents(tmp_path / "run") == before
 
 
@@ -115,7 +110,7 @@ def test_a_file_system_that_fails_once_is_asked_again(stopped, undisturbed, tmp_
         return restore(*args, **kwargs)
 
     monkeypatch.setattr(ocp.CheckpointManager, "restore", once)
-    _, run, _ = small.run(imp, CONFIG, tmp_path / "run")
+    _, run, _ = small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     assert "cannot be read" not in caplog.text
     small.same_outcome(run, undisturbed)
 
@@ -124,7 +119,7 @@ def test_a_checkpoint_that_was_never_finished_does_not_count(stopped, undisturbe
     shutil.copytree(stopped, tmp_path / "run")
     newest = damage.newest(tmp_path / "run" / "checkpoints")
     newest.rename(newest.with_name(f"{newest.name}.orbax-checkpoint-tmp"))
-    _, run, _ = small.run(imp, CONFIG, tmp_path / "run")
+    _, run, _ = small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     assert "cannot be read" not in caplog.text
     small.same_outcome(run, undisturbed)
 
@@ -142,9 +137,9 @@ def test_a_ticket_that_was_cut_short_stops_the_search(stopped, undisturbed, tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tickets, "save", cut_short)
         with pytest.raises(InputError, match=r"round_01.safetensors: not a ticket file, or cut short"):
-            small.run(imp, CONFIG, tmp_path / "run")
+            small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     assert not json.loads(run.result.read_text())["finished"]
-    small.run(imp, CONFIG, tmp_path / "run")
+    small.run(imp, CONFIG, tmp_path / "run", programs=PROGRAMS)
     small.same_outcome(run, undisturbed)
 
 
@@ -172,7 +167,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(small_disk, undisturbed)
         free = shutil.disk_usage(small_disk).free
         ballast.write_bytes(bytes(max(0, free - room)))
         try:
-            small.run(imp, CONFIG, small_disk / "run")
+            small.run(imp, CONFIG, small_disk / "run", programs=PROGRAMS)
         except (StorageError, InputError) as error:
             messages.append(str(error))
         ballast.unlink()
@@ -180,7 +175,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(small_disk, undisturbed)
     for message in messages:
         assert "No space left on device" in message
         assert len(message.splitlines()) == 1
-    _, run, _ = small.run(imp, CONFIG, small_disk / "run")
+    _, run, _ = small.run(imp, CONFIG, small_disk / "run", programs=PROGRAMS)
     small.same_outcome(run, undisturbed)
 
 
@@ -195,5 +190,5 @@ def test_a_read_only_directory_is_one_line(small_disk, stopped):
     assert "Read-only file system" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     with pytest.raises(InputError, match="Read-only file system"):
-        small.run(imp, CONFIG, small_disk / "run")
+        small.run(imp, CONFIG, small_disk / "run", programs=PROGRAMS)
     assert contents(small_disk) == before

@@ -1,7 +1,6 @@
 """The search: the mathematics of tickets, and that going on after a stop changes nothing."""
 
 import dataclasses
-import itertools
 import json
 import math
 import shutil
@@ -17,9 +16,7 @@ import small
 from snnlth_jax import configs, data, masks, models, pruning, tickets, train
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
-from snnlth_jax.run import checkpoints
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.search import imp, rewinding
 from snnlth_jax.search.programs import Programs
 from snnlth_jax.train import loop, optimizers
@@ -257,29 +254,6 @@ SHORT = {"rounds": 3, "epochs": 4, "controls": ("random",), "checkpoint_every": 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
     return search(tmp_path_factory.mktemp("short"), **SHORT)[1]
-
-
-@pytest.mark.parametrize(
-    ("where", "times"),
-    [("checkpoints.save", 3), ("checkpoints.write_json", 3), ("tickets.save", 2), ("Recorder.write", 9)],
-)
-def test_interrupted_before_any_write_it_goes_on(tmp_path, monkeypatch, short, where, times):
-    """Between ticket, metrics, result and checkpoint, with checkpoints and evaluations every other epoch."""
-    owner = {"checkpoints": checkpoints, "tickets": tickets, "Recorder": Recorder}[where.split(".")[0]]
-    write, count = getattr(owner, where.split(".")[1]), itertools.count(1)
-
-    def interrupted(*args, **kwargs):
-        if next(count) == times:
-            raise small.Interrupted
-        return write(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, where.split(".")[1], interrupted)
-        with pytest.raises(small.Interrupted):
-            search(tmp_path, **SHORT)
-    _, run, text = search(tmp_path, **SHORT)
-    assert "resuming after" in text
-    small.same_outcome(run, short)
 
 
 def test_a_damaged_result_is_made_again(tmp_path, short):

@@ -106,15 +106,8 @@ def test_a_run_goes_from_two_devices_to_one_and_says_so(tmp_path, monkeypatch):
     from snnlth_jax.run import checkpoints
 
     config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1)
-    save, saved = checkpoints.save, []
-
-    def interrupted(*args):
-        if len(saved) == 2:
-            raise small.Interrupted
-        saved.append(save(*args))
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", interrupted)
+        small.cut_off(patch, checkpoints, "save", 3)
         with pytest.raises(small.Interrupted):
             small.run(imp, config, tmp_path / "run", devices=2)
     result, run, text = small.run(imp, config, tmp_path / "run", devices=1)

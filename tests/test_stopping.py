@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 import small
+import stub
 
-from snnlth_jax import configs, train
+from snnlth_jax import configs
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import signals
 from snnlth_jax.machine.signals import Stopped
 from snnlth_jax.run import checkpoints
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.search import early_bird, imp
+from snnlth_jax.search import early_bird, imp, session
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
 EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
@@ -50,20 +51,15 @@ def test_the_first_signal_is_noted_and_the_second_is_as_ever():
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_checkpoints_within_an_epoch_lose_nothing(module, config, times, tmp_path, monkeypatch):
     """One after each step, as for epochs of hours: cut off before one, the search goes on within an epoch."""
-    _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed")
-    monkeypatch.setattr(train, "fit", functools.partial(train.fit, seconds_per_call=0.0))
-    save, count = checkpoints.save, itertools.count(1)
-
-    def interrupted(*args):
-        if next(count) == times + 1:
-            raise small.Interrupted
-        save(*args)
-
+    stubs = {"programs": stub.StubPrograms()}
+    _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed", **stubs)
+    monkeypatch.setattr(session, "fit", functools.partial(session.fit, seconds_per_call=0.0))
+    flags = stubs | {"checkpoint_minutes": 0.0}
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", interrupted)
+        small.cut_off(patch, checkpoints, "save", times + 1)
         with pytest.raises(small.Interrupted):
-            small.run(module, config, tmp_path / "run", checkpoint_minutes=0.0)
-    _, run, text = small.run(module, config, tmp_path / "run", checkpoint_minutes=0.0)
+            small.run(module, config, tmp_path / "run", **flags)
+    _, run, text = small.run(module, config, tmp_path / "run", **flags)
     # two steps an epoch: every other checkpoint is within one
     assert ("step 1 of the next" in text) == (times % 2 == 1)
     small.same_outcome(run, undisturbed)
@@ -89,11 +85,8 @@ def test_a_stopped_search_raises_and_goes_on(tmp_path):
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path, monkeypatch):
-    def killed(*args):
-        raise small.Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", killed)
+        small.cut_off(patch, checkpoints, "save", 1)
         with pytest.raises(small.Interrupted):
             small.run(imp, IMP, tmp_path / "run")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -91,16 +91,8 @@ def test_what_is_trained_again_is_there_once(tmp_path):
 def test_a_search_that_is_interrupted(tmp_path, monkeypatch):
     config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, tensorboard=True)
     run = rundir.paths(tmp_path / "run")
-    save, saved = checkpoints.save, []
-
-    def interrupted(*args, **kwargs):
-        saved.append(args)
-        if len(saved) == 2:
-            raise small.Interrupted
-        return save(*args, **kwargs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "save", interrupted)
+        small.cut_off(patch, checkpoints, "save", 2)
         with pytest.raises(small.Interrupted):
             small.run(imp, config, tmp_path / "run")
     assert points(run.tensorboard)[0] == expected(run.metrics) != []

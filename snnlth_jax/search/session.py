@@ -464,6 +464,7 @@ def run(
       StorageError: the disk is full, or read-only, or gone; the same call resumes from the last checkpoint.
     """
     console = console or Console(quiet=not hosts.is_first())
+    hosts.raise_together(lambda: configs.check_devices(config))
     dataset = dataset or configs.load_dataset(config)
     variants = Variants(config, dataset, model, programs)
     if config.dry_run:
