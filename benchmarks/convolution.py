@@ -1,4 +1,4 @@
-"""Convolutions by XLA and by `models.convolution`, alone and inside of a compiled loop.
+"""Convolutions by XLA and by `models._conv_cpu`, alone and inside of a compiled loop.
 
     python benchmarks/convolution.py
 

@@ -1,4 +1,4 @@
-"""The same training with the convolutions of `models.convolution` and with XLA's own: its curves.
+"""Curves of the same training run with the convolutions of `models._conv_cpu` and with XLA's own.
 
     python benchmarks/curve.py [FLAG...]
 
@@ -6,23 +6,23 @@ Flags are those of `snnlth imp`; by default the dense network on digits. The two
 which spikes amplify: tests/test_training.py compares them in double precision, where they agree.
 """
 
-import json
 import sys
 import tempfile
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from snnlth_jax import cli
 from snnlth_jax.models import _conv_cpu
+from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import events
+from snnlth_jax.search import programs
 
 
-def epochs(flags: list[str], directory: str) -> list[dict[str, Any]]:
+def epochs(flags: list[str], directory: str) -> list[events.EpochEvent]:
+    programs.SHARED.clear()  # the other convolutions are compiled in
     assert cli.main(["imp", "--rounds", "1", *flags, "--workdir", directory]) == 0
-    lines = map(json.loads, (Path(directory) / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if line["event"] == "epoch"]
+    return events.select(events.read(rundir.paths(directory).metrics), events.EpochEvent)
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
         plain = epochs(sys.argv[1:], f"{directory}/plain")
     table = Table("epoch", "loss", "XLA's", "test accuracy", "XLA's")
     for a, b in zip(ours, plain, strict=True):
-        shown = (f"{x[name]:.4f}" for name in ("train_loss", "test_accuracy") for x in (a, b))
-        table.add_row(str(a["epoch"]), *shown)
+        losses, accuracies = (a.train_loss, b.train_loss), (a.test_accuracy, b.test_accuracy)
+        table.add_row(str(a.epoch), *(f"{x:.4f}" for x in losses + accuracies))
     Console().print(table)
 
 

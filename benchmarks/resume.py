@@ -1,11 +1,11 @@
-"""What being able to go on costs: checkpoints while a search runs, and the time until it trains again.
+"""The cost of resume: checkpoints while a search runs, and the time until a resumed one trains again.
 
     python benchmarks/resume.py [--data-dir DIR] [FLAG...]
 
 Flags are those of `snnlth imp`, by default VGG16 on CIFAR-10 at T = 5 with one step an epoch. Runs the
 search in processes of their own, without and with a compilation cache: from nothing, and again in the same
-directory. Prints the seconds from the start of each process to its first training step done, how long
-training stood still for a checkpoint, and how long that took to be written.
+directory. Prints the seconds from the start of each process to the end of its first training step, the
+seconds that training pauses for a checkpoint, and those until it is written.
 """
 
 import argparse
@@ -28,10 +28,11 @@ def child(flags: list[str], started: float) -> None:
     """A search in this process, with a clock at its first step and around its checkpoints."""
     import jax
 
-    from snnlth_jax import cli, train
+    from snnlth_jax import cli
     from snnlth_jax.run import checkpoints
+    from snnlth_jax.search import session
 
-    times: dict[str, list[float]] = {"first step": [], "step": [], "stands still": [], "written": []}
+    times: dict[str, list[float]] = {"first step": [], "step": [], "paused": [], "written": []}
 
     def timed(function, what):
         def clocked(*args, **kwargs):
@@ -42,7 +43,7 @@ def child(flags: list[str], started: float) -> None:
 
         return clocked
 
-    fit, save = train.fit, checkpoints.save
+    fit, save = session.fit, checkpoints.save
 
     def watched(program, *args, on_progress, **kwargs):
         def progress(epoch, steps, state, metrics, seconds):
@@ -55,11 +56,11 @@ def child(flags: list[str], started: float) -> None:
 
     def saved(manager, *args):
         begun = time.perf_counter()
-        timed(save, "stands still")(manager, *args)
+        timed(save, "paused")(manager, *args)
         manager.wait_until_finished()  # which a search does an epoch later
         times["written"].append(time.perf_counter() - begun)
 
-    train.fit, checkpoints.save = watched, saved
+    session.fit, checkpoints.save = watched, saved
     status = cli.main(["imp", *flags])
     newest = max(Path(flags[flags.index("--workdir") + 1]).glob("checkpoints/*"), key=lambda p: int(p.name))
     size = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
@@ -92,14 +93,14 @@ def main() -> None:
             again = search([*run, "--rounds", "2", "--override"], cache)
             seconds = [times["first step"][0] for times in (first, again)]
             print(
-                f"{name} compilation cache: first step after {seconds[0]:.1f} s, going on {seconds[1]:.1f} s"
+                f"{name} compilation cache: first step after {seconds[0]:.1f} s, resumed {seconds[1]:.1f} s"
             )
     print(f"{again['kind']}, {os.cpu_count()} cores, jax {again['jax']}")
-    still, written = (statistics.median(again[what]) for what in ("stands still", "written"))
+    paused, written = (statistics.median(again[what]) for what in ("paused", "written"))
     step = min(again["step"])
     print(f"a checkpoint: {again['bytes'] / 1e6:.0f} MB, written in {written:.2f} s behind the training,")
-    print(f"which stands still for {still:.3f} s: {still / step:.2f} steps of {step:.3f} s,")
-    print(f"{100 * still / (STEPS * step):.3f} % of an epoch of {STEPS}")
+    print(f"which pauses for {paused:.3f} s: {paused / step:.2f} steps of {step:.3f} s,")
+    print(f"{100 * paused / (STEPS * step):.3f} % of an epoch of {STEPS}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 Flags are those that `snnlth imp` and `snnlth eb` share; by default digits, as small as the demo. --rounds are
 those of IMP, --sparsity that of Early-Bird. Seconds are those of result.json: training steps, evaluations,
-pruning; compilation apart, each search's own: programs are not kept on disk from one to the next.
+pruning. Compilation stands apart, and each search compiles its own programs: none are kept on disk or in the
+process from one search to the next.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from rich.table import Table
 
 from snnlth_jax import cli
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import results
+from snnlth_jax.search import programs
 
 
 def main() -> None:
@@ -34,20 +37,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="snnlth_search_") as directory:
         for name, command in searches.items():
             run = rundir.paths(Path(directory) / name.replace(" ", ""))
+            programs.SHARED.clear()
             status = cli.main([*command, *flags, "--workdir", str(run.config.parent)])
             if status:
                 raise SystemExit(status)
-            result = rundir.read_json(run.result)
+            result = results.read(run.result)
             probe, search, ticket = (
-                sum(row["seconds"] for row in result[part]) for part in ("preparations", "rounds", "tickets")
+                sum(row.seconds for row in rows)
+                for rows in (result.preparations, result.rounds, result.tickets)
             )
-            compiling = result["compile_seconds"]
+            compiling = result.compile_seconds
             cells = [probe, search, ticket, compiling, probe + search + ticket + compiling]
-            cost = result["tickets"][-1]
-            relative = cost["search_relative_to_imp"]
-            table.add_row(
-                name, *(f"{cell:.1f} s" for cell in cells), str(cost["search"]["epochs"]), f"{relative:.3f}"
-            )
+            cost = result.tickets[-1]
+            relative = f"{cost.search_relative_to_imp:.3f}"
+            table.add_row(name, *(f"{cell:.1f} s" for cell in cells), str(cost.search.epochs), relative)
     Console(width=120).print(table)
 
 

@@ -1,4 +1,4 @@
-"""Pages that MkDocs gets beyond those in this directory: made from the code, with links to them.
+"""Pages of the site beyond those in this directory, made from the code, and the links to them.
 
 The documents are written to be read in the repository. In the site README.md is the first page; the commands
 are described from their dataclasses, the experiments and the library from their docstrings.
@@ -19,11 +19,13 @@ from snnlth_jax import cli, configs
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (
-    *("surrogate", "neurons", "masks", "pruning", "losses", "models", "models.vgg", "models.resnet"),
-    *("models.layers", "interop.torch", "tickets", "train.optimizers", "train.step", "train.loop"),
-    *("configs", "configs.parts", "configs.commands"),
-    *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
+    *("surrogate", "neurons", "masks", "pruning", "losses", "errors", "tickets"),
+    *("models", "models.vgg", "models.resnet", "models.layers", "data.dataset", "data.augment"),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
+    *("interop.torch", "machine.sharding", "train.optimizers", "train.step", "train.loop"),
+    *("configs", "configs.parts", "configs.commands", "run.results", "run.events"),
+    *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
+    *("search.phases", "search.session", "search.programs"),
 )
 SHARED = {
     configs.TrainConfig: "Every search",
@@ -41,6 +43,12 @@ def _order(path: Path) -> tuple[bool, bool, int, str]:
     return (*kinds, int(number[0]) if number else 0, path.stem)
 
 
+def _source_file(name: str) -> str:
+    """The file of a module or of a package."""
+    path = f"snnlth_jax/{name.replace('.', '/')}"
+    return f"{path}/__init__.py" if (ROOT / path).is_dir() else f"{path}.py"
+
+
 EXPERIMENTS = sorted(
     (path for path in ROOT.glob("experiments/*.py") if path.stem not in ("grid", "findings")), key=_order
 )
@@ -48,7 +56,7 @@ MADE = {  # files of the repository, and the pages made of them
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     **{f"experiments/{path.name}": f"experiments/{path.stem}.md" for path in EXPERIMENTS},
-    **{f"snnlth_jax/{name.replace('.', '/')}.py": f"reference/{name}.md" for name in REFERENCE},
+    **{_source_file(name): f"reference/{name}.md" for name in REFERENCE},
 }
 
 
@@ -78,7 +86,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def experiment(path: Path) -> str:
-    """The head of a script, then the script."""
+    """The page of a script: its head, then its code."""
     source = path.read_text()
     title, _, head = (ast.get_docstring(ast.parse(source)) or "").partition("\n")
     code = source.split('"""', 2)[2].strip()
@@ -86,7 +94,7 @@ def experiment(path: Path) -> str:
 
 
 def commands() -> str:
-    """Each command with its options, and once those that several share."""
+    """The page of the commands: the options of each, and once those that several share."""
     lines = ["# Commands", "", (cli.__doc__ or "").partition("\n\n")[2], ""]
     for name, (command, _) in cli.COMMANDS.items():
         lines += [f"## snnlth {name}", "", *_options(command)]
@@ -100,7 +108,7 @@ def commands() -> str:
 
 
 def _options(command: type) -> list[str]:
-    """The docstring of a dataclass and of each field that is described nowhere else, as definitions."""
+    """Definitions: the docstring of a dataclass, and of each field that is described nowhere else."""
     elsewhere = {*SHARED}
     if command is not configs.TrainConfig and issubclass(command, configs.TrainConfig):
         elsewhere |= {*configs.TrainConfig.__mro__}
@@ -119,7 +127,7 @@ def _source(command: type) -> Any:
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:
-    """The flag as one types it, with the default if that is a value."""
+    """The flag as a user types it, with the default if that is a value."""
     flag = f"--{field.name.replace('_', '-')}"
     if "Positional" in str(field.type):
         return f"`{field.name.upper()}`"
@@ -136,7 +144,7 @@ _SOURCE = griffe.load("snnlth_jax", search_paths=[ROOT])
 
 
 def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
-    """Links into the repository become links to the page made of that file, or plain text."""
+    """Make links into the repository links to the page made of that file, or plain text."""
     here = page.file.src_uri
     directory = posixpath.dirname(next((path for path, made in MADE.items() if made == here), f"docs/{here}"))
 

@@ -1,10 +1,10 @@
-"""Running statistics of batch norm on rewinding: back with the weights, kept, or reset.
+"""Running statistics of batch norm at a rewind: rewound with the weights, kept, or reset.
 
 paper     not in it; the authors' code keeps them
 command   python experiments/bn_on_rewind.py --data-dir ~/tensorflow_datasets
 hours     56 per seed and choice on the paper's RTX 2080 Ti (4220 epochs of 47.4 s, VGG16)
-expected  no difference: training normalises by its batches, and a part 0.9^(T steps) is left of the
-          statistics that it starts from
+expected  no difference: training normalises by its batches, and only a part 0.9^(T steps) of the initial
+          statistics remains
 """
 
 import sys

@@ -1,8 +1,8 @@
 """A winning ticket of a spiking network in a few minutes on two cores: `make demo`.
 
 IMP with late rewinding on real 8x8 digits, then a random mask of the ticket's layer-wise counts, trained from
-the same weights in the same way: if the structure that IMP found did not matter, the two would do equally
-well. The table that it prints is in docs/results.md. For other settings: `snnlth imp --help`.
+the same weights in the same way: if the structure of the ticket did not matter, both would reach the same
+accuracy. Its table is in docs/results.md. For other settings: `snnlth imp --help`.
 """
 
 from snnlth_jax import configs

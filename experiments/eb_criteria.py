@@ -1,4 +1,4 @@
-"""Early-Bird's distance of masks: the paper's, which goes blind at high sparsity, and one that does not.
+"""Early-Bird's distance of masks: the paper's, which fires for any masks at high sparsity, and the overlap.
 
 paper     EB with the Hamming distance, tau = 0.02: 91.74 91.05 89.55 84.64 % at 68.30, 89.91, 95.69 and
           98.13 % sparsity (Table 1, CIFAR-10, VGG16)

@@ -2,7 +2,7 @@
 
     paper     Fig. 10: the number of spikes per image stays about constant over sparsity
     command   python experiments/fig10_spikes.py --data-dir ~/tensorflow_datasets
-    hours     56 per seed on the paper's RTX 2080 Ti: the cell of table1_early_time, nothing beside it
+    hours     56 per seed on the paper's RTX 2080 Ti: the cell of table1_early_time, nothing else
     expected  spikes about constant, synaptic operations falling with the weights that are left
 
 Energy is computed from the operations at 45 nm: 4.6 pJ a multiply-accumulate, 0.9 pJ an addition.

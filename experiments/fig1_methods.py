@@ -1,4 +1,4 @@
-"""Every search of the paper and its baselines beside each other: accuracy against what the search cost.
+"""All searches of the paper and its baselines: accuracy against the cost of the search.
 
 paper     Fig. 1; its numbers are those of Table 1 (see table1_early_time), Fig. 8 (transfer), Fig. 9 (SNIP,
           random)

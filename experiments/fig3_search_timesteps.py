@@ -1,4 +1,4 @@
-"""How many timesteps a search needs: IMP with T' = 2 ... T - 1, tickets trained at T.
+"""Timesteps that a search needs: IMP with T' = 2 ... T - 1, tickets trained at T.
 
 paper     Fig. 3: T' >= 3 gives masks as good as T = 5; T' = 2 loses
 command   python experiments/fig3_search_timesteps.py --data-dir ~/tensorflow_datasets

@@ -1,4 +1,4 @@
-"""The divergences that Early-Time decides by, over the first epochs of a dense training.
+"""Early-Time's divergences over the first epochs of a dense training run.
 
 paper     Fig. 4: D_t = KL(P_t || P_T) is stable over epochs
 command   python experiments/fig4_kl_over_epochs.py --data-dir ~/tensorflow_datasets

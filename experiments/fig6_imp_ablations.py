@@ -1,4 +1,4 @@
-"""IMP taken apart: the epoch to rewind to, one threshold for all layers or one for each, where weights stay.
+"""Ablations of IMP: the rewind epoch, one threshold for all layers or one for each, densities of the layers.
 
 paper     Fig. 6: the rewind epoch hardly matters below 96 %; at 98 % rewinding to epoch 260 (of 300) loses
           1.5 points (a); global beats layer-wise pruning (b); deep layers end sparser (c)

@@ -1,4 +1,4 @@
-"""When Early-Bird fires, which T' Early-Time chooses by lambda, and what accuracy a T' gives.
+"""Early-Bird: the epoch in which it fires. Early-Time: T' by lambda, and accuracy by T'.
 
 paper     Fig. 7: EB fires earlier at higher sparsity (a); T' against lambda in steps of 0.1 (b), usually
           T' = 3 with lambda = 0.6; accuracy against T': T' >= 3 is as good as T = 5

@@ -1,4 +1,4 @@
-"""Findings of an experiment: the results of its cells, tables of them, and claims put to the numbers."""
+"""Findings of an experiment: results of its cells, tables, and claims compared with the numbers."""
 
 import dataclasses
 import itertools
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Missing(LookupError):
-    """A cell that a claim needs has no result, or not that one."""
+    """A result or a number that a claim needs is missing."""
 
 
 class Found(dict[str, Summary]):
@@ -38,7 +38,7 @@ class Found(dict[str, Summary]):
     Attributes:
       results: results of each seed, by cell.
       absent: cells and seeds without a result.
-      lacking: the cells of these: without a result, or with those of some seeds only.
+      lacking: cells without a result, or with results of some seeds only.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def table(title: str, *columns: str) -> Table:
 
 
 def accuracies(found: Found) -> Table:
-    """A line per method, a column per sparsity (equal up to the rounding of a count)."""
+    """Accuracy of tickets: a line per method, a column per sparsity (equal up to the rounding of a count)."""
     tickets = [
         (name.split("_")[0], row.sparsity, row.final_test_accuracy)
         for name, cell in found.items()
@@ -157,7 +157,7 @@ def accuracies(found: Found) -> Table:
 
 
 def costs(found: Found) -> Table:
-    """A line per method and sparsity; what the search cost, relative to IMP as it was measured here."""
+    """Cost of each search, a line per method and sparsity, also relative to IMP as measured here."""
     columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
     lines = table("tickets and what their search cost", *columns)
     methods = found.methods()

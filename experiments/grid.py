@@ -1,9 +1,9 @@
 """Parts that all experiments share: scales, cells and their directories, running them, gathering results.
 
 An experiment is a dict of cells: configurations of ordinary searches by their name, "imp" or "eb_0.9578" (the
-sparsity after the underscore). Each is run once per seed, in a directory below --workdir that is named by
-what the search is: stopped, the same command goes on; finished, it is skipped; wanted by two experiments, it
-is run once. Their results are for `findings`.
+sparsity after the underscore). Each is run once per seed, in a directory below --workdir that is named after
+its configuration: the same command resumes a stopped cell and skips a finished one, and a cell of two
+experiments is run once. `findings` takes the results.
 """
 
 import dataclasses
@@ -114,7 +114,7 @@ SCALES = {
 
 
 def scale(name: str, dataset: str | None = None, arch: str | None = None) -> Scale:
-    """A scale by its name, with another dataset or network."""
+    """A scale by its name, optionally with another dataset or network."""
     if name not in SCALES:
         raise InputError(f"--scale {name}: allowed: {', '.join(SCALES)}")
     changes = {"dataset": dataset, "arch": arch}
@@ -130,26 +130,27 @@ class Options:
     """Options of the command line."""
 
     scale: str = "paper"
-    """paper: its settings; fast: a short schedule; smoke: minutes on two cores; digits, small: those of
-    docs/results.md"""
+    """Size: paper, the paper's settings; fast, a short schedule; smoke, minutes on two cores; digits and
+    small, the tables of docs/results.md."""
     dataset: str | None = None
-    """Another one than the scale's"""
+    """Dataset. Default: that of the scale."""
     arch: str | None = None
-    """Another network than the scale's"""
+    """Network. Default: that of the scale."""
     data_dir: str | None = None
-    """Where TensorFlow Datasets keeps its data"""
+    """Directory of TensorFlow Datasets."""
     workdir: str = "runs/experiments"
-    """The cells are in there, of all experiments together"""
+    """Directory of the cells of all experiments."""
     cells: str = "1/1"
-    """i/n: run only the i-th of n shares of the cells, one on each machine; tables show all that are there"""
+    """Share of the cells to run: i/n is the i-th of n, for example one on each machine; tables show all
+    results so far."""
     distributed: bool = False
-    """Several hosts: connect the processes that run this command, one on each, as `snnlth imp` does"""
+    """Connect the processes that run this command, one on each of several hosts, as `snnlth imp` does."""
 
 
 def jobs(
     cells: Cells, seeds: Sequence[int], workdir: str, data_dir: str | None
 ) -> dict[Job, configs.Resolved]:
-    """The searches, with everything filled in and directories named by what they are.
+    """The searches, resolved, each with a directory named after its configuration.
 
     Raises:
       InputError: for the first that cannot be run.
@@ -177,7 +178,7 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
 
 
 def result(config: configs.Resolved) -> Result | None:
-    """Result of that search, if it is finished and can be read; one of another configuration is none."""
+    """Result of a search, if it is finished, can be read and has this configuration."""
     try:
         read = results.read(rundir.paths(config.workdir).result)
     except InputError:
@@ -190,7 +191,7 @@ def result(config: configs.Resolved) -> Result | None:
 def run(
     planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
 ) -> dict[str, list[str]]:
-    """Run the searches that are not finished; the cells that failed, by the line that says why."""
+    """Run the searches that are not finished; return the cells that failed, by their line of error."""
     todo = [job for job in mine if not hosts.all_true(result(planned[job]) is not None)]
     if todo:  # what is wrong with the data is so with all
         first = planned[todo[0]]
@@ -215,7 +216,7 @@ def run(
 
 
 def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
-    """All results so far, of this process or not."""
+    """All results so far, of this process and others."""
     by_cell: dict[str, list[Result]] = {}
     absent = []
     for (name, seed), config in planned.items():
@@ -236,13 +237,13 @@ def main(
     """Run an experiment as its command line says.
 
     Args:
-      cells: function to the cells of a scale, with another dataset or network where the command line has one.
-      tables: functions to tables of the results; see `findings.Missing`.
-      claims: claims put to the results.
+      cells: function that returns the cells of a scale, optionally with another dataset or network.
+      tables: functions that return tables of the results; see `findings.Missing`.
+      claims: claims to compare with the results.
       arguments: arguments of the command line.
 
     Returns:
-      The exit status: 1 where a cell failed, otherwise as `snnlth` has it.
+      The exit status: 1 if a cell failed, otherwise that of `snnlth`.
     """
     title, _, more = (sys.modules[cells.__module__].__doc__ or "").partition("\n")
     doc = title + "\n" + textwrap.indent(more, "  ")  # tyro joins lines that are not indented
@@ -270,7 +271,7 @@ def report(
     claims: Sequence[Claim],
     console: Console,
 ) -> None:
-    """Print tables and claims of the results so far, and the cells without one."""
+    """Print tables and claims of the results so far, and the cells that have no result yet."""
     found = gather(planned)
     if found.absent:
         absent = ", ".join(f"{name} seed {seed}" for name, seed in found.absent)

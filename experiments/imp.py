@@ -4,7 +4,7 @@
     command  python experiments/imp.py --dataset cifar10 --data-dir ~/tensorflow_datasets --workdir runs/imp
     hours    52 on one RTX 2080 Ti (paper, Table 1)
 
-Run it again after whatever stopped it, and it goes on.
+Run it again after any interruption, and it resumes.
 """
 
 import sys

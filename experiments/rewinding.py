@@ -1,4 +1,4 @@
-"""What survivors go on from: the weights of the rewind epoch, or their own, with the schedule anew or tuned.
+"""Starting weights of a round: those of the rewind epoch; or the trained ones, with a new schedule or tuned.
 
 paper     not in it: it rewinds weights, to epoch 20; the other two are those of Renda et al. (2020)
 command   python experiments/rewinding.py --data-dir ~/tensorflow_datasets

@@ -1,4 +1,4 @@
-"""Early-Time: IMP and Early-Bird with fewer timesteps, accuracy and what the search costs.
+"""Early-Time: IMP and Early-Bird with fewer timesteps, accuracy and cost of the search.
 
 paper     Table 1, CIFAR-10, VGG16, at 68.30 / 89.91 / 95.69 / 98.13 % sparsity:
             IMP     92.66 92.54 92.38 91.81 %   14.97 29.86 40.84 51.99 h
