@@ -5,7 +5,7 @@ Exact arithmetic on counts, and bisection on the bit patterns of scores. Both wo
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import jax
@@ -42,8 +42,9 @@ def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: ja
     keys = [_ordered(s.astype(dtype), m) for s, m in zip(scores, alive, strict=True)]
     highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
 
-    def number(condition, *trees):
-        return sum(_count(condition(*leaves)) for leaves in zip(*trees, strict=True))
+    def number(condition: Callable[..., jax.Array], *trees: list[jax.Array]) -> jax.Array:
+        counts = [_count(condition(*leaves)) for leaves in zip(*trees, strict=True)]
+        return functools.reduce(jnp.add, counts)
 
     threshold = _smallest(
         lambda t: number(lambda key: key <= t, keys) >= removals,
@@ -90,10 +91,10 @@ def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
     return jnp.where(alive, jnp.minimum(jnp.where(raw & sign, ~raw, raw | sign), highest - 1), highest)
 
 
-def _smallest(holds, low: jax.Array, high: jax.Array) -> jax.Array:
+def _smallest(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
     """The smallest integer in [low, high] for which a monotone predicate holds; it holds at `high`."""
 
-    def halve(bounds):
+    def halve(bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = low + (high - low) // 2
         good = holds(middle)

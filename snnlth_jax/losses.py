@@ -29,7 +29,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     [1.3863, 1.3863]
     """
     labels = jnp.broadcast_to(labels, logits.shape[:2])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(axis=0)
+    by_timestep: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return by_timestep.mean(axis=0)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:

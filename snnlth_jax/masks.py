@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-def tree_map(f: Callable, masks: Masks, *rest: PyTree) -> PyTree:
+def tree_map(f: Callable[..., Any], masks: Masks, *rest: PyTree) -> PyTree:
     """`jax.tree.map` over masks that keeps None where a leaf is not prunable.
 
     `rest` are trees of the structure of the parameters; `f(mask, *leaves)` is called for prunable leaves.
@@ -120,7 +120,9 @@ def freeze_pruned(tx: optax.GradientTransformation) -> optax.GradientTransformat
     """
     inner = optax.with_extra_args_support(tx)
 
-    def update(updates, state, params=None, *, masks, **extra):
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree | None = None, *, masks: Masks, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
         if params is None:
             raise ValueError("freeze_pruned needs the parameters: update(grads, state, params, masks=masks)")
         updates, state = inner.update(apply(updates, masks), state, apply(params, masks), **extra)
@@ -267,5 +269,5 @@ def unpack(packed: PyTree) -> Masks:
     return jax.tree.map(one, packed, is_leaf=lambda p: isinstance(p, PackedMask))
 
 
-def _name(path) -> str:
+def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -49,7 +49,7 @@ class LIF:
     detach_reset: bool = True
     spike: surrogate.SpikeFn = surrogate.atan()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.tau, (int, float)) and not self.tau >= 1:
             raise ValueError(f"tau must be at least 1 timestep, got {self.tau}")
         if isinstance(self.v_threshold, (int, float)) and not self.v_threshold > (self.v_reset or 0.0):

@@ -85,7 +85,7 @@ def grasp(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
     """
     gradient = jax.lax.stop_gradient(jax.grad(loss)(params))
 
-    def along_gradient(params):
+    def along_gradient(params: PyTree) -> jax.Array | int:
         products = jax.tree.map(lambda g, h: jnp.sum(g * h), gradient, jax.grad(loss)(params))
         return sum(jax.tree.leaves(products))
 
@@ -201,7 +201,7 @@ def _remove(scores: PyTree, masks: Masks, fraction: Decimal, of: str, scope: str
 
 @functools.partial(jax.jit, static_argnames=("of", "scope"))
 def _remove_grouped(scores: PyTree, masks: Masks, digits: jax.Array, of: str, scope: str) -> Masks:
-    def group(scores, alive):
+    def group(scores: list[jax.Array], alive: list[jax.Array]) -> list[jax.Array]:
         kept = sum((jnp.sum(m, dtype=jnp.uint32) for m in alive), start=jnp.uint32(0))
         if of == "kept":
             removals = floor_of(digits, kept)

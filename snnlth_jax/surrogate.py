@@ -30,7 +30,7 @@ def _spike_function(name: str, derivative: Callable[[jax.Array], jax.Array]) -> 
     spike = jax.custom_jvp(step)
 
     @spike.defjvp
-    def _(primals, tangents):
+    def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
         (u,), (du,) = primals, tangents
         return spike(u), derivative(u) * du
 
@@ -75,7 +75,7 @@ def sigmoid(alpha: float = 4.0) -> SpikeFn:
     """
     _positive("alpha", alpha)
 
-    def derivative(u):
+    def derivative(u: jax.Array) -> jax.Array:
         s = jax.nn.sigmoid(alpha * u)
         return alpha * s * (1 - s)
 

@@ -150,12 +150,13 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(
+    nested: dict[str, Any] = traverse_util.unflatten_dict(
         {
             tuple(key.replace("%2F", "/").replace("%25", "%") for key in name.split("/")): leaf
             for name, leaf in flat.items()
         }
     )
+    return nested
 
 
 def _digest(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> str:

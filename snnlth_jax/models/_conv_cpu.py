@@ -10,7 +10,7 @@ the same up to the order of summation.
 
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ _TINY = 2  # pixels in a row of an image that is convolved as a matrix product
 _CACHE = 6 * 2**20  # bytes of patches at a time
 
 
-def conv(x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], padding: Any, **options: Any):
+def conv(
+    x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], padding: Any, **options: Any
+) -> jax.Array:
     """`lax.conv_general_dilated` with the arguments that `flax.linen.Conv` gives it.
 
     Args:
@@ -87,7 +89,8 @@ def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -
         return _winograd.grad_x(kernel, grad)
     if stride == 1:
         return _cpu(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride)
-    return jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)[0]
+    (grad_x,) = jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)
+    return cast(jax.Array, grad_x)
 
 
 def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
@@ -98,7 +101,7 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
     total = jnp.zeros_like(kernel, jnp.promote_types(kernel.dtype, jnp.float32)).reshape(outputs, inputs)
 
-    def add(total, images):
+    def add(total: jax.Array, images: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x, grad = images
         patches = _patches(x, len(kernel), stride).reshape(-1, inputs)
         grad = grad.reshape(-1, outputs)
@@ -124,27 +127,31 @@ def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
 
 # --- with its gradients
 
+_Pair = tuple[jax.Array, jax.Array]  # image and kernel, or their gradients
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    elsewhere = functools.partial(_plain, stride=stride)
-    return lax.platform_dependent(x, kernel, cpu=functools.partial(_cpu, stride=stride), default=elsewhere)
+    on_cpu, elsewhere = functools.partial(_cpu, stride=stride), functools.partial(_plain, stride=stride)
+    output: jax.Array = lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+    return output
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int):
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, _Pair]:
     return _conv(x, kernel, stride), (x, kernel)
 
 
-def _backward(stride: int, residuals: tuple[jax.Array, jax.Array], grad: jax.Array):
-    def on_cpu(x, kernel, grad):
+def _backward(stride: int, residuals: _Pair, grad: jax.Array) -> _Pair:
+    def on_cpu(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> _Pair:
         return _cpu_grad_x(x, kernel, stride, grad), _cpu_grad_kernel(x, kernel, stride, grad)
 
-    def elsewhere(x, kernel, grad):
+    def elsewhere(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> _Pair:
         (grad_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride), x)(grad)
         (grad_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(grad)
         return grad_x, grad_kernel
 
-    return lax.platform_dependent(*residuals, grad, cpu=on_cpu, default=elsewhere)
+    grads: _Pair = lax.platform_dependent(*residuals, grad, cpu=on_cpu, default=elsewhere)
+    return grads
 
 
 _conv.defvjp(_forward, _backward)

@@ -11,6 +11,7 @@ by less than 1e-6 of the largest. Some images at a time, so that their tiles sta
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ _G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _CACHE = 12 * 2**20  # bytes of tiles at a time
 
 Matrix = Sequence[Sequence[float]]
+T = TypeVar("T")
 
 
 def fits(x: jax.Array, kernel: jax.Array, channels: int, tiles: int) -> bool:
@@ -44,28 +46,28 @@ def grad_x(kernel: jax.Array, grad: jax.Array) -> jax.Array:
     weights = _transform(_G, [list(row) for row in kernel])
     turned = (3, 1, 2, 0)  # what the rows of G are for a kernel read from its other end
 
-    def product(tile, i, j):
+    def product(tile: jax.Array, i: int, j: int) -> jax.Array:
         return jnp.tensordot(tile, weights[turned[i]][turned[j]], (-1, 1))
 
     return _conv(grad, max(kernel.shape[2:]), product)
 
 
 def _conv(x: jax.Array, channels: int, product: Callable[[jax.Array, int, int], jax.Array]) -> jax.Array:
-    def some(x):
+    def some(x: jax.Array) -> jax.Array:
         tiles = _input_tiles(x)
         products = [[product(tiles[i][j], i, j) for j in range(4)] for i in range(4)]
         pixels = _transform(_transposed(_A), products)
         # n, H / 2, 2, W / 2, 2, K
         return jnp.stack([jnp.stack(row, 3) for row in pixels], 2).reshape(*x.shape[:3], -1)
 
-    done = lax.map(some, chunks(x, _tile_bytes(x, channels), _CACHE))
+    done: jax.Array = lax.map(some, chunks(x, _tile_bytes(x, channels), _CACHE))
     return done.reshape(-1, *done.shape[2:])[: len(x)]
 
 
 def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
     """The gradient of the kernel `[3, 3, C, K]`, from that of the output `[N, H, W, K]`."""
 
-    def add(total, images):
+    def add(total: jax.Array, images: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         # stacked, where there are no better products of two matrices that are read by columns
         tiles, grads = (_stacked(part) for part in (_input_tiles(images[0]), _output_tiles(images[1])))
         return total + lax.dot_general(tiles, grads, (([1], [1]), ([0], [0]))), None
@@ -103,7 +105,7 @@ def _input_tiles(x: jax.Array) -> list[list[jax.Array]]:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = x.reshape(n, height // 2 + 1, 2, width // 2 + 1, 2, channels)
 
-    def pixel(i, j):
+    def pixel(i: int, j: int) -> jax.Array:
         return x[:, i // 2 : i // 2 + height // 2, i % 2, j // 2 : j // 2 + width // 2, j % 2]
 
     return _transform(_transposed(_B), [[pixel(i, j) for j in range(4)] for i in range(4)])
@@ -134,5 +136,5 @@ def _combination(weights: Sequence[float], parts: Sequence[jax.Array]) -> jax.Ar
     return total
 
 
-def _transposed(grid: Sequence[Sequence]) -> list[tuple]:
+def _transposed(grid: Sequence[Sequence[T]]) -> list[tuple[T, ...]]:
     return list(zip(*grid, strict=True))

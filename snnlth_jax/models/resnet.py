@@ -1,5 +1,6 @@
 """ResNet with spiking neurons: basic blocks whose sum of two paths is the input current of LIF neurons."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -107,7 +108,7 @@ _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _linear(features: int, fan_in: int, name: str, dtypes: dict[str, Any]) -> nn.Dense:
-    def bias_init(key, shape, dtype):
+    def bias_init(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
         bound = fan_in**-0.5
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -70,7 +70,8 @@ def flow(model: Any, batch_stats: PyTree, images: jax.Array) -> Callable[[PyTree
             lambda path, x: jnp.zeros_like(x) if path[-1].key == "bias" else x, params
         )
         variables = {"params": params, "batch_stats": batch_stats}
-        return model.apply(variables, jnp.ones_like(images), num_timesteps=1).sum()
+        output: jax.Array = model.apply(variables, jnp.ones_like(images), num_timesteps=1)
+        return output.sum()
 
     return total
 
@@ -201,6 +202,6 @@ def _loss(
 
     # checkpointed: the activations of one batch at a time are kept
     batches = jnp.arange(full).reshape(-1, size)
-    sums = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
+    sums: jax.Array = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
     rest = of_batch(params, jnp.arange(full, examples)) if full < examples else 0.0
     return (sums.sum() + rest) / examples

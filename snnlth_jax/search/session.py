@@ -120,7 +120,8 @@ class Session:
             key = jax.random.fold_in(self._init_key, redrawn) if redrawn else self._init_key
             self._initial = {redrawn: jax.device_get(self.variants.init_state(key))}
         copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
-        return self._on_devices(copied)
+        state: TrainState = self._on_devices(copied)
+        return state
 
     def remaining(self, *kinds: str) -> Iterator[Phase]:
         """The phases of these kinds that are not finished and whose turn it is, in order."""
@@ -351,7 +352,8 @@ class Session:
 
     def _arrays(self, carry: Carry) -> dict[str, PyTree]:
         arrays = {name: tree for name, tree in carry._asdict().items() if tree is not None}
-        return self._on_devices(arrays)
+        replicated: dict[str, PyTree] = self._on_devices(arrays)
+        return replicated
 
     def _on_devices(self, tree: PyTree) -> PyTree:
         return sharding.replicate(tree, self.variants.devices)
