@@ -72,7 +72,7 @@ class Scale:
         return configs.ProbeConfig(**self.train)
 
     @property
-    def resolved(self) -> configs.Resolved:
+    def resolved(self) -> configs.ResolvedImp:
         """`imp()` with every default filled in."""
         return configs.resolve(self.imp())
 
@@ -148,7 +148,7 @@ class Options:
 
 def jobs(
     cells: Cells, seeds: Sequence[int], workdir: str, data_dir: str | None
-) -> dict[Job, configs.Resolved]:
+) -> dict[Job, configs.ResolvedTrain]:
     """The searches, with everything filled in and directories named by what they are.
 
     Raises:
@@ -176,7 +176,7 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
     return list(items)[i - 1 :: n]
 
 
-def result(config: configs.Resolved) -> Result | None:
+def result(config: configs.ResolvedTrain) -> Result | None:
     """Result of that search, if it is finished and can be read; one of another configuration is none."""
     try:
         read = results.read(rundir.paths(config.workdir).result)
@@ -188,7 +188,7 @@ def result(config: configs.Resolved) -> Result | None:
 
 
 def run(
-    planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
+    planned: Mapping[Job, configs.ResolvedTrain], mine: Sequence[Job], console: Console
 ) -> dict[str, list[str]]:
     """Run the searches that are not finished; the cells that failed, by the line that says why."""
     todo = [job for job in mine if not hosts.all_true(result(planned[job]) is not None)]
@@ -214,7 +214,7 @@ def run(
 # --- the program
 
 
-def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
+def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Found:
     """All results so far, of this process or not."""
     by_cell: dict[str, list[Result]] = {}
     absent = []
@@ -265,7 +265,7 @@ def main(
 
 
 def report(
-    planned: Mapping[Job, configs.Resolved],
+    planned: Mapping[Job, configs.ResolvedTrain],
     tables: Sequence[Callable[[Found], Table]],
     claims: Sequence[Claim],
     console: Console,

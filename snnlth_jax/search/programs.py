@@ -47,7 +47,7 @@ class Variant(NamedTuple):
 TWIN = Variant("relu", 1)  # the same layers without time
 
 
-def full_variant(config: configs.Resolved) -> Variant:
+def full_variant(config: configs.ResolvedTrain) -> Variant:
     """The variant that tickets are for: at the full T."""
     return Variant(config.activation, config.num_timesteps)
 
@@ -118,7 +118,7 @@ class Variants:
 
     def __init__(
         self,
-        config: configs.Resolved,
+        config: configs.ResolvedTrain,
         dataset: data.Dataset,
         model: nn.Module | None = None,
         programs: Programs | None = None,

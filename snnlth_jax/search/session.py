@@ -9,7 +9,7 @@ import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -38,6 +38,8 @@ from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, zero_metrics
 
 PyTree = Any
+Config = TypeVar("Config", bound=configs.ResolvedTrain)
+Config_co = TypeVar("Config_co", bound=configs.ResolvedTrain, covariant=True)
 
 __all__ = ["Carry", "Session", "run"]
 
@@ -63,7 +65,7 @@ class Carry(NamedTuple):
         return cls(state, RewindPoint.of(state), zero_metrics(), queue)
 
 
-class Session:
+class Session(Generic[Config_co]):
     """A run that is under way; made by `run`.
 
     Attributes:
@@ -81,7 +83,7 @@ class Session:
 
     def __init__(
         self,
-        config: configs.Resolved,
+        config: Config_co,
         dataset: data.Dataset,
         phases: Sequence[Phase],
         variants: Variants,
@@ -435,9 +437,9 @@ class Session:
 
 
 def run(
-    config: configs.Resolved,
+    config: Config,
     phases: Sequence[Phase],
-    search: Callable[[Session], None],
+    search: Callable[[Session[Config]], None],
     dataset: data.Dataset | None = None,
     model: nn.Module | None = None,
     programs: Programs | None = None,
