@@ -2,7 +2,7 @@
 
 A neuron fires when its membrane potential reaches the threshold; the derivative of that step is zero
 almost everywhere, so training replaces it by the derivative of a smooth *surrogate*.
-Each factory below returns a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and gives 1 where
+Each factory below returns a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and returns 1 where
 `u >= 0`, else 0, in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`.
 
 Equal arguments return the same function object, so neurons that hold one compare equal and are cached
