@@ -72,7 +72,7 @@ class Scale:
         return configs.ProbeConfig(**self.train)
 
     @property
-    def resolved(self) -> configs.Resolved:
+    def resolved(self) -> configs.ResolvedImp:
         """`imp()` with every default filled in."""
         return configs.resolve(self.imp())
 
@@ -149,7 +149,7 @@ class Options:
 
 def jobs(
     cells: Cells, seeds: Sequence[int], workdir: str, data_dir: str | None
-) -> dict[Job, configs.Resolved]:
+) -> dict[Job, configs.ResolvedTrain]:
     """The searches, resolved, each with a directory named after its configuration.
 
     Raises:
@@ -177,7 +177,7 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
     return list(items)[i - 1 :: n]
 
 
-def result(config: configs.Resolved) -> Result | None:
+def result(config: configs.ResolvedTrain) -> Result | None:
     """Result of a search, if it is finished, can be read and has this configuration."""
     try:
         read = results.read(rundir.paths(config.workdir).result)
@@ -189,7 +189,7 @@ def result(config: configs.Resolved) -> Result | None:
 
 
 def run(
-    planned: Mapping[Job, configs.Resolved], mine: Sequence[Job], console: Console
+    planned: Mapping[Job, configs.ResolvedTrain], mine: Sequence[Job], console: Console
 ) -> dict[str, list[str]]:
     """Run the searches that are not finished; return the cells that failed, by their line of error."""
     todo = [job for job in mine if not hosts.all_true(result(planned[job]) is not None)]
@@ -215,7 +215,7 @@ def run(
 # --- the program
 
 
-def gather(planned: Mapping[Job, configs.Resolved]) -> Found:
+def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Found:
     """All results so far, of this process and others."""
     by_cell: dict[str, list[Result]] = {}
     absent = []
@@ -266,7 +266,7 @@ def main(
 
 
 def report(
-    planned: Mapping[Job, configs.Resolved],
+    planned: Mapping[Job, configs.ResolvedTrain],
     tables: Sequence[Callable[[Found], Table]],
     claims: Sequence[Claim],
     console: Console,

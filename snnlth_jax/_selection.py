@@ -1,11 +1,11 @@
-"""The lowest of many: an exact number of array entries, whatever the ties, without sorting.
+"""Selection of an exact number of lowest array entries, whatever the ties, without sorting.
 
 Exact arithmetic on counts, and bisection on the bit patterns of scores. Both work on traced arrays.
 """
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 import jax
@@ -23,7 +23,7 @@ def decimal_digits(fraction: Decimal) -> tuple[int, ...]:
 def floor_of(digits: Sequence[int] | np.ndarray | jax.Array, n: jax.Array) -> jax.Array:
     """floor(0.d1 d2 d3... * n) without rounding, in 32 bits: Horner's rule on the digits, from the last.
 
-    (d n + c) / 10 is taken apart so that nothing overflows where n fits.
+    (d n + c) / 10 is split into parts so that nothing overflows where n fits.
     """
     tens, ones = n // 10, n % 10
     result = jnp.zeros_like(n)
@@ -35,44 +35,47 @@ def floor_of(digits: Sequence[int] | np.ndarray | jax.Array, n: jax.Array) -> ja
 def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: jax.Array) -> list[jax.Array]:
     """`alive` less the `removals` entries of lowest score, the first in order where scores are equal.
 
-    Bisection on the order-preserving integer image of the scores, a counting pass over the weights each;
-    then, only if the threshold is shared by weights that stay and weights that go, on the position.
+    First it bisects the order-preserving integer image of the scores, with one counting pass over the weights
+    per step. Then, only if kept and removed weights share the threshold, it bisects their position.
     """
     dtype = jnp.promote_types(jnp.result_type(*scores), jnp.float32)
     keys = [_ordered(s.astype(dtype), m) for s, m in zip(scores, alive, strict=True)]
     highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
 
-    def number(condition, *trees):
-        return sum(_count(condition(*leaves)) for leaves in zip(*trees, strict=True))
+    def count(condition: Callable[..., jax.Array], *trees: list[jax.Array]) -> jax.Array:
+        counts = [_count(condition(*leaves)) for leaves in zip(*trees, strict=True)]
+        return functools.reduce(jnp.add, counts)
 
     threshold = _smallest(
-        lambda t: number(lambda key: key <= t, keys) >= removals,
+        lambda t: count(lambda key: key <= t, keys) >= removals,
         low=functools.reduce(jnp.minimum, [key.min(initial=highest) for key in keys]),
         high=functools.reduce(jnp.maximum, [key.max(initial=0 * highest) for key in keys]),
     )
-    below = number(lambda key: key < threshold, keys)
-    tied = number(lambda key: key == threshold, keys)
+    below = count(lambda key: key < threshold, keys)
+    tied = count(lambda key: key == threshold, keys)
 
     ends = list(itertools.accumulate(m.size for m in alive))
     positions = [
         jnp.arange(end - m.size, end, dtype=jnp.uint32).reshape(m.shape)
         for m, end in zip(alive, ends, strict=True)
     ]
-    # where all of the tied go, there is nothing to look for
+    # if all tied weights are removed, there is nothing to bisect
     start = jnp.where(removals - below == tied, jnp.uint32(ends[-1]), 0)
     position = _smallest(
-        lambda p: number(lambda key, at: (key == threshold) & (at < p), keys, positions) >= removals - below,
+        lambda p: (
+            count(lambda key, place: (key == threshold) & (place < p), keys, positions) >= removals - below
+        ),
         low=start,
         high=jnp.maximum(start, jnp.uint32(ends[-1])),
     )
     return [
-        m & (key >= threshold) & ((key != threshold) | (at >= position))
-        for m, key, at in zip(alive, keys, positions, strict=True)
+        m & (key >= threshold) & ((key != threshold) | (place >= position))
+        for m, key, place in zip(alive, keys, positions, strict=True)
     ]
 
 
 def _count(condition: jax.Array) -> jax.Array:
-    """How many hold, in two sums, since XLA's CPU backend vectorises the first and not one over all."""
+    """Number of True entries, in two sums: XLA's CPU backend vectorises the first, and not one over all."""
     ones = condition.ravel().astype(jnp.uint32)
     if ones.size % 8 == 0:
         ones = jax.lax.optimization_barrier(ones.reshape(8, -1).sum(0, dtype=jnp.uint32))
@@ -80,7 +83,7 @@ def _count(condition: jax.Array) -> jax.Array:
 
 
 def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
-    """Unsigned integers in the order of the scores; the greatest of all for what is not alive."""
+    """Unsigned integers in the order of the scores; the greatest integer for weights that are not alive."""
     bits = jnp.finfo(score.dtype).bits
     unsigned = jnp.dtype(f"uint{bits}")
     sign = jnp.array(1 << (bits - 1), unsigned)
@@ -90,13 +93,13 @@ def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
     return jnp.where(alive, jnp.minimum(jnp.where(raw & sign, ~raw, raw | sign), highest - 1), highest)
 
 
-def _smallest(holds, low: jax.Array, high: jax.Array) -> jax.Array:
+def _smallest(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
     """The smallest integer in [low, high] for which a monotone predicate holds; it holds at `high`."""
 
-    def halve(bounds):
+    def halve(bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = low + (high - low) // 2
-        good = holds(middle)
-        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high)
+        true = holds(middle)
+        return jnp.where(true, low, middle + 1), jnp.where(true, middle, high)
 
     return jax.lax.while_loop(lambda bounds: bounds[0] < bounds[1], halve, (low, high))[1]

@@ -91,7 +91,7 @@ def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputErro
 
 
 class StorageError(_OneLine, OSError):
-    """A run cannot write: the disk is full, read-only or gone. What it wrote before stays good."""
+    """A run cannot write: the disk is full, read-only or gone. Files written before stay good."""
 
     def _line(self) -> str:
         return OSError.__str__(self)

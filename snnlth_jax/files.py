@@ -11,7 +11,7 @@ __all__ = ["replace", "sync"]
 
 
 def replace(path: epath.Path, content: bytes) -> None:
-    """Write a file, a `gs://` one too; what was there stays until the new content is whole.
+    """Write a file, which may be a `gs://` one; the old content stays until the new content is whole.
 
     >>> import tempfile
     >>> path = epath.Path(tempfile.mkdtemp()) / "note"
@@ -32,7 +32,7 @@ def replace(path: epath.Path, content: bytes) -> None:
 
 
 def sync(file: IO[Any]) -> None:
-    """Have what was written to an open file on the disk, if it is a local one."""
+    """Flush an open file to the disk, if it is a local one."""
     file.flush()
     with contextlib.suppress(io.UnsupportedOperation, AttributeError):
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What a network of timesteps is trained on and judged by. Logits are `[T, B, classes]`, labels `[B]`."""
+"""Training loss and accuracy over timesteps. Logits are `[T, B, classes]`, labels `[B]`."""
 
 from typing import Literal
 
@@ -14,8 +14,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     .. math:: \ell_b = -\frac{1}{T} \sum_t \log \mathrm{softmax}(z_{t,b})_{y_b}
 
-    Averaged over the outputs that there are, so that a search with fewer timesteps has a loss of the same
-    size (the authors' code divides by 5 whatever T is).
+    The mean is over the T of the logits, so that a search with fewer timesteps has a loss of the same size
+    (the authors' code divides by 5 whatever T is).
 
     Args:
       logits: `[T, B, classes]`.
@@ -29,7 +29,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     [1.3863, 1.3863]
     """
     labels = jnp.broadcast_to(labels, logits.shape[:2])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(axis=0)
+    by_timestep: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return by_timestep.mean(axis=0)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -54,11 +55,11 @@ def timestep_divergence(
     direction: Literal["forward", "reverse"] = "forward",
     reduction: Literal["sum", "mean"] = "sum",
 ) -> jax.Array:
-    r"""How far the prediction after t timesteps is from that after all T (the paper's Early-Time).
+    r"""Divergence of the prediction after t timesteps from the one after all T (the paper's Early-Time).
 
     .. math:: D_t = \mathrm{KL}(P_t \,\|\, P_T), \quad P_t = \mathrm{softmax}\Big(\sum_{s \le t} z_s\Big)
 
-    All prefixes come from one forward pass, since the first t timesteps of T are those of t.
+    All prefixes come from one forward pass: the first t of T timesteps are a run with t timesteps.
 
     Args:
       logits: `[T, B, classes]`.
@@ -78,4 +79,4 @@ def timestep_divergence(
     prefix = jax.nn.log_softmax(accumulated)
     p, q = {"forward": (prefix, prefix[-1:]), "reverse": (prefix[-1:], prefix)}[direction]
     divergences = jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
-    return jnp.maximum(divergences, 0)  # which rounding may take them below
+    return jnp.maximum(divergences, 0)  # rounding can make them negative

@@ -1,4 +1,4 @@
-"""Masks: which weights of a network are there.
+"""Masks: which weights of a network are kept.
 
 A *mask* is a boolean array of the shape of its weight, True = kept. *Masks* are a pytree with the structure
 of the parameters they belong to, holding a mask for every prunable leaf and None for the rest. They work
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-def tree_map(f: Callable, masks: Masks, *rest: PyTree) -> PyTree:
+def tree_map(f: Callable[..., Any], masks: Masks, *rest: PyTree) -> PyTree:
     """`jax.tree.map` over masks that keeps None where a leaf is not prunable.
 
     `rest` are trees of the structure of the parameters; `f(mask, *leaves)` is called for prunable leaves.
@@ -53,10 +53,10 @@ def tree_map(f: Callable, masks: Masks, *rest: PyTree) -> PyTree:
 
 
 def is_weight(name: str, leaf: Any) -> bool:
-    """The default rule: floating-point arrays of two or more axes, biases and scales apart.
+    """Whether a leaf is prunable by default: a floating-point array of two or more axes, no bias or scale.
 
-    So convolution and linear weights are prunable, the classifier's included; batch-norm parameters and
-    biases are not (the authors' rule), whatever their number of axes.
+    Convolution and linear weights are prunable, the classifier's included; batch-norm parameters and biases
+    are not (the authors' rule), whatever their number of axes.
     """
     if not (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)):
         return False
@@ -100,13 +100,13 @@ def apply(params: PyTree, masks: Masks) -> PyTree:
 def freeze_pruned(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     r"""An optimiser under which removed weights are exactly 0 after every step.
 
-    With the masks :math:`m`, gradients :math:`g` and parameters :math:`w`, the inner optimiser is given
+    With the masks :math:`m`, gradients :math:`g` and parameters :math:`w`, the inner optimiser sees
     :math:`m \odot g` and :math:`m \odot w`, so its state holds nothing of removed weights, and its updates
-    :math:`u` become :math:`u` where kept and :math:`-w` where removed. That holds under momentum, weight
-    decay and Adam, and brings (finite) weights that were never set to zero there with the first step.
+    :math:`u` become :math:`u` where kept and :math:`-w` where removed. Removed weights stay 0 under momentum,
+    weight decay and Adam; the first step sets (finite) weights to 0 that were not 0 before.
 
     Args:
-      tx: any optax optimiser; it is given further keyword arguments of `update` if it takes some.
+      tx: any optax optimiser; further keyword arguments of `update` are passed on to it if it takes some.
 
     Returns:
       A transformation whose `update(grads, state, params, masks=masks)` needs `params` and `masks`.
@@ -120,7 +120,9 @@ def freeze_pruned(tx: optax.GradientTransformation) -> optax.GradientTransformat
     """
     inner = optax.with_extra_args_support(tx)
 
-    def update(updates, state, params=None, *, masks, **extra):
+    def update(
+        updates: PyTree, state: PyTree, params: PyTree | None = None, *, masks: Masks, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
         if params is None:
             raise ValueError("freeze_pruned needs the parameters: update(grads, state, params, masks=masks)")
         updates, state = inner.update(apply(updates, masks), state, apply(params, masks), **extra)
@@ -194,8 +196,8 @@ def table(masks: Masks) -> str:
 def distance(a: Masks, b: Masks) -> float | jax.Array:
     """Normalised Hamming distance: the fraction of prunable weights kept by one of the two alone.
 
-    The measure of the paper's Early-Bird search. At high sparsity it is small whatever the masks are: two
-    masks that keep a fraction d of the weights differ in at most 2 d of them. `overlap` does not go blind.
+    This is the measure of the paper's Early-Bird search. At high sparsity it is small whatever the masks are:
+    two masks that keep a fraction d of the weights differ in at most 2 d of them. `overlap` has no such limit.
 
     >>> import jax.numpy as jnp
     >>> distance({"w": jnp.array([True, False])}, {"w": jnp.array([True, True])})
@@ -236,7 +238,7 @@ def is_subset(inner: Masks, outer: Masks) -> bool | jax.Array:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PackedMask:
-    """A mask as bits: `bits` uint8 `[ceil(size / 8)]`, high bit first; `shape` is that of the mask."""
+    """A mask as bits: `bits` uint8 `[ceil(size / 8)]`, high bit first; `shape` is the shape of the mask."""
 
     bits: jax.Array
     shape: tuple[int, ...] = dataclasses.field(metadata={"static": True})
@@ -260,12 +262,12 @@ def unpack(packed: PyTree) -> Masks:
     [[True, False, True]]
     """
 
-    def one(p: PackedMask) -> jax.Array:
+    def unpack_leaf(p: PackedMask) -> jax.Array:
         size = int(np.prod(p.shape))
         return jnp.unpackbits(p.bits, count=size).reshape(p.shape).astype(bool)
 
-    return jax.tree.map(one, packed, is_leaf=lambda p: isinstance(p, PackedMask))
+    return jax.tree.map(unpack_leaf, packed, is_leaf=lambda p: isinstance(p, PackedMask))
 
 
-def _name(path) -> str:
+def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,7 +1,7 @@
 r"""The leaky integrate-and-fire neuron as a pure function of its state, and its scan over time.
 
 Time comes first: inputs and spikes are `[T, ...]`. Nothing is hidden: the only state is the membrane
-potential `v`, passed in and handed back.
+potential `v`, an argument and a result.
 
 In one timestep (the paper's neuron; with its constants `v_charged = 0.25 v + 0.75 x`):
 
@@ -28,7 +28,7 @@ __all__ = ["LIF", "lif_scan", "lif_step"]
 
 @dataclasses.dataclass(frozen=True)
 class LIF:
-    """What a leaky integrate-and-fire neuron is made of; the defaults are the paper's.
+    """Constants of a leaky integrate-and-fire neuron; the defaults are the paper's.
 
     Hashable, so it can be a static argument of `jit` and a field of a Flax module.
 
@@ -49,7 +49,7 @@ class LIF:
     detach_reset: bool = True
     spike: surrogate.SpikeFn = surrogate.atan()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.tau, (int, float)) and not self.tau >= 1:
             raise ValueError(f"tau must be at least 1 timestep, got {self.tau}")
         if isinstance(self.v_threshold, (int, float)) and not self.v_threshold > (self.v_reset or 0.0):
@@ -91,13 +91,13 @@ def lif_step(neuron: LIF, v: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Ar
 def lif_scan(
     neuron: LIF, xs: jax.Array, v: jax.Array | None = None, *, unroll: int | bool = 1
 ) -> tuple[jax.Array, jax.Array]:
-    """A layer of neurons over all timesteps: `lif_step` scanned over the first axis.
+    """Scan `lif_step` over the first axis: a layer of neurons over all timesteps.
 
     Args:
       neuron: the constants.
       xs: input current per timestep, `[T, ...]`.
       v: potential before the first timestep, `[...]`; by default `v_reset`, or 0 for a soft reset.
-      unroll: how many timesteps `jax.lax.scan` lays out in a row; True for all of them.
+      unroll: number of timesteps that `jax.lax.scan` lays out in a row; True for all of them.
 
     Returns:
       `(v, spikes)`: the potential after the last timestep `[...]`, and the spikes `[T, ...]`.
@@ -109,7 +109,7 @@ def lif_scan(
     """
     xs = jnp.asarray(xs)
     if v is None:
-        # like xs and not anew: in shard_map it must vary over the devices as xs does
+        # full_like, not full: in shard_map v must vary over the devices as xs does
         v_start = 0.0 if neuron.v_reset is None else neuron.v_reset
         v = jnp.full_like(xs[0], v_start, dtype=jnp.result_type(xs, v_start))
     return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), v, xs, unroll=unroll)

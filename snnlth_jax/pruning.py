@@ -1,6 +1,6 @@
-"""Which weights go: scores of weights, and from scores to masks at an exact count.
+"""Pruning: scores of weights, and from scores to masks at an exact count.
 
-A criterion gives *scores*, a pytree like the parameters, higher = more worth keeping; `prune` and
+A criterion returns *scores*, a pytree like the parameters, higher = more worth keeping; `prune` and
 `keep_top` remove the lowest. The number removed is exact whatever the ties (of equal scores the first in
 the order of the tree go first), nothing is sorted, and all of it works under `jit` and on sharded arrays.
 
@@ -57,11 +57,12 @@ def random(key: jax.Array, params: PyTree) -> PyTree:
 def snip(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
     r"""SNIP's connection sensitivity, :math:`|w \odot \partial L / \partial w|` (Lee et al. 2019).
 
-    To first order how much the loss changes when the weight is removed. A baseline of the paper (Fig. 9).
+    A score is, to first order, the change of the loss when the weight is removed. It is a baseline of the
+    paper (Fig. 9).
 
     Args:
-      loss: of the parameters, a scalar; on the examples to be judged by.
-      params: at initialisation.
+      loss: scalar function of the parameters, on the examples that decide.
+      params: parameters at initialisation.
 
     >>> import jax.numpy as jnp
     >>> snip(lambda p: jnp.sum(p["w"] ** 2), {"w": jnp.array([1.0, -3.0])})["w"].tolist()
@@ -76,8 +77,8 @@ def grasp(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
     Removing weights of low (negative) score raises the norm of the gradient most.
 
     Args:
-      loss: of the parameters, a scalar.
-      params: at initialisation.
+      loss: scalar function of the parameters.
+      params: parameters at initialisation.
 
     >>> import jax.numpy as jnp
     >>> grasp(lambda p: jnp.sum(p["w"] ** 2), {"w": jnp.array([1.0, -3.0])})["w"].tolist()
@@ -85,7 +86,7 @@ def grasp(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
     """
     gradient = jax.lax.stop_gradient(jax.grad(loss)(params))
 
-    def along_gradient(params):
+    def along_gradient(params: PyTree) -> jax.Array | int:
         products = jax.tree.map(lambda g, h: jnp.sum(g * h), gradient, jax.grad(loss)(params))
         return sum(jax.tree.leaves(products))
 
@@ -95,13 +96,13 @@ def grasp(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
 def synflow(flow: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
     r"""SynFlow's scores, :math:`|w| \odot \partial R / \partial |w|` at :math:`|w|` (Tanaka et al. 2020).
 
-    Without data: R is the summed output for an input of ones. In a linear or ReLU network without biases the
-    scores of each layer add up to R. Meant to be iterated, a little pruned at a time:
+    It needs no data: R is the summed output for an input of ones. In a linear or ReLU network without biases
+    the scores of each layer add up to R. It is meant to be iterated, with a little pruned in each step:
     `masks = keep_top(synflow(flow, masks_lib.apply(params, masks)), masks, density ** (i / n))`.
 
     Args:
-      flow: R, of the parameters.
-      params: at initialisation.
+      flow: R as a function of the parameters.
+      params: parameters at initialisation.
 
     >>> import jax.numpy as jnp
     >>> synflow(lambda p: jnp.sum(jnp.ones(2) @ p["w"]), {"w": jnp.array([[1.0], [-3.0]])})["w"].tolist()
@@ -122,12 +123,12 @@ def prune(scores: PyTree, masks: Masks, fraction: float, scope: Scope = "global"
 
     Args:
       scores: a pytree like the parameters; floating point of any width.
-      masks: which weights are there now.
-      fraction: of the kept weights, in [0, 1); a Python number.
+      masks: masks of the weights that are left.
+      fraction: fraction of the kept weights to remove, in [0, 1); a Python number.
       scope: "global" compares the scores of all layers with one threshold (as the paper does); "layer"
         removes the fraction from each layer; "erk" (Erdős-Rényi-Kernel, Evci et al. 2020) leaves each layer
-        as many as are in proportion to the sum of its axes, as far as it has them, and wants masks that are
-        not traced.
+        a number of weights in proportion to the sum of its axes, or all if it has fewer, and needs masks that
+        are not traced.
 
     Returns:
       The new masks.
@@ -146,14 +147,14 @@ def prune(scores: PyTree, masks: Masks, fraction: float, scope: Scope = "global"
 
 
 def keep_top(scores: PyTree, masks: Masks, density: float, scope: Scope = "global") -> Masks:
-    r"""Prune in one shot to a density: of all P prunable weights, :math:`\lfloor (1 - d) P \rfloor` are gone.
+    r"""Prune in one shot to a density: remove :math:`\lfloor (1 - d) P \rfloor` of all P prunable weights.
 
-    Where `masks` has fewer left already, it is returned as it is.
+    If `masks` keeps fewer weights already, the result is `masks`.
 
     Args:
       scores: a pytree like the parameters.
-      masks: which weights may be kept.
-      density: the fraction of all prunable weights that is to be left, in (0, 1].
+      masks: masks of the weights that may be kept.
+      density: fraction of all prunable weights to leave, in (0, 1].
       scope: "global", "layer" for the same density in each layer, or "erk", see `prune`.
 
     >>> import jax.numpy as jnp
@@ -179,7 +180,7 @@ def shuffle(key: jax.Array, masks: Masks) -> Masks:
     return _remove_each(random(key, everything), everything, removals)
 
 
-# --- how many go from where
+# --- number of removals in each layer
 
 
 def _number(name: str, value: float) -> float:
@@ -188,22 +189,22 @@ def _number(name: str, value: float) -> float:
     return float(value)
 
 
-def _remove(scores: PyTree, masks: Masks, fraction: Decimal, of: str, scope: str) -> Masks:
-    """Remove floor(fraction * kept), or what is above total - floor(fraction * total), in each group."""
+def _remove(scores: PyTree, masks: Masks, fraction: Decimal, base: str, scope: str) -> Masks:
+    """Remove floor(fraction * kept), or all above total - floor(fraction * total), in each group."""
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}")
     if scope == "erk":
-        return _remove_each(scores, masks, _erk(masks, fraction, of))
+        return _remove_each(scores, masks, _erk(masks, fraction, base))
     digits = decimal_digits(fraction)
     digits += (0,) * (-len(digits) % 24)  # traced, of one length: another fraction compiles nothing
-    return _remove_grouped(scores, masks, np.array(digits, np.uint32), of, scope)
+    return _remove_grouped(scores, masks, np.array(digits, np.uint32), base, scope)
 
 
-@functools.partial(jax.jit, static_argnames=("of", "scope"))
-def _remove_grouped(scores: PyTree, masks: Masks, digits: jax.Array, of: str, scope: str) -> Masks:
-    def group(scores, alive):
+@functools.partial(jax.jit, static_argnames=("base", "scope"))
+def _remove_grouped(scores: PyTree, masks: Masks, digits: jax.Array, base: str, scope: str) -> Masks:
+    def remove(scores: list[jax.Array], alive: list[jax.Array]) -> list[jax.Array]:
         kept = sum((jnp.sum(m, dtype=jnp.uint32) for m in alive), start=jnp.uint32(0))
-        if of == "kept":
+        if base == "kept":
             removals = floor_of(digits, kept)
         else:
             total = jnp.uint32(sum(m.size for m in alive))
@@ -215,8 +216,10 @@ def _remove_grouped(scores: PyTree, masks: Masks, digits: jax.Array, of: str, sc
     if not alive:
         return masks
     if scope == "global":
-        return jax.tree.unflatten(treedef, group(score_leaves, alive))
-    return jax.tree.unflatten(treedef, [group([s], [m])[0] for s, m in zip(score_leaves, alive, strict=True)])
+        return jax.tree.unflatten(treedef, remove(score_leaves, alive))
+    return jax.tree.unflatten(
+        treedef, [remove([s], [m])[0] for s, m in zip(score_leaves, alive, strict=True)]
+    )
 
 
 @jax.jit
@@ -224,16 +227,16 @@ def _remove_each(scores: PyTree, masks: Masks, removals: PyTree) -> Masks:
     return masks_lib.tree_map(lambda m, s, n: without_lowest([s], [m], n)[0], masks, scores, removals)
 
 
-def _erk(masks: Masks, fraction: Decimal, of: str) -> PyTree:
-    """How many to remove from each layer, so that what is left is in proportion to the sum of its axes."""
+def _erk(masks: Masks, fraction: Decimal, base: str) -> PyTree:
+    """Number of removals in each layer, so that the rest is in proportion to the sum of its axes."""
     leaves, treedef = jax.tree.flatten(masks)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError('scope "erk" needs masks that are not traced')
     kept = np.array([np.count_nonzero(leaf) for leaf in leaves], np.int64)
     axes = np.array([sum(leaf.shape) for leaf in leaves], np.float64)
-    whole = int(kept.sum()) if of == "kept" else sum(leaf.size for leaf in leaves)
+    whole = int(kept.sum()) if base == "kept" else sum(leaf.size for leaf in leaves)
     left = min(whole - int(fraction * whole), int(kept.sum()))
-    # fill the layers in proportion, those that run full first
+    # fill the layers in proportion; a layer that is full leaves the rest to the others
     share, open_ = np.zeros(len(leaves)), np.ones(len(leaves), bool)
     while open_.any():
         share[open_] = axes[open_] * (left - kept[~open_].sum()) / axes[open_].sum()

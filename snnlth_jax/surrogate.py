@@ -2,7 +2,7 @@
 
 A neuron fires when its membrane potential reaches the threshold; the derivative of that step is zero
 almost everywhere, so training replaces it by the derivative of a smooth *surrogate*.
-Each factory below returns a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and gives 1 where
+Each factory below returns a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and returns 1 where
 `u >= 0`, else 0, in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`.
 
 Equal arguments return the same function object, so neurons that hold one compare equal and are cached
@@ -30,7 +30,7 @@ def _spike_function(name: str, derivative: Callable[[jax.Array], jax.Array]) -> 
     spike = jax.custom_jvp(step)
 
     @spike.defjvp
-    def _(primals, tangents):
+    def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
         (u,), (du,) = primals, tangents
         return spike(u), derivative(u) * du
 
@@ -75,7 +75,7 @@ def sigmoid(alpha: float = 4.0) -> SpikeFn:
     """
     _positive("alpha", alpha)
 
-    def derivative(u):
+    def derivative(u: jax.Array) -> jax.Array:
         s = jax.nn.sigmoid(alpha * u)
         return alpha * s * (1 - s)
 

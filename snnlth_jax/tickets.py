@@ -1,9 +1,9 @@
 """The ticket file: masks, the weights to rewind to, and where they come from, in one safetensors file.
 
-Tensors go by name: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
+Tensors have names: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
 `params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, `ticket`: as JSON the
-shapes of the masks, the provenance, and a SHA-256 of everything, so that a file that was cut short or altered
-is noticed. Equal tickets are equal files.
+shapes of the masks, the provenance, and a SHA-256 of everything, so that `load` refuses a file that was cut
+short or altered. Equal tickets are equal files.
 """
 
 import hashlib
@@ -32,9 +32,9 @@ class Ticket(NamedTuple):
 
     Attributes:
       masks: boolean array per prunable weight, None for the rest.
-      params: the weights at the rewind point, those of removed weights included.
+      params: the weights at the rewind point, removed ones included.
       batch_stats: running statistics at the rewind point.
-      provenance: how the ticket was found; a dict of JSON values.
+      provenance: the search that made the ticket; a dict of JSON values.
     """
 
     masks: Any
@@ -47,7 +47,7 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
     """Write a ticket; the file is there whole or not at all.
 
     Args:
-      path: of the file, a `gs://` one too.
+      path: path of the file; it may be a `gs://` one.
       ticket: its trees must be nested dicts with string keys.
 
     Example, with `load`:
@@ -118,18 +118,18 @@ def load(path: epath.PathLike) -> Ticket:
 
 
 def check(name: object, ticket: Ticket, params: Any) -> None:
-    """That a ticket is one of the network that has these parameters (or `jax.ShapeDtypeStruct` of them).
+    """Check that a ticket belongs to the network with these parameters (or `jax.ShapeDtypeStruct` of them).
 
     Raises:
       InputError: naming the first weight that one of the two lacks or has in another shape.
     """
-    there = {path: np.shape(x) for path, x in _flat(ticket.params).items()}
-    here = {path: x.shape for path, x in _flat(params).items()}
-    for path in here | there:
-        if here.get(path) != there.get(path):
+    given = {path: np.shape(x) for path, x in _flat(ticket.params).items()}
+    wanted = {path: x.shape for path, x in _flat(params).items()}
+    for path in wanted | given:
+        if wanted.get(path) != given.get(path):
             raise InputError(
-                f"{name}: a ticket of another network: {path} is {there.get(path, 'not there')}, "
-                f"here {here.get(path, 'there is none')}"
+                f"{name}: a ticket of another network: {path} is {given.get(path, 'not there')}, "
+                f"here {wanted.get(path, 'there is none')}"
             )
 
 
@@ -150,12 +150,13 @@ def _flat(tree: Any) -> dict[str, Any]:
 
 
 def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    return traverse_util.unflatten_dict(
+    nested: dict[str, Any] = traverse_util.unflatten_dict(
         {
             tuple(key.replace("%2F", "/").replace("%25", "%") for key in name.split("/")): leaf
             for name, leaf in flat.items()
         }
     )
+    return nested
 
 
 def _digest(tensors: dict[str, np.ndarray], header: dict[str, Any]) -> str:

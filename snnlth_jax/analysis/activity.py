@@ -80,7 +80,9 @@ def count_spikes(
 
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_batch, positions[0]))
     add = partial(jax.tree.map, jnp.add)
-    return jax.lax.scan(lambda sums, at: (add(sums, of_batch(at)), None), zero, positions)[0]
+    sums: dict[tuple[str, int], jax.Array]
+    sums, _ = jax.lax.scan(lambda sums, at: (add(sums, of_batch(at)), None), zero, positions)
+    return sums
 
 
 def fan_out(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> np.ndarray:
@@ -114,7 +116,8 @@ def synops(
     if c.source == w.IMAGE:
         return [0] * num_timesteps
     arrived = counts[c.source, c.poolings].reshape(num_timesteps, -1).astype(np.int64)
-    return (arrived @ fan_out(c, mask, source).reshape(-1)).tolist()
+    additions: list[int] = (arrived @ fan_out(c, mask, source).reshape(-1)).tolist()
+    return additions
 
 
 def macs(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> int:

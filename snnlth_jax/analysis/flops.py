@@ -74,4 +74,5 @@ def _convolution(eqn: Any, padding: bool) -> int:
         inside = (at >= 0) & (at <= spread * (size - 1)) & (at % spread == 0)
         pairs *= inside.size if padding else int(inside.sum())
     channels = kernel[dims.rhs_spec[1]]  # of one group
-    return out[dims.out_spec[0]] * out[dims.out_spec[1]] * channels * pairs
+    products: int = out[dims.out_spec[0]] * out[dims.out_spec[1]] * channels * pairs
+    return products

@@ -157,4 +157,5 @@ def _as_channels(c: Connection, mask: np.ndarray, of: Mapping[str, Shape]) -> Sh
 
 def _any(neurons: np.ndarray) -> np.ndarray:
     """Over positions."""
-    return np.any(neurons.reshape(-1, neurons.shape[-1]), axis=0)
+    channels: np.ndarray = np.any(neurons.reshape(-1, neurons.shape[-1]), axis=0)
+    return channels

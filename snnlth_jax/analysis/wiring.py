@@ -158,7 +158,9 @@ def onward(c: Connection, kernel: np.ndarray | None, seen: np.ndarray) -> np.nda
     assert kernel is not None
     kernel = kernel.astype(np.float32)
     if kernel.ndim == 2:
-        return (seen.sum((0, 1)) if c.mean else seen.reshape(-1)).astype(np.float32) @ kernel
+        inputs = seen.sum((0, 1)) if c.mean else seen.reshape(-1)
+        outputs: np.ndarray = inputs.astype(np.float32) @ kernel
+        return outputs
     out = np.zeros(charged_shape(c, kernel.shape, seen.shape), np.float32)
     for tap, there, here in _taps(c, kernel.shape, seen.shape):
         out[here] += seen[there].astype(np.float32) @ kernel[tap]

@@ -9,8 +9,6 @@ Importing this package loads neither Flax nor Orbax, and resolving starts no dev
 ('runs/imp_digits_vgg5_seed0', 1)
 """
 
-from typing import Any, TypeAlias
-
 from snnlth_jax.configs.checks import check, check_devices
 from snnlth_jax.configs.commands import (
     EbConfig,
@@ -94,6 +92,3 @@ __all__ = [
     "overridable",
     "resolve",
 ]
-
-# For search/ and experiments/ until they name the resolved type that they take.
-Resolved: TypeAlias = Any

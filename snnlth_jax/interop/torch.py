@@ -57,7 +57,9 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
     if unexpected := sorted(given.keys() - {name for name, _ in wanted.values()}):
         name = unexpected[0]
         raise ValueError(f"{name}, shape {given[name].shape} in the state dict, is not in the model")
-    return unflatten_dict({path: _from_torch(model, given[name]) for path, (name, _) in wanted.items()})
+    leaves = {path: _from_torch(model, given[name]) for path, (name, _) in wanted.items()}
+    variables: dict[str, Any] = unflatten_dict(leaves)
+    return variables
 
 
 def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

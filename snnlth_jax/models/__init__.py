@@ -1,4 +1,4 @@
-"""The networks by name: the paper's, and smaller ones of the same make."""
+"""Networks by name: the paper's, and smaller ones with the same layers."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from snnlth_jax.neurons import LIF
 
 __all__ = ["VGG", "ResNet", "create", "min_image_size", "names"]
 
-# vgg11 to vgg19 are named after Simonyan and Zisserman's, whose three linear layers are one here
-# (as in the paper); the others by their number of weight layers, shortcuts not counted.
+# vgg11 to vgg19 are named after Simonyan and Zisserman's networks, whose three linear layers are one here (as
+# in the paper); the other names count weight layers, without shortcuts.
 _VGG: dict[str, Features] = {
     "vgg5": (32, 32, "M", 64, 64, "M"),
     "vgg9": (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M"),
@@ -26,7 +26,7 @@ _RESNET: dict[str, dict[str, Any]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Every name `create` knows.
+    """Names of all networks, for `create`.
 
     >>> names()
     ('vgg5', 'vgg9', 'vgg11', 'vgg13', 'vgg16', 'vgg19', 'resnet7', 'resnet19')
@@ -86,7 +86,7 @@ def create(
 
 
 def min_image_size(name: str) -> int:
-    """The least side of the images that the network `name` takes, in pixels; InputError if unknown.
+    """Smallest side in pixels of the images for the network `name`; InputError if the name is unknown.
 
     >>> min_image_size("vgg16"), min_image_size("resnet19")
     (32, 1)

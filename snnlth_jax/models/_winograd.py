@@ -1,16 +1,18 @@
 r"""Convolutions with kernels of 3x3 by minimal filtering: 16 products where the definition has 36.
 
-The images are cut into overlapping tiles d of 4x4 pixels, each of which makes 2x2 pixels of the output:
+The images are cut into overlapping tiles d of 4x4 pixels; each tile makes 2x2 pixels of the output:
 
 .. math:: Y = A^T \left[ (G g G^T) \odot (B^T d B) \right] A
 
 for a kernel g (Winograd 1980; Lavin and Gray 2016 call it F(2x2, 3x3)). Summed over channels, the elementwise
 products are 16 products of matrices. They are the same sums in another order; in float32 the results differ
-by less than 1e-6 of the largest. Some images at a time, so that their tiles stay in the processor's cache.
+by less than 1e-6 of the largest. The code takes some images at a time, so that their tiles stay in the
+processor's cache.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,11 @@ _G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _CACHE = 12 * 2**20  # bytes of tiles at a time
 
 Matrix = Sequence[Sequence[float]]
+T = TypeVar("T")
 
 
 def fits(x: jax.Array, kernel: jax.Array, channels: int, tiles: int) -> bool:
-    """Whether images divide into tiles, so many in all, and numbers are precise and channels many enough."""
+    """Whether images divide into at least `tiles` tiles, numbers are precise and `channels` are reached."""
     whole = kernel.shape[:2] == (3, 3) and x.shape[1] % 2 == x.shape[2] % 2 == 0
     precise = x.dtype == kernel.dtype and x.dtype in (jnp.float32, jnp.float64)
     return whole and precise and min(kernel.shape[2:]) >= channels and math.prod(x.shape[:3]) >= 4 * tiles
@@ -42,31 +45,31 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def grad_x(kernel: jax.Array, grad: jax.Array) -> jax.Array:
     """The gradient of the images `[N, H, W, C]`, from that of the output `[N, H, W, K]`."""
     weights = _transform(_G, [list(row) for row in kernel])
-    turned = (3, 1, 2, 0)  # what the rows of G are for a kernel read from its other end
+    turned = (3, 1, 2, 0)  # the rows of G for a kernel read from its other end
 
-    def product(tile, i, j):
+    def product(tile: jax.Array, i: int, j: int) -> jax.Array:
         return jnp.tensordot(tile, weights[turned[i]][turned[j]], (-1, 1))
 
     return _conv(grad, max(kernel.shape[2:]), product)
 
 
 def _conv(x: jax.Array, channels: int, product: Callable[[jax.Array, int, int], jax.Array]) -> jax.Array:
-    def some(x):
+    def chunk_output(x: jax.Array) -> jax.Array:
         tiles = _input_tiles(x)
         products = [[product(tiles[i][j], i, j) for j in range(4)] for i in range(4)]
         pixels = _transform(_transposed(_A), products)
         # n, H / 2, 2, W / 2, 2, K
         return jnp.stack([jnp.stack(row, 3) for row in pixels], 2).reshape(*x.shape[:3], -1)
 
-    done = lax.map(some, chunks(x, _tile_bytes(x, channels), _CACHE))
-    return done.reshape(-1, *done.shape[2:])[: len(x)]
+    output: jax.Array = lax.map(chunk_output, chunks(x, _tile_bytes(x, channels), _CACHE))
+    return output.reshape(-1, *output.shape[2:])[: len(x)]
 
 
 def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
     """The gradient of the kernel `[3, 3, C, K]`, from that of the output `[N, H, W, K]`."""
 
-    def add(total, images):
-        # stacked, where there are no better products of two matrices that are read by columns
+    def add(total: jax.Array, images: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        # stacked, since XLA has no better product of two matrices that are read by columns
         tiles, grads = (_stacked(part) for part in (_input_tiles(images[0]), _output_tiles(images[1])))
         return total + lax.dot_general(tiles, grads, (([1], [1]), ([0], [0]))), None
 
@@ -78,10 +81,10 @@ def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
 
 
 def chunks(x: jax.Array, per_image: int, cache: int) -> jax.Array:
-    """`[n, some, ...]` of images `[N, ...]`: at a time as many as have `per_image` bytes each in the cache.
+    """Images `[N, ...]` as chunks `[n, size, ...]` that fit into the cache, at `per_image` bytes an image.
 
-    All chunks are of one size. Where no size between half of that and all of it divides N, images of zeros
-    fill the last chunk, which costs a copy.
+    All chunks have the same size. If no size from half of the largest to the largest divides N, images of
+    zeros fill the last chunk, which costs a copy.
     """
     most = min(len(x), max(1, cache // per_image))
     size = max(n for n in range(1, most + 1) if len(x) % n == 0)
@@ -93,7 +96,7 @@ def chunks(x: jax.Array, per_image: int, cache: int) -> jax.Array:
 
 
 def _tile_bytes(x: jax.Array, channels: int) -> int:
-    """Of the tiles of an image that has so many channels."""
+    """Bytes of the tiles of an image with this number of channels."""
     return 4 * x.dtype.itemsize * math.prod(x.shape[1:3]) * channels
 
 
@@ -103,14 +106,14 @@ def _input_tiles(x: jax.Array) -> list[list[jax.Array]]:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = x.reshape(n, height // 2 + 1, 2, width // 2 + 1, 2, channels)
 
-    def pixel(i, j):
+    def pixel(i: int, j: int) -> jax.Array:
         return x[:, i // 2 : i // 2 + height // 2, i % 2, j // 2 : j // 2 + width // 2, j % 2]
 
     return _transform(_transposed(_B), [[pixel(i, j) for j in range(4)] for i in range(4)])
 
 
 def _output_tiles(grad: jax.Array) -> list[list[jax.Array]]:
-    """4x4 arrays `[n, H / 2, W / 2, K]`: what the gradient of 2x2 pixels is for the 16 products."""
+    """4x4 arrays `[n, H / 2, W / 2, K]`: the gradients of the 16 products from those of 2x2 pixels."""
     n, height, width, channels = grad.shape
     grad = grad.reshape(n, height // 2, 2, width // 2, 2, channels)
     return _transform(_A, [[grad[:, :, i, :, j] for j in range(2)] for i in range(2)])
@@ -134,5 +137,5 @@ def _combination(weights: Sequence[float], parts: Sequence[jax.Array]) -> jax.Ar
     return total
 
 
-def _transposed(grid: Sequence[Sequence]) -> list[tuple]:
+def _transposed(grid: Sequence[Sequence[T]]) -> list[tuple[T, ...]]:
     return list(zip(*grid, strict=True))

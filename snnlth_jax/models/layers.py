@@ -1,7 +1,7 @@
-"""The layers of the networks: convolution, batch norm per timestep, max pooling, and what fires.
+"""The layers of the networks: convolution, batch norm per timestep, max pooling, and neurons.
 
-Activations are `[T, B, H, W, C]`. The image is the same input at every timestep, so what depends on it
-alone, the first convolution and its norm, has a leading axis of 1; `fire` spreads it over time.
+Activations are `[T, B, H, W, C]`. The image is the same input at every timestep, so the first convolution and
+its norm, which depend on it alone, have a leading axis of 1; `fire` repeats it over time.
 """
 
 import functools
@@ -23,7 +23,7 @@ MAX_UNROLL = 5
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """`x` in float32, or in float64 where it is that already.
+    """`x` in float32, or in float64 if it is float64.
 
     >>> import jax.numpy as jnp
     >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
@@ -52,10 +52,10 @@ def check_time(num_timesteps: int, activation: str) -> None:
 
 
 def fire(x: jax.Array, num_timesteps: int, neuron: LIF, activation: str) -> jax.Array:
-    """What a layer passes on: spikes of LIF neurons over time, or a ReLU.
+    """Output of a layer for its input current: spikes of LIF neurons over time, or a ReLU.
 
     Args:
-      x: input current `[T, ...]`, or `[1, ...]` where it is the same at every timestep.
+      x: input current `[T, ...]`, or `[1, ...]` if it is the same at every timestep.
       num_timesteps: T.
       neuron: the constants of the LIF neurons.
       activation: "lif" or "relu".
@@ -76,8 +76,8 @@ def fire(x: jax.Array, num_timesteps: int, neuron: LIF, activation: str) -> jax.
 def max_pool(x: jax.Array) -> jax.Array:
     """2x2 max pooling with stride 2; an odd last row or column is dropped.
 
-    The gradient goes to the first maximum of a window in row-major order, as the authors' code has it.
-    Among binary spikes ties are the rule, so sharing it would be another method.
+    The gradient goes to the first maximum of a window in row-major order, as in the authors' code. Ties are
+    the rule among binary spikes, so a shared gradient would be another method.
 
     Args:
       x: `[..., H, W, C]`.
@@ -99,15 +99,15 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 class TimestepBatchNorm(nn.Module):
-    r"""Batch norm with the statistics of each timestep apart, and one set of running statistics.
+    r"""Batch norm with separate statistics for each timestep, and one set of running statistics.
 
     .. math::
         y_t &= \gamma (x_t - \mu_t) / \sqrt{\sigma_t^2 + \epsilon} + \beta  \\
         r_T &= m^T r_0 + (1 - m) \sum_{t=1}^{T} m^{T-t} s_t
 
-    where :math:`\mu_t, \sigma_t^2` are the mean and (biased) variance of timestep t over all axes but T and
-    C, and :math:`s_t` the mean or unbiased variance that the running value r sees: T updates in order, as
-    the authors' code does them, in closed form. Evaluation uses r for every t. `init` leaves r at 0 and 1.
+    where :math:`\mu_t, \sigma_t^2` are the mean and (biased) variance of timestep t over all axes except T
+    and C, and :math:`s_t` the mean or unbiased variance that updates the running value r: T updates in order,
+    as in the authors' code, in closed form. Evaluation uses r for every t. `init` leaves r at 0 and 1.
 
     Input `[T, B, ..., C]`, output the same shape. Parameters `scale`, `bias` and `batch_stats` `mean`, `var`
     are `[C]`, in `param_dtype`; statistics are computed in at least float32. Training on a single value per
@@ -163,7 +163,7 @@ class TimestepBatchNorm(nn.Module):
 
 
 def _statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
-    """Mean and biased variance per timestep and channel, `[T, 1, ..., 1, C]`, and of how many values."""
+    """Mean and biased variance per timestep and channel, `[T, 1, ..., 1, C]`, and the number of values."""
 
     def average(values: jax.Array) -> jax.Array:
         local = jnp.mean(values, tuple(range(1, x.ndim - 1)), keepdims=True)

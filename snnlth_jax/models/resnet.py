@@ -1,5 +1,6 @@
 """ResNet with spiking neurons: basic blocks whose sum of two paths is the input current of LIF neurons."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -22,12 +23,12 @@ class ResNet(nn.Module):
     +-1 / sqrt(fan_in), PyTorch's default.
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
-    norm by batch statistics, which wants `mutable=["batch_stats"]`), it gives logits [T, B, num_classes]
+    norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
     in at least float32. `num_timesteps` below 1 raises ValueError. The stem runs once, for all timesteps.
 
     Parameters sort by depth: `block0/{conv, norm}` is the stem, then `block1_1/{first, second, shortcut}/
     {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`.
-    With `mutable=["intermediates"]` it gives all spikes too, `[T, B, ...]` as `block0_spikes`,
+    With `mutable=["intermediates"]` it returns all spikes too, `[T, B, ...]` as `block0_spikes`,
     `block1_1/{first, second}_spikes` (of the sum), …, `hidden_spikes`; without, they cost nothing.
 
     Attributes:
@@ -107,7 +108,7 @@ _uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _linear(features: int, fan_in: int, name: str, dtypes: dict[str, Any]) -> nn.Dense:
-    def bias_init(key, shape, dtype):
+    def bias_init(key: jax.Array, shape: Sequence[int], dtype: Any) -> jax.Array:
         bound = fan_in**-0.5
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

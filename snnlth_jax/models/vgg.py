@@ -24,12 +24,12 @@ class VGG(nn.Module):
     N(0, 2 / fan_out), the readout from N(0, 0.01^2), biases 0.
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
-    norm by batch statistics, which wants `mutable=["batch_stats"]`), it gives logits [T, B, num_classes]
+    norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
     in at least float32. Images with a side below 2 to the number of poolings raise ValueError, and so does
     `num_timesteps` below 1. The first convolution and its norm run once, for all timesteps.
 
     Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …,
-    `readout/{kernel, bias}`. With `mutable=["intermediates"]` it gives all spikes too, `[T, B, H, W, C]` as
+    `readout/{kernel, bias}`. With `mutable=["intermediates"]` it returns all spikes too, `[T, B, H, W, C]` as
     `layer01_spikes`, …; without, they cost nothing.
 
     Attributes:

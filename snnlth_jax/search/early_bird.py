@@ -128,13 +128,13 @@ def search(
     return run(config, planned, _search, dataset, model, programs, console, queue)
 
 
-def _search(session: Session) -> None:
+def _search(session: Session[configs.ResolvedEb]) -> None:
     early_time.choose_timesteps(session)
     _train_until_it_fires(session)
     final.train(session)
 
 
-def _train_until_it_fires(session: Session) -> None:
+def _train_until_it_fires(session: Session[configs.ResolvedEb]) -> None:
     config, history = session.config, dict[int, np.ndarray | None]()
 
     def fires_after(epoch: int) -> bool:
@@ -171,7 +171,9 @@ def _empty(config: configs.EbConfig, state: TrainState) -> jax.Array:
     return jnp.zeros((config.queue, pack(state.masks).size), jnp.uint8)
 
 
-def _draw(session: Session, epoch: int, history: dict[int, np.ndarray | None]) -> EarlyBirdRecord:
+def _draw(
+    session: Session[configs.ResolvedEb], epoch: int, history: dict[int, np.ndarray | None]
+) -> EarlyBirdRecord:
     """Draw the mask of this epoch, measure it against all earlier ones, and put it into the queue.
 
     The queue decides and is checkpointed; those before it, for the matrix of distances, are files.

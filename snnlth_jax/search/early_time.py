@@ -26,6 +26,9 @@ from snnlth_jax.search.session import Carry, Session, run
 
 __all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "phases", "search", "select_timesteps"]
 
+_Searched = configs.ResolvedImp | configs.ResolvedEb
+_Measured = _Searched | configs.ResolvedProbe
+
 LAMBDAS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 
 
@@ -62,7 +65,7 @@ def select_timesteps(
     return max(divergences)
 
 
-def measure(session: Session) -> dict[int, float]:
+def measure(session: Session[_Measured]) -> dict[int, float]:
     """D_t for t = 1 ... T on augmented training images, from one forward pass; nothing changes.
 
     Batch norm uses the statistics of these images, timestep by timestep, as in training.
@@ -98,20 +101,20 @@ def _divergences(
     return losses.timestep_divergence(logits, direction, reduction)
 
 
-def _examples(session: Session) -> int:
+def _examples(session: Session[_Measured]) -> int:
     return min(session.config.early_time_examples, len(session.train_split.labels))
 
 
 # --- before a search
 
 
-def phases(config: configs.Resolved, learning_rate_factor: float = 1.0) -> list[Phase]:
+def phases(config: _Searched, learning_rate_factor: float = 1.0) -> list[Phase]:
     """The probe, if the search is to have one, at the learning rate of the search."""
     measured = config.early_time and config.early_time_timesteps is None
     return [probe(config, learning_rate_factor)] if measured else []
 
 
-def choose_timesteps(session: Session) -> None:
+def choose_timesteps(session: Session[_Searched]) -> None:
     """Train at T for a few epochs, as the search will begin, and choose T'; if the search is to have that."""
     config, variant = session.config, full_variant(session.config)
     for phase in session.remaining("probe"):
@@ -137,11 +140,11 @@ def choose_timesteps(session: Session) -> None:
         )
 
 
-def _begin(session: Session, phase: Phase, last: Carry) -> Carry:
+def _begin(session: Session[_Measured], phase: Phase, last: Carry) -> Carry:
     return last._replace(state=session.initial_state())
 
 
-def _record(config: configs.Resolved, divergences: Mapping[int, float]) -> EarlyTimeRecord:
+def _record(config: _Measured, divergences: Mapping[int, float]) -> EarlyTimeRecord:
     threshold, normalisation = config.early_time_lambda, config.early_time_normalisation
     return EarlyTimeRecord(
         num_timesteps=select_timesteps(divergences, threshold, normalisation),
@@ -182,7 +185,7 @@ def search(
     return run(config, [probe(config)], _measure_all, dataset, model, programs, console)
 
 
-def _measure_all(session: Session) -> None:
+def _measure_all(session: Session[configs.ResolvedProbe]) -> None:
     config = session.config
     for phase in session.remaining("probe"):
         for epoch, _ in session.train(phase, partial(_begin, session)):

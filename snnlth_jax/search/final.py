@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax import masks, pruning
+from snnlth_jax import configs, masks, pruning
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Carry, Session
@@ -24,7 +24,7 @@ PyTree = Any
 __all__ = ["train"]
 
 
-def train(session: Session) -> None:
+def train(session: Session[configs.ResolvedTrain]) -> None:
     """Train the tickets and their controls."""
     starts = {"ticket": _ticket, "random": _random, "redrawn": _redrawn, "dense": _dense}
 
@@ -37,28 +37,28 @@ def train(session: Session) -> None:
         session.finish(phase, session.ticket_name(phase.round))
 
 
-def _ticket(session: Session, number: int) -> TrainState:
+def _ticket(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
     kept, point = _load(session, number)
     return rewind(session.initial_state(), point, kept, session.tx)
 
 
-def _random(session: Session, number: int) -> TrainState:
+def _random(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
     kept, point = _load(session, number)
     shuffled = pruning.shuffle(jax.random.fold_in(session.mask_key, number), kept)
     return rewind(session.initial_state(), point, shuffled, session.tx)
 
 
-def _redrawn(session: Session, number: int) -> TrainState:
+def _redrawn(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
     kept, _ = _load(session, number)
     state = session.initial_state(redrawn=number)
     return rewind(state, RewindPoint.of(state), kept, session.tx)
 
 
-def _dense(session: Session, number: int) -> TrainState:
+def _dense(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
     return session.initial_state()
 
 
-def _load(session: Session, number: int) -> tuple[PyTree, RewindPoint]:
+def _load(session: Session[configs.ResolvedTrain], number: int) -> tuple[PyTree, RewindPoint]:
     """Masks and weights of the ticket of a round."""
     ticket = session.load_ticket(number)
     kept = masks.tree_map(jnp.asarray, ticket.masks)

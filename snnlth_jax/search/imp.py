@@ -50,13 +50,15 @@ def search(
     return run(config, planned, _search, dataset, model, programs, console)
 
 
-def _search(session: Session) -> None:
+def _search(session: Session[configs.ResolvedImp]) -> None:
     early_time.choose_timesteps(session)
     iterate(session, from_rewind_point=session.config.rewinding == "weights")
     final.train(session)
 
 
-def iterate(session: Session, from_rewind_point: bool = True) -> None:
+def iterate(
+    session: Session[configs.ResolvedImp | configs.ResolvedTransfer], from_rewind_point: bool = True
+) -> None:
     """The rounds: for each prune, rewind, train, save its ticket.
 
     Args:

@@ -35,7 +35,7 @@ def cost(rows: Sequence[Row], compile_seconds: float = 0.0) -> Cost:
     )
 
 
-def imp_epochs(config: configs.Resolved, round_number: int, sparsity: float) -> int:
+def imp_epochs(config: configs.ResolvedTrain, round_number: int, sparsity: float) -> int:
     """Number of epochs that IMP trains until it has the masks of a ticket: E + (k - 1)(E - r).
 
     The round k and the rewind epoch r are the search's own where it goes by rounds. For other searches k is
@@ -45,7 +45,7 @@ def imp_epochs(config: configs.Resolved, round_number: int, sparsity: float) -> 
     >>> imp_epochs(configs.resolve(configs.ImpConfig(dataset="cifar10")), 14, 0.982)  # the paper's 52 hours
     3940
     """
-    if isinstance(config, configs.Rounds):
+    if isinstance(config, configs.ResolvedRounds):
         k, rewind_epoch = round_number, config.rewind_epoch
     else:
         k = max(1, round(math.log(1 - sparsity) / math.log(1 - configs.ImpConfig.prune_fraction)))
@@ -54,7 +54,7 @@ def imp_epochs(config: configs.Resolved, round_number: int, sparsity: float) -> 
 
 
 def tickets(
-    done: Done, config: configs.Resolved, epoch_flops: int, compile_seconds: Mapping[str, float]
+    done: Done, config: configs.ResolvedTrain, epoch_flops: int, compile_seconds: Mapping[str, float]
 ) -> tuple[TicketRow, ...]:
     """The tickets that were trained at the full T, with what they cost.
 
@@ -76,7 +76,7 @@ def _ticket(
     done: Done,
     phase: Phase,
     row: Row,
-    config: configs.Resolved,
+    config: configs.ResolvedTrain,
     epoch_flops: int,
     compile_seconds: Mapping[str, float],
 ) -> TicketRow:

@@ -53,7 +53,7 @@ def search(
     return run(config, planned, _search, dataset, model, programs, console)
 
 
-def _search(session: Session) -> None:
+def _search(session: Session[configs.ResolvedOneShot]) -> None:
     _score(session)
     final.train(session)
 
@@ -70,7 +70,8 @@ def flow(model: Any, batch_stats: PyTree, images: jax.Array) -> Callable[[PyTree
             lambda path, x: jnp.zeros_like(x) if path[-1].key == "bias" else x, params
         )
         variables = {"params": params, "batch_stats": batch_stats}
-        return model.apply(variables, jnp.ones_like(images), num_timesteps=1).sum()
+        output: jax.Array = model.apply(variables, jnp.ones_like(images), num_timesteps=1)
+        return output.sum()
 
     return total
 
@@ -100,7 +101,7 @@ def _density(sparsity: float) -> float:
     return float(1 - Decimal(repr(float(sparsity))))
 
 
-def _score(session: Session) -> None:
+def _score(session: Session[configs.ResolvedOneShot]) -> None:
     """Score the weights, remove the lowest, save the ticket."""
     for phase in session.remaining("scores"):
         session.begin(phase)
@@ -113,12 +114,13 @@ def _score(session: Session) -> None:
         session.finish(phase, ticket, **cost)
 
 
-def _masks(session: Session, state: TrainState) -> tuple[PyTree, dict[str, Any]]:
+def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tuple[PyTree, dict[str, Any]]:
     """The masks, and what they cost: images, FLOPs and seconds."""
     config, everything, params = session.config, state.masks, state.params
     if config.like is not None:
         like = masks.tree_map(jnp.asarray, tickets.load(config.like).masks)
         return pruning.shuffle(session.mask_key, like), {}
+    assert config.sparsity is not None  # None with `like` only
     if config.criterion in ("random", "magnitude"):
         key = session.mask_key
         free = pruning.magnitude(params) if config.criterion == "magnitude" else pruning.random(key, params)
@@ -168,12 +170,12 @@ def _masks(session: Session, state: TrainState) -> tuple[PyTree, dict[str, Any]]
     }
 
 
-def _examples(session: Session) -> int:
+def _examples(session: Session[configs.ResolvedOneShot]) -> int:
     available = len(session.train_split.labels)
     return min(1000, available) if session.config.score_examples is None else session.config.score_examples
 
 
-def _drawn(session: Session, examples: int) -> tuple[jax.Array, jax.Array]:
+def _drawn(session: Session[configs.ResolvedOneShot], examples: int) -> tuple[jax.Array, jax.Array]:
     """That many training images, drawn at random, and their labels."""
     split = session.train_split
     order = jax.random.permutation(session.score_key, len(split.labels))[:examples]
@@ -181,7 +183,11 @@ def _drawn(session: Session, examples: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _loss(
-    session: Session, params: PyTree, batch_stats: PyTree, images: jax.Array, labels: jax.Array
+    session: Session[configs.ResolvedOneShot],
+    params: PyTree,
+    batch_stats: PyTree,
+    images: jax.Array,
+    labels: jax.Array,
 ) -> jax.Array:
     """The training loss on images that are not augmented, a batch at a time."""
     variant, augmentation = full_variant(session.config), session.variants.augmentation
@@ -201,6 +207,6 @@ def _loss(
 
     # checkpointed: the activations of one batch at a time are kept
     batches = jnp.arange(full).reshape(-1, size)
-    sums = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
+    sums: jax.Array = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
     rest = of_batch(params, jnp.arange(full, examples)) if full < examples else 0.0
     return (sums.sum() + rest) / examples

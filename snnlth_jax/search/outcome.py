@@ -102,7 +102,7 @@ def ticket(
 
 
 def result(
-    config: configs.Resolved,
+    config: configs.ResolvedTrain,
     identity: Mapping[str, Any],
     phases: Sequence[Phase],
     progress: Progress,

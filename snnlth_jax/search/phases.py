@@ -25,6 +25,8 @@ from snnlth_jax.train import optimizers
 __all__ = ["Part", "Phase", "early_bird", "epochs", "final", "probe", "rounds", "scores"]
 
 Part = Literal["preparations", "rounds", "tickets", "controls"]
+_Measured = configs.ResolvedImp | configs.ResolvedEb | configs.ResolvedProbe
+_Controlled = configs.ResolvedImp | configs.ResolvedTransfer | configs.ResolvedEb | configs.ResolvedOneShot
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class Phase:
 # --- the search
 
 
-def probe(config: configs.Resolved, learning_rate_factor: float = 1.0) -> Phase:
+def probe(config: _Measured, learning_rate_factor: float = 1.0) -> Phase:
     """Early-Time's epochs at the full T, trained as the beginning of a search."""
     return Phase(
         kind="probe",
@@ -97,7 +99,7 @@ def probe(config: configs.Resolved, learning_rate_factor: float = 1.0) -> Phase:
     )
 
 
-def scores(config: configs.Resolved) -> Phase:
+def scores(config: configs.ResolvedTrain) -> Phase:
     """Scores at initialisation."""
     return Phase(
         kind="scores",
@@ -110,7 +112,7 @@ def scores(config: configs.Resolved) -> Phase:
     )
 
 
-def early_bird(config: configs.Resolved) -> Phase:
+def early_bird(config: configs.ResolvedEb) -> Phase:
     """The dense training run in which Early-Bird draws its masks."""
     variant, by_early_time = _searched(config)
     return Phase(
@@ -125,17 +127,20 @@ def early_bird(config: configs.Resolved) -> Phase:
     )
 
 
-def rounds(config: configs.Resolved, *, twin: bool = False, fine_tune: bool = False) -> list[Phase]:
-    """The rounds of IMP.
+def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune: bool = False) -> list[Phase]:
+    """The rounds of IMP; those of a transferred ticket run in the ReLU twin, at its own learning rate.
 
     Args:
       config: resolved.
-      twin: search in the ReLU twin, at its own learning rate.
       fine_tune: train the survivors at a hundredth of the learning rate.
     """
-    rate = config.learning_rate * (config.search_learning_rate_factor if twin else 1.0)
-    tickets = () if twin or config.early_time else config.final_rounds
-    variant, by_early_time = (TWIN, False) if twin else _searched(config)
+    rate, tickets = config.learning_rate, config.final_rounds
+    if isinstance(config, configs.ResolvedTransfer):
+        rate, tickets = rate * config.search_learning_rate_factor, ()
+        variant, by_early_time = TWIN, False
+    else:
+        tickets = () if config.early_time else tickets
+        variant, by_early_time = _searched(config)
     return [
         Phase(
             kind="round",
@@ -154,7 +159,7 @@ def rounds(config: configs.Resolved, *, twin: bool = False, fine_tune: bool = Fa
     ]
 
 
-def _searched(config: configs.Resolved) -> tuple[Variant, bool]:
+def _searched(config: configs.ResolvedImp | configs.ResolvedEb) -> tuple[Variant, bool]:
     """The variant that a search trains, and whether Early-Time measures its timesteps."""
     full = full_variant(config)
     if not config.early_time:
@@ -167,7 +172,7 @@ def _searched(config: configs.Resolved) -> tuple[Variant, bool]:
 
 
 def final(
-    config: configs.Resolved,
+    config: _Controlled,
     rounds: Sequence[int],
     rewind_epoch: int,
     *,

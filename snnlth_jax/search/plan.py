@@ -81,7 +81,7 @@ class Plan:
         return tuple(dict.fromkeys(training.variant for training in self.trainings if training.epochs))
 
 
-def make(config: configs.Resolved, variants: Variants, phases: Sequence[Phase]) -> Plan:
+def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Phase]) -> Plan:
     """The plan of a search, at most: Early-Bird may stop it sooner, Early-Time choose fewer timesteps.
 
     Args:
@@ -128,7 +128,7 @@ def make(config: configs.Resolved, variants: Variants, phases: Sequence[Phase]) 
     )
 
 
-def _kept(config: configs.Resolved, phase: Phase, total: int) -> int:
+def _kept(config: configs.ResolvedTrain, phase: Phase, total: int) -> int:
     """Number of prunable weights that a phase trains, except for `--like`, whose file says it."""
     fraction = getattr(config, "prune_fraction", getattr(config, "sparsity", None)) or 0.0
     kept = total
@@ -138,7 +138,7 @@ def _kept(config: configs.Resolved, phase: Phase, total: int) -> int:
 
 
 def _images_per_second(
-    config: configs.Resolved, variants: Variants, program: Program, split: data.Split
+    config: configs.ResolvedTrain, variants: Variants, program: Program, split: data.Split
 ) -> float:
     """Rate of training, by a few steps after a first one."""
 

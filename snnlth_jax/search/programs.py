@@ -47,7 +47,7 @@ class Variant(NamedTuple):
 TWIN = Variant("relu", 1)  # the same layers without time
 
 
-def full_variant(config: configs.Resolved) -> Variant:
+def full_variant(config: configs.ResolvedTrain) -> Variant:
     """The variant that tickets are for: at the full T."""
     return Variant(config.activation, config.num_timesteps)
 
@@ -118,7 +118,7 @@ class Variants:
 
     def __init__(
         self,
-        config: configs.Resolved,
+        config: configs.ResolvedTrain,
         dataset: data.Dataset,
         model: nn.Module | None = None,
         programs: Programs | None = None,
@@ -159,7 +159,8 @@ class Variants:
     def on_devices(self, split: data.Split) -> data.Split:
         """A split on the devices: its images whole on each, or divided among them (`--shard-data`)."""
         if not self._divided:
-            return sharding.replicate(split, self.devices)
+            whole: data.Split = sharding.replicate(split, self.devices)
+            return whole
         return data.Split(
             sharding.shard(split.images, self.devices), sharding.replicate(split.labels, self.devices)
         )
@@ -171,7 +172,7 @@ class Variants:
             return config.shard_data == "yes"
         splits = (dataset.train, dataset.test, dataset.validation)
         size = sum(split.images.nbytes for split in splits if split is not None)
-        memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
+        memory: float = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
         return size > memory / 4
 
     # --- programs

@@ -15,7 +15,7 @@ from snnlth_jax.run.tables import mean_table
 __all__ = ["run", "summary"]
 
 
-def run(search: Callable[..., Any], config: configs.Resolved, console: Console | None = None) -> Any:
+def run(search: Callable[..., Any], config: configs.ResolvedTrain, console: Console | None = None) -> Any:
     """Run a search once for each of `config.seeds`; seeds that are finished are not run again.
 
     Args:

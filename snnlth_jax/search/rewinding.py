@@ -1,5 +1,6 @@
 """Going back: the weights that survivors of a pruning are set back to."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +25,7 @@ class RewindPoint(NamedTuple):
     @classmethod
     def of(cls, state: TrainState) -> "RewindPoint":
         """Copied, since training consumes the arrays of its state."""
-        return jax.tree.map(jnp.copy, cls(state.step, state.params, state.batch_stats))
+        return cls(*jax.tree.map(jnp.copy, (state.step, state.params, state.batch_stats)))
 
 
 def rewind(
@@ -44,14 +45,14 @@ def rewind(
       bn_on_rewind: running statistics "rewind" with the weights, "keep" those of the round before (as the
         authors' code does), or "reset" to mean 0 and variance 1.
     """
-    batch_stats = {
+    choices: dict[str, Callable[[], PyTree]] = {
         "rewind": lambda: point.batch_stats,
         "keep": lambda: state.batch_stats,
         "reset": lambda: jax.tree_util.tree_map_with_path(
             lambda path, x: jnp.full_like(x, 1.0 if path[-1].key == "var" else 0.0), point.batch_stats
         ),
-    }[bn_on_rewind]()
+    }
     # copied, since training consumes the arrays of its state
-    step, params, batch_stats = jax.tree.map(jnp.copy, (point.step, point.params, batch_stats))
+    step, params, batch_stats = jax.tree.map(jnp.copy, (point.step, point.params, choices[bn_on_rewind]()))
     params = masks.apply(params, new_masks)
     return TrainState(step, params, batch_stats, new_masks, tx.init(params))

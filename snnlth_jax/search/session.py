@@ -9,7 +9,7 @@ import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -38,6 +38,8 @@ from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, zero_metrics
 
 PyTree = Any
+Config = TypeVar("Config", bound=configs.ResolvedTrain)
+Config_co = TypeVar("Config_co", bound=configs.ResolvedTrain, covariant=True)
 
 __all__ = ["Carry", "Session", "run"]
 
@@ -63,7 +65,7 @@ class Carry(NamedTuple):
         return cls(state, RewindPoint.of(state), zero_metrics(), queue)
 
 
-class Session:
+class Session(Generic[Config_co]):
     """A run that is under way; made by `run`.
 
     Attributes:
@@ -81,7 +83,7 @@ class Session:
 
     def __init__(
         self,
-        config: configs.Resolved,
+        config: Config_co,
         dataset: data.Dataset,
         phases: Sequence[Phase],
         variants: Variants,
@@ -120,7 +122,8 @@ class Session:
             key = jax.random.fold_in(self._init_key, redrawn) if redrawn else self._init_key
             self._initial = {redrawn: jax.device_get(self.variants.init_state(key))}
         copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
-        return self._on_devices(copied)
+        state: TrainState = self._on_devices(copied)
+        return state
 
     def remaining(self, *kinds: str) -> Iterator[Phase]:
         """The phases of these kinds that are not finished and whose turn it is, in order."""
@@ -351,7 +354,8 @@ class Session:
 
     def _arrays(self, carry: Carry) -> dict[str, PyTree]:
         arrays = {name: tree for name, tree in carry._asdict().items() if tree is not None}
-        return self._on_devices(arrays)
+        replicated: dict[str, PyTree] = self._on_devices(arrays)
+        return replicated
 
     def _on_devices(self, tree: PyTree) -> PyTree:
         return sharding.replicate(tree, self.variants.devices)
@@ -433,9 +437,9 @@ class Session:
 
 
 def run(
-    config: configs.Resolved,
+    config: Config,
     phases: Sequence[Phase],
-    search: Callable[[Session], None],
+    search: Callable[[Session[Config]], None],
     dataset: data.Dataset | None = None,
     model: nn.Module | None = None,
     programs: Programs | None = None,

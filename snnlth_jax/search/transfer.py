@@ -30,12 +30,12 @@ def search(
     """
     config = configs.resolve(config)
     planned = [
-        *phases.rounds(config, twin=True),
+        *phases.rounds(config),
         *phases.final(config, config.final_rounds, config.rewind_epoch),
     ]
     return run(config, planned, _search, dataset, model, programs, console)
 
 
-def _search(session: Session) -> None:
+def _search(session: Session[configs.ResolvedTransfer]) -> None:
     imp.iterate(session)
     final.train(session)

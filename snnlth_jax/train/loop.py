@@ -30,6 +30,9 @@ class NonFiniteLoss(ArithmeticError):
 # --- many steps, compiled
 
 
+_Carry = tuple[TrainState, Metrics, jax.Array]  # the last is the first step that was not finite, or -1
+
+
 class Program(NamedTuple):
     """A training configuration, compiled once and for all rounds of a search.
 
@@ -39,7 +42,7 @@ class Program(NamedTuple):
     `memory`: bytes on each device while it trains, see `sharding.Compiled`.
     """
 
-    train: Callable[..., tuple[TrainState, Metrics, jax.Array]]
+    train: Callable[..., _Carry]
     evaluate: Callable[..., Metrics]
     steps_per_epoch: int
     compile_seconds: float
@@ -93,9 +96,10 @@ def compile_program(
     test = sharding.compiled(evaluate, (state, test_split), devices)
     compiled_evaluate[test_split.images.shape] = test.call
 
-    def train(state, metrics, split, *rest):
-        state, metrics, *rest = sharding.replicate((state, metrics, *rest), devices)
-        return steps.call(state, metrics, split, *rest)
+    def train(state: TrainState, metrics: Metrics, split: Split, *arguments: jax.Array) -> _Carry:
+        state, metrics, *rest = sharding.replicate((state, metrics, *arguments), devices)
+        carry: _Carry = steps.call(state, metrics, split, *rest)
+        return carry
 
     return Program(
         train=train if devices else steps.call,
@@ -111,21 +115,21 @@ def _scalars(learning_rate: float, start: int, stop: int) -> tuple[jax.Array, ja
 
 
 def _train_steps(
-    state,
-    metrics,
-    split,
-    key,
-    learning_rate,
-    start,
-    stop,
+    state: TrainState,
+    metrics: Metrics,
+    split: Split,
+    key: jax.Array,
+    learning_rate: jax.Array,
+    start: jax.Array,
+    stop: jax.Array,
     *,
-    model,
-    tx,
-    augmentation,
-    batch_size,
-    num_timesteps,
-    devices,
-):
+    model: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+    devices: sharding.Devices | None,
+) -> _Carry:
     """A `while_loop` with traced bounds, where `scan` would be compiled anew for each number of steps.
 
     So an epoch can be one call, or several with progress shown in between, of the same program. The last
@@ -136,30 +140,30 @@ def _train_steps(
     order_key, augment_key = jax.random.split(key)
     order = jax.random.permutation(order_key, examples)
 
-    def step(index, size, carry):
+    def step(index: jax.Array | int, size: int, carry: _Carry) -> _Carry:
         state, metrics, failed = carry
         chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
         shape = (size, *split.images.shape[1:])
         draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
         # a last batch that the devices do not divide is computed by each of them
-        spread = devices is not None and size % devices.count == 0
-        images, labels = _fetch(split, chosen, devices if spread else None)
-        draws = _part(draws, devices) if spread else draws
+        sharers = devices if devices is not None and size % devices.count == 0 else None
+        images, labels = _fetch(split, chosen, sharers)
+        draws = draws if sharers is None else _part(draws, sharers)
         state, new = train_step(
             state,
             Batch(transform(draws, images, augmentation), labels),
-            model=model.clone(axis_name=sharding.AXIS) if spread else model,
+            model=model if sharers is None else model.clone(axis_name=sharding.AXIS),
             tx=tx,
             learning_rate=learning_rate,
             num_timesteps=num_timesteps,
-            axis_name=sharding.AXIS if spread else None,
+            axis_name=None if sharers is None else sharding.AXIS,
         )
-        if spread:
+        if sharers is not None:
             new = jax.lax.psum(new, sharding.AXIS)
         failed = jnp.where(jnp.isfinite(new.loss), failed, index)
         return state, jax.tree.map(jnp.add, metrics, new), failed
 
-    def unfinished(loop):
+    def unfinished(loop: tuple[jax.Array, _Carry]) -> jax.Array:
         index, (_, _, failed) = loop
         return (index < jnp.minimum(stop, full)) & (failed < 0)
 
@@ -178,12 +182,21 @@ def _train_steps(
     return state, metrics, jnp.where(finite | (failed >= 0), failed, stop - 1)
 
 
-def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps, devices):
+def _evaluate(
+    state: TrainState,
+    split: Split,
+    *,
+    model: Any,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+    devices: sharding.Devices | None,
+) -> Metrics:
     """Every example once: the last batch is filled up with copies of weight 0."""
     examples = len(split.labels)
     positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
 
-    def step(metrics, at):
+    def step(metrics: Metrics, at: jax.Array) -> tuple[Metrics, None]:
         images, labels = _fetch(split, jnp.minimum(at, examples - 1), devices)
         weights = (at < examples).astype(jnp.float32)
         weights = weights if devices is None else _part(weights, devices)
@@ -192,7 +205,9 @@ def _evaluate(state, split, *, model, augmentation, batch_size, num_timesteps, d
         return jax.tree.map(jnp.add, metrics, new), None
 
     metrics = jax.lax.scan(step, zero_metrics(), positions)[0]
-    return metrics if devices is None else jax.lax.psum(metrics, sharding.AXIS)
+    if devices is not None:
+        metrics = jax.lax.psum(metrics, sharding.AXIS)
+    return metrics
 
 
 def _fetch(split: Any, chosen: jax.Array, devices: sharding.Devices | None) -> tuple[jax.Array, jax.Array]:

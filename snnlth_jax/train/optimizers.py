@@ -2,12 +2,15 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from snnlth_jax import masks
+
+PyTree = Any
 
 __all__ = ["create", "learning_rates"]
 
@@ -32,7 +35,14 @@ def create(
       argument, since it is set per epoch and must not be compiled in.
     """
 
-    def scale_by_rate(updates, state, params=None, *, learning_rate, **extra):
+    def scale_by_rate(
+        updates: PyTree,
+        state: optax.OptState,
+        params: PyTree | None = None,
+        *,
+        learning_rate: float | jax.Array,
+        **extra: Any,
+    ) -> tuple[PyTree, optax.OptState]:
         return jax.tree.map(lambda u: -learning_rate * u, updates), state
 
     rate = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale_by_rate)

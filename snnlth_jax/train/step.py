@@ -95,7 +95,7 @@ def train_step(
     """
     chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
 
-    def loss_fn(params):
+    def loss_fn(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
         logits, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             batch.images,
