@@ -29,8 +29,9 @@ from snnlth_jax.search import early_time, final, phases
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs
+from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.rewinding import RewindPoint
-from snnlth_jax.search.session import Carry, Session, run
+from snnlth_jax.search.session import Session, run
 from snnlth_jax.train import TrainState
 
 PyTree = Any

@@ -22,7 +22,8 @@ from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
 from snnlth_jax.search.phases import Phase, probe
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, full_variant
-from snnlth_jax.search.session import Carry, Session, run
+from snnlth_jax.search.progress import Carry
+from snnlth_jax.search.session import Session, run
 
 __all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "phases", "search", "select_timesteps"]
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from snnlth_jax import configs, masks, pruning
 from snnlth_jax.search.phases import Phase
+from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.rewinding import RewindPoint, rewind
-from snnlth_jax.search.session import Carry, Session
+from snnlth_jax.search.session import Session
 from snnlth_jax.train import TrainState
 
 PyTree = Any

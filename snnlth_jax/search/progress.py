@@ -1,12 +1,36 @@
-"""How far a search is: the JSON values that go into each checkpoint beside the arrays."""
+"""How far a search is: the arrays and the JSON values that each checkpoint holds."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import msgspec
 
 from snnlth_jax.run.results import EarlyBirdRecord, EarlyTimeRecord, Row
+from snnlth_jax.search.rewinding import RewindPoint
+from snnlth_jax.train import Metrics, TrainState, zero_metrics
 
-__all__ = ["Progress", "Tally"]
+__all__ = ["Carry", "Progress", "Tally"]
+
+
+class Carry(NamedTuple):
+    """The arrays that a search carries along, and that each checkpoint holds.
+
+    Attributes:
+      state: training state of the phase under way.
+      rewind: weights that survivors of a pruning go back to.
+      metrics: sums over the steps of an epoch that is under way.
+      queue: Early-Bird's newest masks, packed; None for other searches.
+    """
+
+    state: TrainState
+    rewind: RewindPoint
+    metrics: Metrics
+    queue: jax.Array | None = None
+
+    @classmethod
+    def of(cls, state: TrainState, queue: jax.Array | None = None) -> "Carry":
+        """A search that starts with this state, which is its rewind point too."""
+        return cls(state, RewindPoint.of(state), zero_metrics(), queue)
 
 
 class Tally(msgspec.Struct):

@@ -9,19 +9,18 @@ import contextlib
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-import orbax.checkpoint as ocp
 from rich.console import Console
 
 from snnlth_jax import configs, data, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
-from snnlth_jax.machine.signals import Stopped, watch
+from snnlth_jax.machine.signals import watch
 from snnlth_jax.run import checkpoints, events, results, tables
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
@@ -29,12 +28,12 @@ from snnlth_jax.run.metrics import Recorder, devices, versions
 from snnlth_jax.run.results import Result
 from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, plan
+from snnlth_jax.search.checkpointing import Checkpointer
 from snnlth_jax.search.measure import NOTHING
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, Variant, Variants
-from snnlth_jax.search.progress import Progress
-from snnlth_jax.search.rewinding import RewindPoint
+from snnlth_jax.search.progress import Carry, Progress
 from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, zero_metrics
 
 PyTree = Any
@@ -42,27 +41,6 @@ Config = TypeVar("Config", bound=configs.ResolvedTrain)
 Config_co = TypeVar("Config_co", bound=configs.ResolvedTrain, covariant=True)
 
 __all__ = ["Carry", "Session", "run"]
-
-
-class Carry(NamedTuple):
-    """The arrays that a search carries along, and that each checkpoint holds.
-
-    Attributes:
-      state: training state of the phase under way.
-      rewind: weights that survivors of a pruning go back to.
-      metrics: sums over the steps of an epoch that is under way.
-      queue: Early-Bird's newest masks, packed; None for other searches.
-    """
-
-    state: TrainState
-    rewind: RewindPoint
-    metrics: Metrics
-    queue: jax.Array | None = None
-
-    @classmethod
-    def of(cls, state: TrainState, queue: jax.Array | None = None) -> "Carry":
-        """A search that starts with this state, which is its rewind point too."""
-        return cls(state, RewindPoint.of(state), zero_metrics(), queue)
 
 
 class Session(Generic[Config_co]):
@@ -90,13 +68,11 @@ class Session(Generic[Config_co]):
         identity: dict[str, Any],
         paths: rundir.Paths,
         recorder: Recorder,
-        manager: ocp.CheckpointManager,
-        asked: Callable[[int], Any],
+        checkpoints: Checkpointer,
         queue: Callable[[TrainState], jax.Array] | None = None,
     ):
         self.config, self.dataset, self.phases, self.variants = config, dataset, phases, variants
-        self.recorder, self._identity, self._paths, self._manager = recorder, identity, paths, manager
-        self._asked = asked
+        self.recorder, self._identity, self._paths, self._checkpoints = recorder, identity, paths, checkpoints
         self.tx: optax.GradientTransformationExtraArgs = variants.tx
         self.train_split = variants.on_devices(dataset.train)
         self._evaluated = {"test": variants.on_devices(dataset.test)}
@@ -112,7 +88,6 @@ class Session(Generic[Config_co]):
         self._initial: dict[int, TrainState] = {}
         state = self.initial_state()
         self.carry = Carry.of(state, queue and queue(state))
-        self._last_checkpoint = time.monotonic()
 
     # --- what a search asks for
 
@@ -189,10 +164,12 @@ class Session(Generic[Config_co]):
                 int(metrics.correct) / seen,
                 seen / seconds,
             )
-            if self._next_point() or (self._overdue() and steps < program.steps_per_epoch):
+            if self._checkpoints.asked_to_stop(progress) or (
+                self._checkpoints.due and steps < program.steps_per_epoch
+            ):
                 progress.step, progress.step_seconds = steps, seconds
-                self._checkpoint(self.carry._replace(state=state, metrics=metrics))
-                self._stop_if_asked()
+                self._save(self.carry._replace(state=state, metrics=metrics))
+                self._checkpoints.stop_if_asked(progress)
 
         try:
             for epoch in fit(
@@ -214,10 +191,10 @@ class Session(Generic[Config_co]):
                 progress.epoch, progress.step, progress.over = epoch.number, 0, over
                 progress.epochs_done = before + epoch.number
                 yield epoch.number, self.carry
-                due = epoch.number % config.checkpoint_every == 0 or over or self._overdue()
-                if due or self._next_point():
-                    self._checkpoint(self.carry)
-                    self._stop_if_asked()
+                due = epoch.number % config.checkpoint_every == 0 or over or self._checkpoints.due
+                if due or self._checkpoints.asked_to_stop(progress):
+                    self._save(self.carry)
+                    self._checkpoints.stop_if_asked(progress)
                 if over:
                     return
         except NonFiniteLoss as error:
@@ -243,7 +220,7 @@ class Session(Generic[Config_co]):
             self.recorder.message(f"{phase}: layer collapse, nothing is left of {layers}")
         progress.rows = [*progress.rows, row]
         so_far = self.result()
-        self._manager.wait_until_finished()  # what is written down as done is in a checkpoint
+        self._checkpoints.wait()  # what is written down as done is in a checkpoint
         hosts.on_first(lambda: results.write(self._paths.result, so_far))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
@@ -289,12 +266,10 @@ class Session(Generic[Config_co]):
         Raises:
           InputError: none can be read, or they are gone, or of a search with other phases.
         """
-        restored = checkpoints.restore(self._manager, self._arrays(self.carry))
-        recorded = self.recorder.size()
-        before = None if restored is None else Progress.from_json(restored[1])
-        hosts.raise_together(lambda: self._check_nothing_lost(before, recorded))
-        if restored is not None and before is not None:
-            self._resume(restored[0], before, changed)
+        restored, recorded = self._checkpoints.restore(self.carry), self.recorder.size()
+        hosts.raise_together(lambda: self._check_nothing_lost(restored and restored[1], recorded))
+        if restored is not None:
+            self._resume(*restored, changed)
         self.recorder.truncate(self.progress.metrics_bytes)
         self.recorder.resume(self.progress.epochs_done)
         every = self.config.checkpoint_every
@@ -313,11 +288,11 @@ class Session(Generic[Config_co]):
             self.recorder.record(OverrideEvent(changed=changed))
             self.progress.overrides = [*self.progress.overrides, changed]
             if resumed:
-                self._checkpoint(self.carry)
-                self._manager.wait_until_finished()
+                self._save(self.carry)
+                self._checkpoints.wait()
             hosts.on_first(lambda: rundir.write_json(self._paths.config, self._identity))
 
-    def _resume(self, arrays: dict[str, PyTree], progress: Progress, changed: str) -> None:
+    def _resume(self, carry: Carry, progress: Progress, changed: str) -> None:
         phases, computed_on = self.progress.phases, self.progress.devices
         done = progress.phase + 1
         if progress.phases[:done] != phases[:done]:
@@ -328,7 +303,7 @@ class Session(Generic[Config_co]):
         if progress.devices != computed_on:
             change = f"on {computed_on}, not {progress.devices}"
             self.recorder.message(f"{change}: from here on equal up to rounding")
-        self.carry, self.progress = Carry(**arrays), progress
+        self.carry, self.progress = carry, progress
         progress.phases, progress.devices = phases, computed_on
         phase, step = self.phases[progress.phase], progress.step
         within = f", step {step} of the next" if step else ""
@@ -350,39 +325,11 @@ class Session(Generic[Config_co]):
         allowed = "with them, or another directory"
         raise InputError("`workdir`", self._paths.config.parent, problem=lost, allowed=allowed)
 
-    # --- checkpoints
-
-    def _arrays(self, carry: Carry) -> dict[str, PyTree]:
-        arrays = {name: tree for name, tree in carry._asdict().items() if tree is not None}
-        replicated: dict[str, PyTree] = self._on_devices(arrays)
-        return replicated
-
     def _on_devices(self, tree: PyTree) -> PyTree:
         return sharding.replicate(tree, self.variants.devices)
 
-    def _checkpoint(self, carry: Carry) -> None:
-        self._next_point()
-        self.progress.metrics_bytes = self.recorder.size()
-        number, progress = self.progress.points, self.progress.to_json()
-        checkpoints.save(self._manager, number, self._arrays(carry), progress)
-        self._last_checkpoint = time.monotonic()
-
-    def _next_point(self) -> Any:
-        """Whether to stop, and by what signal: each time at a new point, that several hosts may agree on.
-
-        A checkpoint is numbered by one, because Orbax asks them about its number too.
-        """
-        self.progress.points += 1
-        return self._asked(self.progress.points)
-
-    def _overdue(self) -> bool:
-        since = hosts.broadcast_from_first(time.monotonic() - self._last_checkpoint)
-        return since > 60 * self.config.checkpoint_minutes
-
-    def _stop_if_asked(self) -> None:
-        """Only where a checkpoint was just written."""
-        if signal := self._next_point():
-            raise Stopped(signal.name)
+    def _save(self, carry: Carry) -> None:
+        self._checkpoints.save(carry, self.progress, self.recorder.size())
 
     # --- training
 
@@ -422,7 +369,7 @@ class Session(Generic[Config_co]):
         row.device_seconds += epoch.seconds
         row.seconds += seconds
         rate_of_images = len(self.train_split.labels) / epoch.seconds
-        self._manager.wait_until_finished()  # a recorded epoch has those before it in a checkpoint
+        self._checkpoints.wait()  # a recorded epoch has those before it in a checkpoint
         event = EpochEvent(
             kind=phase.kind,
             round=phase.round,
@@ -494,8 +441,9 @@ def run(
                 ) as recorder,
                 checkpoints.manager(paths) as manager,
             ):
+                checkpointer = Checkpointer(manager, asked, variants.devices, config.checkpoint_minutes)
                 session = Session(
-                    config, dataset, phases, variants, identity, paths, recorder, manager, asked, queue
+                    config, dataset, phases, variants, identity, paths, recorder, checkpointer, queue
                 )
                 session.restore(changed)
                 search(session)
