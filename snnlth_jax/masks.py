@@ -197,7 +197,7 @@ def distance(a: Masks, b: Masks) -> float | jax.Array:
     """Normalised Hamming distance: the fraction of prunable weights kept by one of the two alone.
 
     This is the measure of the paper's Early-Bird search. At high sparsity it is small whatever the masks are:
-    two masks that keep a fraction d of the weights differ in at most 2 d of them. `overlap` has no such limit.
+    two masks that keep a fraction d of the weights differ in at most 2 d of them. `overlap` does not shrink.
 
     >>> import jax.numpy as jnp
     >>> distance({"w": jnp.array([True, False])}, {"w": jnp.array([True, True])})
