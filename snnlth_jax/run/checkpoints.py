@@ -23,7 +23,7 @@ __all__ = ["manager", "restore", "save"]
 
 @contextmanager
 def manager(run: Paths, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
-    """Orbax over a run's checkpoints: written in the background, whole or not at all; it keeps the last few."""
+    """Orbax over a run's checkpoints: it writes them in the background, whole, and keeps the last few."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     with ocp.CheckpointManager(run.checkpoints, options=options) as checkpoints:
         yield checkpoints
@@ -48,9 +48,10 @@ def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progre
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """Read the newest good checkpoint, with the devices and the structure of `like`; None without checkpoints.
+    """Read the newest good checkpoint, with the devices and the structure of `like`.
 
-    Damaged checkpoints are logged, and deleted once an older one was read.
+    The result is None without checkpoints. Damaged checkpoints are logged, and deleted once an older one was
+    read.
 
     Raises:
       InputError: all checkpoints are damaged.

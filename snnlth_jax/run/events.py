@@ -175,7 +175,7 @@ def read(path: epath.Path) -> tuple[Event, ...]:
 
 
 def read_whole(path: epath.Path) -> tuple[Event, ...]:
-    """Read the events of a search, all of which must be whole, except a last line that is still being written.
+    """Read the events of a search, all of them whole, except a last line that is still being written.
 
     Raises:
       InputError: the file or a line of it is damaged.
