@@ -28,7 +28,7 @@ DECODING = 1  # a part of every fingerprint; raise it when decoding changes the 
 
 
 class Prepared(NamedTuple):
-    """A dataset on disk, found complete.
+    """A complete dataset on disk.
 
     Attributes:
       name: name in TFDS.

@@ -129,21 +129,21 @@ def devices(
     """
     settings = sorted(name for name in environment if name.startswith("XLA_PYTHON_CLIENT_"))
     findings = [Finding("ok", f"{name} is {environment[name]}") for name in settings]
-    seen: set[str] = set()
+    platforms: set[str] = set()
     if isinstance(visible, Exception):
         remedy = "end other processes that hold them, or JAX_PLATFORMS=cpu to do without"
         findings.append(Finding("error", f"JAX cannot start its devices, {_one_line(visible)}", remedy))
     else:
         for kind, count in Counter(map(_describe, visible)).items():
             findings.append(Finding("ok", f"{count} device{'s' * (count > 1)}: {kind}"))
-        seen = {device.platform for device in visible}
+        platforms = {device.platform for device in visible}
         hidden = environment.get("JAX_PLATFORMS") or environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        for name in sorted({*present} - seen):
+        for name in sorted({*present} - platforms):
             what, remedy = f"there is a {name.upper()} that JAX does not see", _UNSEEN[name]
             if hidden:
                 remedy = "unset JAX_PLATFORMS and CUDA_VISIBLE_DEVICES, unless it is meant so"
             findings.append(Finding("warning" if hidden else "error", what, remedy))
-    if "libtpu" in installed and "tpu" not in {*present, *seen}:
+    if "libtpu" in installed and "tpu" not in {*present, *platforms}:
         what = "libtpu is installed where there is no TPU, and makes noise"
         findings.append(Finding("warning", what, "pip uninstall libtpu, or an environment of its own for it"))
     return findings
@@ -179,7 +179,7 @@ def frameworks(installed: Mapping[str, str], present: Collection[str]) -> list[F
 
 def compilation_cache(directory: str | None) -> list[Finding]:
     """Check that JAX keeps compiled programs for the next process, and can write them."""
-    remedy = "export JAX_COMPILATION_CACHE_DIR=$HOME/.cache/jax, and a run that goes on compiles nothing"
+    remedy = "export JAX_COMPILATION_CACHE_DIR=$HOME/.cache/jax, and a resumed run compiles nothing"
     if not directory or not jax.config.values["jax_enable_compilation_cache"]:
         return [Finding("warning", "no compilation cache", remedy)]
     return [_writable(f"compilation cache {directory}", directory, remedy)]

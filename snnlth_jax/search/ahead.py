@@ -28,7 +28,7 @@ class Compiled:
       memory: upper bound in bytes on the memory of the program on each device; None if unknown.
       device_memory: bytes that a device has.
       flops_per_step: FLOPs of a step on each device, the arithmetic of the layers alone.
-      compile_seconds: seconds that compiling took.
+      compile_seconds: seconds of compiling.
     """
 
     topology: str

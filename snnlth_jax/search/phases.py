@@ -164,8 +164,8 @@ def _searched(config: configs.ResolvedImp | configs.ResolvedEb) -> tuple[Variant
     full = full_variant(config)
     if not config.early_time:
         return full, False
-    given = config.early_time_timesteps
-    return full._replace(num_timesteps=given or config.num_timesteps - 1), given is None
+    timesteps = config.early_time_timesteps
+    return full._replace(num_timesteps=timesteps or config.num_timesteps - 1), timesteps is None
 
 
 # --- after the search

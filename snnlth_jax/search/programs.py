@@ -1,8 +1,8 @@
 """The variants of a network that a search trains, and their programs, compiled once.
 
 A *variant* is one architecture with an activation and a number of timesteps; its parameters depend on
-neither. The process keeps programs by the inputs of their compilation, so that further seeds and further searches
-compile nothing.
+neither. The process keeps programs by the inputs of their compilation, so that further seeds and further
+searches compile nothing.
 """
 
 import dataclasses

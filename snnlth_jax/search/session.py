@@ -182,13 +182,13 @@ class Session(Generic[Config_co]):
         key = jax.random.fold_in(self._train_key, zlib.crc32(phase.kind.encode()))
 
         def on_progress(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
-            seen = max(int(metrics.examples), 1)
+            examples = max(int(metrics.examples), 1)
             self.recorder.show(
                 f"{phase} epoch {epoch}/{last}",
-                before + epoch - 1 + seen / len(self.train_split.labels),
-                float(metrics.loss) / seen,
-                int(metrics.correct) / seen,
-                seen / seconds,
+                before + epoch - 1 + examples / len(self.train_split.labels),
+                float(metrics.loss) / examples,
+                int(metrics.correct) / examples,
+                examples / seconds,
             )
             if self._next_point() or (self._overdue() and steps < program.steps_per_epoch):
                 progress.step, progress.step_seconds = steps, seconds
