@@ -146,7 +146,7 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _give_up(number: signal.Signals) -> None:
-    """Busy for too long: what preempts a machine takes it away 30 seconds later."""
+    """Exit from a long computation: a preempted machine is gone 30 seconds after the signal."""
     Console().show_cursor()
     _fail(75, f"stopped by {number.name} in the middle; the same command resumes after the last checkpoint")
     os._exit(75)
@@ -231,7 +231,7 @@ def exit_status(action: Callable[[], int | None]) -> int:
     >>> exit_status(lambda: None)
     0
     """
-    before = signal.signal(signal.SIGTERM, _stop)  # until a search watches for it, and after
+    previous = signal.signal(signal.SIGTERM, _stop)  # before and after a search, which watches for it
     logger = logging.getLogger("snnlth_jax")
     level, handlers = logger.level, logger.handlers
     logger.setLevel(logging.INFO)
@@ -260,7 +260,7 @@ def exit_status(action: Callable[[], int | None]) -> int:
     finally:
         logger.handlers, logger.propagate = handlers, True
         logger.setLevel(level)
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 _LISTS = tyro.constructors.ConstructorRegistry()
@@ -273,14 +273,14 @@ def _list(
     """Lists are written with commas: `--seeds 0,1,2`."""
     if info.type_origin is not tuple:
         return None
-    (of, _) = get_args(info.type)
-    names = get_args(of)  # of a Literal
-    one = "INT" if of is int else f"{{{','.join(names)}}}"
+    (kind, _) = get_args(info.type)
+    names = get_args(kind)  # the choices of a Literal
+    entry = "INT" if kind is int else f"{{{','.join(names)}}}"
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{one},{one},…" if of is int else f"{one},…",
+        metavar=f"{entry},{entry},…" if kind is int else f"{entry},…",
         instance_from_str=lambda texts: tuple(
-            part if names else of(part) for part in texts[0].split(",") if part.strip()
+            part if names else kind(part) for part in texts[0].split(",") if part.strip()
         ),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
@@ -337,7 +337,7 @@ def parsed(parse: Callable[[], Any], more: str) -> Any:
 
     def refuse(event: Any) -> None:
         if type(event).__name__ == "InvalidChoice":
-            raise not_one_of(_shown(event.argument), event.value, event.choices)
+            raise not_one_of(_name(event.argument), event.value, event.choices)
         if problem := _problem(event):
             raise InputError(f"{problem} (see {more})")
 
@@ -350,19 +350,19 @@ def _problem(event: Any) -> str | None:
     match type(event).__name__:
         case "InstantiationFailure":
             message = event.message.splitlines()[0]
-            return f"Error parsing {_shown(event.argument)}: {message}" if event.argument else message
+            return f"Error parsing {_name(event.argument)}: {message}" if event.argument else message
         case "BadValue":
-            return f"Missing value for argument '{_shown(event.argument)}'"
+            return f"Missing value for argument '{_name(event.argument)}'"
         case "UnrecognizedArgs":
             return f"Unrecognized options: {', '.join(event.tokens)}"
         case "MissingArgs":
-            return f"Missing: {', '.join(_shown(each.arg) for each in event.missing_arguments)}"
+            return f"Missing: {', '.join(_name(missing.arg) for missing in event.missing_arguments)}"
         case "MissingSubcommand":
             return f"Expected one of {{{', '.join(event.subcommand_spec.parser_from_name)}}}"
     return None
 
 
-def _shown(argument: Any) -> str:
+def _name(argument: Any) -> str:
     """The flag of an argument of tyro, or the name of a positional one."""
     return str(argument.display_name())
 

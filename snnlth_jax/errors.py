@@ -1,4 +1,4 @@
-"""Bad input and failing storage, told apart from bugs: one line and a status of each."""
+"""Errors for bad input and for failing storage, in one line each; other errors are bugs."""
 
 import difflib
 import re

@@ -1,1 +1,1 @@
-"""Analysis of tickets: layers that are left, neurons that fire, operations that remain."""
+"""Analysis of tickets: sparsity and health of layers, spikes of neurons, number of operations."""

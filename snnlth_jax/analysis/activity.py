@@ -1,16 +1,16 @@
-"""Spikes, and the additions that they cause.
+"""Spikes and the additions that they cause.
 
 A *SynOp* is the addition of one kept weight to one membrane potential because one spike came in. A spike at a
-position causes as many as there are kept weights that lead from there to positions that exist: fewer at the
-border of 'same' padding, and by stride. Removed weights cause none. How the layers between are counted:
+position causes one for each kept weight that leads from there to a position that exists: fewer at the border
+of 'same' padding, and by stride. Removed weights cause none. Rules for the layers in between:
 
-  * Max pooling passes on one spike per window and timestep in which there is any.
+  * Max pooling passes on one spike per window and timestep with at least one spike.
   * The mean over all positions (ResNet, before its linear layers) is linear: each spike causes the additions
     of its channel's weights, taken 1 / (H W) as large.
   * An identity shortcut has no weights and causes no SynOps; a convolution as shortcut does, like any other.
   * Batch norm is folded into the weights.
-  * The first layer reads the image. Its products are multiply-accumulates (MAC) over kept weights, done once
-    and reused at all timesteps, as the network here does: counted at the first.
+  * The first layer reads the image. Its products are multiply-accumulates (MAC) over kept weights, computed
+    once and reused at all timesteps, as in the networks of this package; they count for the first timestep.
   * A network without spikes (`activation="relu"`) has MACs in every layer, one timestep, after the mean.
 
 Membrane leak, threshold and reset of the neurons are no SynOps; see `energy.traffic`.
@@ -31,7 +31,7 @@ from snnlth_jax.models.layers import max_pool
 
 __all__ = ["Counts", "count_spikes", "fan_out", "macs", "synops"]
 
-# by (neurons, number of 2x2 max poolings): spikes [T, ...], summed over images
+# (neurons, number of 2x2 max poolings) -> spikes [T, ...], summed over images
 Counts = Mapping[tuple[str, int], np.ndarray]
 
 
@@ -45,43 +45,43 @@ def count_spikes(
     batch_size: int,
     prepare: Callable[[jax.Array], jax.Array] = lambda images: images,
 ) -> dict[tuple[str, int], jax.Array]:
-    """Spikes of every neuron at every timestep, summed over images; for `jax.jit`.
+    """Count the spikes of every neuron at every timestep, summed over images; for `jax.jit`.
 
     Args:
       model: a `models.VGG` or `models.ResNet` with activation "lif".
       wiring: its `wiring.connections`.
-      variables: `params` and `batch_stats`, which are used as in evaluation.
+      variables: `params` and `batch_stats`, used as in evaluation.
       images: `[N, H, W, C]`.
       num_timesteps: T.
-      batch_size: number of images at a time; the last batch is filled up and the filling not counted.
-      prepare: what makes a batch of `images` the input of the network.
+      batch_size: number of images at a time; the last batch is padded, and the padding is not counted.
+      prepare: function from a batch of `images` to the input of the network.
 
     Returns:
-      By `(neurons, poolings)` int32 `[T, H, W, C]` or `[T, C]`: those that fire (0 poolings), and what
-      arrives behind max pooling where a layer reads that.
+      Spikes by `(neurons, poolings)`, int32 `[T, H, W, C]` or `[T, C]`: those of the neurons (0 poolings),
+      and those after max pooling where a layer reads these.
     """
     examples = len(images)
-    positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
+    batches = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
     sites = {(c.source, c.poolings) for c in wiring} | {(c.target, 0) for c in wiring}
     sites = {site for site in sites if site[0] not in (w.IMAGE, w.LOGITS)}
 
-    def of_batch(at: jax.Array) -> dict[tuple[str, int], jax.Array]:
-        batch = prepare(images[jnp.minimum(at, examples - 1)])
-        _, seen = model.apply(variables, batch, num_timesteps=num_timesteps, mutable=["intermediates"])
-        flat = traverse_util.flatten_dict(seen["intermediates"], sep="/")
+    def count_batch(positions: jax.Array) -> dict[tuple[str, int], jax.Array]:
+        batch = prepare(images[jnp.minimum(positions, examples - 1)])
+        _, outputs = model.apply(variables, batch, num_timesteps=num_timesteps, mutable=["intermediates"])
+        flat = traverse_util.flatten_dict(outputs["intermediates"], sep="/")
         counts = {}
         for name, poolings in sites:
             spikes = flat[f"{name}_spikes"][0]
             for _ in range(poolings):
                 spikes = max_pool(spikes)
-            counted = (at < examples).reshape((1, -1) + (1,) * (spikes.ndim - 2))
+            counted = (positions < examples).reshape((1, -1) + (1,) * (spikes.ndim - 2))
             counts[name, poolings] = jnp.sum((spikes > 0) & counted, axis=1, dtype=jnp.int32)
         return counts
 
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_batch, positions[0]))
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(count_batch, batches[0]))
     add = partial(jax.tree.map, jnp.add)
     sums: dict[tuple[str, int], jax.Array]
-    sums, _ = jax.lax.scan(lambda sums, at: (add(sums, of_batch(at)), None), zero, positions)
+    sums, _ = jax.lax.scan(lambda sums, batch: (add(sums, count_batch(batch)), None), zero, batches)
     return sums
 
 
@@ -90,7 +90,7 @@ def fan_out(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> np.ndar
 
     Args:
       c: the connection.
-      mask: of its weights.
+      mask: mask of its weights.
       source: shape of the neurons that it reads, before pooling.
 
     Returns:
@@ -100,10 +100,10 @@ def fan_out(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> np.ndar
     >>> fan_out(image, np.ones((3, 3, 1, 2), bool), (3, 3, 1))[..., 0].tolist()
     [[8, 12, 8], [12, 18, 12], [8, 12, 8]]
     """
-    arrived = w.received_shape(c, source)
+    received = w.received_shape(c, source)
     kept = mask.sum(-1, keepdims=True)  # into all channels at once
-    target = w.charged_shape(c, kept.shape, arrived)
-    return w.backward(c, kept, np.ones(target, bool), arrived).astype(np.int64)
+    target = w.charged_shape(c, kept.shape, received)
+    return w.backward(c, kept, np.ones(target, bool), received).astype(np.int64)
 
 
 def synops(
@@ -111,19 +111,19 @@ def synops(
 ) -> list[int]:
     """Additions that spikes cause in a layer, at each timestep, summed over the images of `counts`.
 
-    Zeros for a layer that reads the image.
+    The result is zeros for a layer that reads the image.
     """
     if c.source == w.IMAGE:
         return [0] * num_timesteps
-    arrived = counts[c.source, c.poolings].reshape(num_timesteps, -1).astype(np.int64)
-    additions: list[int] = (arrived @ fan_out(c, mask, source).reshape(-1)).tolist()
+    spikes = counts[c.source, c.poolings].reshape(num_timesteps, -1).astype(np.int64)
+    additions: list[int] = (spikes @ fan_out(c, mask, source).reshape(-1)).tolist()
     return additions
 
 
 def macs(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> int:
-    """Multiply-accumulates over kept weights with one image, if what the layer reads is not spikes.
+    """Multiply-accumulates over kept weights for one image, in a layer whose input is not spikes.
 
-    Products with the zeros around an image are not counted; those with zeros within it are.
+    Products with zeros in the padding around an image are not counted; products with zeros within it are.
     """
     if c.mean:
         return int(np.count_nonzero(mask))

@@ -52,8 +52,8 @@ class Traffic(NamedTuple):
 def energy(layers: Iterable[Layer], mac: float = ENERGY_MAC, ac: float = ENERGY_AC) -> Energy:
     r"""Energy of the arithmetic of one image: :math:`E = e_{MAC} \cdot MACs + e_{AC} \cdot SynOps`.
 
-    It leaves out what often costs more: memory (see `traffic`), neuron updates, and that a spiking network
-    cannot skip them. Operations alone flatter spiking networks.
+    It leaves out memory (see `traffic`) and neuron updates, which often cost more, and which a spiking
+    network cannot skip. Operations alone flatter spiking networks.
 
     Args:
       layers: layers of a network.
@@ -80,8 +80,8 @@ def traffic(layers: Iterable[Layer]) -> Traffic:
     """Memory accesses of one image on event-driven hardware that keeps nothing between two operations.
 
     Each operation reads its weight, and reads and writes the potential (or sum) that it adds to; each spiking
-    neuron reads and writes its potential once a timestep more, to leak, fire and reset; each spike is sent
-    once. Caches and reuse make it less; where inputs and currents come from is not counted.
+    neuron reads and writes its potential once more per timestep, to leak, fire and reset; each spike is sent
+    once. Caches and reuse reduce these numbers; reads of inputs and currents are not counted.
 
     >>> from types import SimpleNamespace
     >>> operations = {"macs_per_image": [0, 0], "synops_per_image": [3.0, 4.0]}

@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates counted in its own program, and from them training FLOPs."""
+"""Cost of a network: multiply-accumulates counted in its own program, and from them training FLOPs."""
 
 import math
 from collections.abc import Callable
@@ -14,13 +14,13 @@ __all__ = ["macs", "train_flops"]
 def macs(fn: Callable[..., Any], *args: Any, padding: bool = True) -> int:
     """Multiply-accumulates of the convolutions and matrix products in one call of `fn`.
 
-    Counted in the traced program: every output element costs the size of its window, everything that is
-    neither convolution nor matrix product is left out. Loops of a fixed length (`scan`) count as often as
-    they run, others (`while_loop`) once. Convolutions count as such, however this platform computes them.
+    The function counts in the traced program: every output element costs the size of its window; operations
+    other than convolutions and matrix products cost nothing. Loops of a fixed length (`scan`) count as often
+    as they run, others (`while_loop`) once. Convolutions count as such, however this platform computes them.
 
     Args:
       fn: any traceable function.
-      *args: what it is called with; arrays or `jax.ShapeDtypeStruct`.
+      *args: its arguments; arrays or `jax.ShapeDtypeStruct`.
       padding: count products with the zeros around an image too, as the literature does; XLA's own count
         leaves them out.
 
@@ -32,9 +32,9 @@ def macs(fn: Callable[..., Any], *args: Any, padding: bool = True) -> int:
 
 
 def train_flops(forward_flops: int) -> int:
-    """FLOPs of training, forward and backward, from those of the forward pass: three times as many.
+    """FLOPs of training, forward and backward: three times those of the forward pass.
 
-    Backward each product is done twice, for the gradient of either factor.
+    The backward pass computes each product twice, for the gradient of either factor.
 
     >>> train_flops(2 * 1_558_800_000 * 50_000) / 1e12      # VGG16, T = 5, an epoch of CIFAR
     467.64
@@ -60,7 +60,7 @@ def _count(jaxpr: Any, padding: bool) -> int:
 
 
 def _convolution(eqn: Any, padding: bool) -> int:
-    """Output elements times window, or those of the pairs that lie within the image, axis by axis."""
+    """Output elements times window; without padding, only the pairs that lie within the image."""
     dims, strides = eqn.params["dimension_numbers"], eqn.params["window_strides"]
     (image, kernel), out = (v.aval.shape for v in eqn.invars), eqn.outvars[0].aval.shape
     pairs = 1
@@ -69,10 +69,10 @@ def _convolution(eqn: Any, padding: bool) -> int:
             shape[spec[2 + axis]]
             for shape, spec in ((image, dims.lhs_spec), (kernel, dims.rhs_spec), (out, dims.out_spec))
         )
-        spread, gap = eqn.params["lhs_dilation"][axis], eqn.params["rhs_dilation"][axis]
-        at = strides[axis] * np.arange(outputs)[:, None] + gap * np.arange(window) - before
-        inside = (at >= 0) & (at <= spread * (size - 1)) & (at % spread == 0)
+        dilation, gap = eqn.params["lhs_dilation"][axis], eqn.params["rhs_dilation"][axis]
+        inputs = strides[axis] * np.arange(outputs)[:, None] + gap * np.arange(window) - before
+        inside = (inputs >= 0) & (inputs <= dilation * (size - 1)) & (inputs % dilation == 0)
         pairs *= inside.size if padding else int(inside.sum())
-    channels = kernel[dims.rhs_spec[1]]  # of one group
+    channels = kernel[dims.rhs_spec[1]]  # in one group
     products: int = out[dims.out_spec[0]] * out[dims.out_spec[1]] * channels * pairs
     return products

@@ -25,7 +25,7 @@ class Counts(Protocol):
 
 
 class Layer(NamedTuple):
-    """`Counts` of a layer, and the share of its weights that is gone."""
+    """`Counts` of a layer, and the fraction of its weights that is removed."""
 
     name: str
     weights: int
@@ -45,7 +45,7 @@ def layers(masks: Any) -> list[Layer]:
 
 
 def collapsed(masks: Any) -> list[str]:
-    """Names of the layers of which nothing is left: layer collapse (Tanaka et al. 2020).
+    """Names of the layers without any kept weight: layer collapse (Tanaka et al. 2020).
 
     >>> import jax.numpy as jnp
     >>> collapsed({"first": jnp.array([False]), "second": jnp.array([True])})

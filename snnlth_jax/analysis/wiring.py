@@ -1,4 +1,4 @@
-"""How the layers of a network are connected, position by position, and what passes along kept weights.
+"""Connections between the layers of a network, position by position, and sums along kept weights.
 
 A network is a list of *connections* between populations of *neurons*. All arithmetic here is NumPy's, on one
 image at a time `[H, W, C]`, with the masks as weights: sums count kept weights, and are exact in float32.
@@ -36,11 +36,11 @@ class Connection(NamedTuple):
     """One layer of weights, or an identity shortcut.
 
     Attributes:
-      name: of the weight, as masks and tickets have it; None for an identity shortcut.
-      source: the neurons that it reads, named by the layer that they follow, or "image".
-      target: the neurons that it charges, or "logits".
-      poolings: 2x2 max poolings on the way.
-      stride: of the convolution.
+      name: name of the weight in masks and tickets; None for an identity shortcut.
+      source: neurons that it reads, named by the layer that they follow, or "image".
+      target: neurons that it charges, or "logits".
+      poolings: number of 2x2 max poolings in between.
+      stride: stride of the convolution.
       mean: whether a linear layer reads the mean over all positions, not each position by itself.
     """
 
@@ -56,13 +56,13 @@ Wiring = tuple[Connection, ...]
 
 
 def connections(model: Any) -> Wiring:
-    """Those of a `models.VGG` or `models.ResNet`, in the order of the forward pass.
+    """Connections of a `models.VGG` or `models.ResNet`, in the order of the forward pass.
 
     Raises:
       ValueError: another model.
 
-    >>> for each in connections(VGG((8, 8, "M"))):
-    ...     print(each.name, each.source, "->", each.target, each.poolings)
+    >>> for c in connections(VGG((8, 8, "M"))):
+    ...     print(c.name, c.source, "->", c.target, c.poolings)
     layer01/conv/kernel image -> layer01 0
     layer02/conv/kernel layer01 -> layer02 0
     readout/kernel layer02 -> logits 1
@@ -103,7 +103,7 @@ def _resnet(model: ResNet) -> Iterator[Connection]:
 
 
 def by_name(masks: Any) -> dict[str, np.ndarray]:
-    """The masks (or kernels) of all layers, as NumPy arrays by the names that `connections` has."""
+    """Masks (or kernels) of all layers, as NumPy arrays by the names of `connections`."""
     leaves = jax.tree_util.tree_leaves_with_path(masks)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(jax.device_get(leaf))
@@ -114,97 +114,97 @@ def by_name(masks: Any) -> dict[str, np.ndarray]:
 def shapes(
     wiring: tuple[Connection, ...], kernels: Mapping[str, Any], image_shape: Shape
 ) -> dict[str, Shape]:
-    """Of all neurons, `[H, W, C]` or `[C]`, by name; "image" and "logits" too.
+    """Shapes of all neurons, `[H, W, C]` or `[C]`, by name; "image" and "logits" too.
 
     Args:
       wiring: see `connections`.
-      kernels: masks or weights by name, or whatever has their shapes.
+      kernels: masks or weights by name, or other objects with their shapes.
       image_shape: height, width, channels.
     """
-    found = {IMAGE: tuple(image_shape)}
+    by_neurons = {IMAGE: tuple(image_shape)}
     for c in wiring:
-        seen = received_shape(c, found[c.source])
-        found[c.target] = charged_shape(c, kernels[c.name].shape, seen) if c.name else seen
-    return found
+        received = received_shape(c, by_neurons[c.source])
+        by_neurons[c.target] = charged_shape(c, kernels[c.name].shape, received) if c.name else received
+    return by_neurons
 
 
 def received_shape(c: Connection, source: Shape) -> Shape:
-    """Of the neurons of this shape as they arrive, after pooling."""
+    """Shape of the neurons of a source as a layer receives them, after pooling."""
     return (source[0] // 2**c.poolings, source[1] // 2**c.poolings, *source[2:]) if c.poolings else source
 
 
-def charged_shape(c: Connection, kernel: Shape, seen: Shape) -> Shape:
-    """Of the neurons that weights of this shape charge, from the shape of what they read."""
+def charged_shape(c: Connection, kernel: Shape, received: Shape) -> Shape:
+    """Shape of the neurons that weights of this shape charge, from the shape of what they receive."""
     if len(kernel) == 2:
         return kernel[1:]
-    return (-(-seen[0] // c.stride), -(-seen[1] // c.stride), kernel[-1])
+    return (-(-received[0] // c.stride), -(-received[1] // c.stride), kernel[-1])
 
 
-# --- what passes along a connection, there and back
+# --- along a connection, forward and backward
 
 
 def pooled(c: Connection, x: np.ndarray) -> np.ndarray:
-    """`[H, W, C]` of the source as it arrives: after max pooling, an odd last row or column dropped."""
+    """`[H, W, C]` of the source after max pooling, which drops an odd last row or column."""
     for _ in range(c.poolings):
         height, width = x.shape[0] // 2, x.shape[1] // 2
         x = x[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).max((1, 3))
     return x
 
 
-def onward(c: Connection, kernel: np.ndarray | None, seen: np.ndarray) -> np.ndarray:
-    """What arrives at the target: the layer's weighted sums of `seen`, which is `pooled` already."""
+def onward(c: Connection, kernel: np.ndarray | None, received: np.ndarray) -> np.ndarray:
+    """Input of the target: the layer's weighted sums of `received`, which is `pooled` already."""
     if c.name is None:
-        return seen
+        return received
     assert kernel is not None
     kernel = kernel.astype(np.float32)
     if kernel.ndim == 2:
-        inputs = seen.sum((0, 1)) if c.mean else seen.reshape(-1)
+        inputs = received.sum((0, 1)) if c.mean else received.reshape(-1)
         outputs: np.ndarray = inputs.astype(np.float32) @ kernel
         return outputs
-    out = np.zeros(charged_shape(c, kernel.shape, seen.shape), np.float32)
-    for tap, there, here in _taps(c, kernel.shape, seen.shape):
-        out[here] += seen[there].astype(np.float32) @ kernel[tap]
+    out = np.zeros(charged_shape(c, kernel.shape, received.shape), np.float32)
+    for tap, sources, targets in _taps(c, kernel.shape, received.shape):
+        out[targets] += received[sources].astype(np.float32) @ kernel[tap]
     return out
 
 
-def backward(c: Connection, kernel: np.ndarray | None, grad: np.ndarray, seen: Shape) -> np.ndarray:
-    """The transpose of `onward`: from the target to what it has `seen`, an array of that shape."""
+def backward(c: Connection, kernel: np.ndarray | None, grad: np.ndarray, received: Shape) -> np.ndarray:
+    """The transpose of `onward`: from the target to an array of the shape `received`."""
     if c.name is None:
         return grad
     assert kernel is not None
     kernel, grad = kernel.astype(np.float32), grad.astype(np.float32)
     if kernel.ndim == 2:
         rows = kernel @ grad
-        return np.broadcast_to(rows, seen) if c.mean else rows.reshape(seen)
-    back = np.zeros(seen, np.float32)
-    for tap, there, here in _taps(c, kernel.shape, seen):
-        back[there] += grad[here] @ kernel[tap].T
+        return np.broadcast_to(rows, received) if c.mean else rows.reshape(received)
+    back = np.zeros(received, np.float32)
+    for tap, sources, targets in _taps(c, kernel.shape, received):
+        back[sources] += grad[targets] @ kernel[tap].T
     return back
 
 
 def unpooled(c: Connection, grad: np.ndarray, source: Shape) -> np.ndarray:
-    """From what arrives back to all neurons that it comes from: of a window each, of a dropped row none."""
+    """The transpose of pooling: each value for all neurons of its window, 0 for a dropped row or column."""
     for _ in range(c.poolings):
         grad = grad.repeat(2, 0).repeat(2, 1)
-    missing = [(0, there - here) for there, here in zip(source, grad.shape, strict=True)]
+    missing = [(0, whole - size) for whole, size in zip(source, grad.shape, strict=True)]
     return np.pad(grad, missing)
 
 
-def weights_used(c: Connection, shape: Shape, seen: np.ndarray, grad: np.ndarray) -> np.ndarray:
-    """Over how many pairs of positions each weight of the layer connects what is `seen` with the target."""
-    seen, grad = seen.astype(np.float32), grad.astype(np.float32)
+def weights_used(c: Connection, shape: Shape, received: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """Number of pairs of positions that each weight of the layer connects, from `received` to the target."""
+    received, grad = received.astype(np.float32), grad.astype(np.float32)
     if len(shape) == 2:
-        return np.outer(seen.sum((0, 1)) if c.mean else seen.reshape(-1), grad)
+        return np.outer(received.sum((0, 1)) if c.mean else received.reshape(-1), grad)
     used = np.zeros(shape, np.float32)
-    for tap, there, here in _taps(c, shape, seen.shape):
-        used[tap] = seen[there].reshape(-1, shape[2]).T @ grad[here].reshape(-1, shape[3])
+    for tap, sources, targets in _taps(c, shape, received.shape):
+        used[tap] = received[sources].reshape(-1, shape[2]).T @ grad[targets].reshape(-1, shape[3])
     return used
 
 
-def _taps(c: Connection, kernel: Shape, seen: Shape) -> Iterator[tuple[Any, Any, Any]]:
-    """For each weight of the window: itself, the positions that it reads, and those that it writes."""
+def _taps(c: Connection, kernel: Shape, received: Shape) -> Iterator[tuple[Any, Any, Any]]:
+    """Each entry of the window, with the positions that it reads and those that it writes."""
     size = kernel[0]
-    rows, columns = ([_span(i - size // 2, extent, c.stride) for i in range(size)] for extent in seen[:2])
+    rows, columns = ([_span(i - size // 2, extent, c.stride) for i in range(size)] for extent in received[:2])
     for i, (from_row, to_row) in enumerate(rows):
         for j, (from_column, to_column) in enumerate(columns):
             yield (i, j), (from_row, from_column), (to_row, to_column)

@@ -9,8 +9,8 @@ With row and column offsets :math:`a, b \sim U\{-p, \dots, p\}`, a coin :math:`f
     y_{ij} &\leftarrow 0 \quad (-n/2 \le i-u,\, j-v < n/2)    && \text{cutout, clipped at the border} \\
     y_{ij} &\leftarrow (y_{ij} / 255 - \mu) / \sigma          && \text{normalise}
 
-What is cropped or cut out is 0 before normalising, so :math:`-\mu / \sigma` after it. All of it is one
-gather and one select: on a CPU half the time of slices out of a padded copy.
+A pixel that is cropped or cut out is 0 before normalising, so :math:`-\mu / \sigma` after it. The whole is
+one gather and one select: on a CPU it takes half the time of slices out of a padded copy.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Augmentation:
     Attributes:
       mean: per channel, of images in [0, 1].
       std: per channel, above 0.
-      crop_padding: pixels by which a crop moves at most, 0 for none.
+      crop_padding: largest shift of a crop in pixels, 0 for none.
       flip: whether an image is mirrored left to right with probability 1/2.
       cutout: side in pixels of the square that is set to 0 (DeVries & Taylor 2017), 0 for none.
     """
@@ -58,7 +58,7 @@ def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = 
     Args:
       images: uint8 `[..., C]`.
       augmentation: holds the mean and std of C channels.
-      dtype: of the result; the arithmetic is at least float32.
+      dtype: dtype of the result; the arithmetic is at least float32.
 
     Returns:
       The images as `dtype`, same shape.
@@ -92,7 +92,7 @@ class Draws(NamedTuple):
 
 
 def draw(key: jax.Array, shape: tuple[int, ...], augmentation: Augmentation) -> Draws:
-    """Draw for images of shape `[B, H, W, ...]`; one of several devices takes its part of the result."""
+    """Draw for images of shape `[B, H, W, ...]`; each of several devices takes its part of the result."""
     batch, height, width = shape[:3]
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     padding = augmentation.crop_padding
@@ -115,8 +115,8 @@ def augment(
     Args:
       key: the same key gives the same images; every image of the batch has its own draws.
       images: uint8 `[B, H, W, C]`.
-      augmentation: what to do.
-      dtype: of the result.
+      augmentation: crop, flip, cutout, mean and std.
+      dtype: dtype of the result.
 
     Returns:
       The images as `dtype`, `[B, H, W, C]`.
@@ -136,9 +136,9 @@ def augment(
 def transform(
     draws: Draws, images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-    """`augment` with what was drawn before."""
+    """`augment` with given draws."""
     batch, height, width, _ = images.shape
-    # for each pixel of the result where it comes from, and whether there is anything to take
+    # for each pixel of the result its source, and whether that lies within the image
     rows = jnp.broadcast_to(jnp.arange(height), (batch, height))
     columns = jnp.broadcast_to(jnp.arange(width), (batch, width))
     if draws.mirrored is not None:
@@ -151,8 +151,8 @@ def transform(
         cut_rows = _inside(jnp.arange(height)[None, :], corners[:, :1], augmentation.cutout)
         cut_columns = _inside(jnp.arange(width)[None, :], corners[:, 1:], augmentation.cutout)
         kept &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
-    which = jnp.arange(batch)[:, None, None]
-    pixels = images.at[which, rows[:, :, None], columns[:, None, :]].get(mode="clip")
+    image = jnp.arange(batch)[:, None, None]
+    pixels = images.at[image, rows[:, :, None], columns[:, None, :]].get(mode="clip")
     return normalise(jnp.where(kept[..., None], pixels, jnp.uint8(0)), augmentation, dtype)
 
 

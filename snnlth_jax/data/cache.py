@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """`cache_dir`, else `$SNNLTH_CACHE_DIR`, else `snnlth_jax` in `$XDG_CACHE_HOME` or in `~/.cache`.
 
-    A user without a home, as in some containers, has one in the directory of temporary files.
+    For a user without a home, as in some containers, it lies in the directory of temporary files.
     """
     chosen = cache_dir or os.environ.get("SNNLTH_CACHE_DIR")
     if not chosen:
@@ -29,14 +29,14 @@ def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> dict[str, np.ndarray] | None:
-    """The arrays that `write` kept, or None where there are none; damage is logged, and is None too.
+    """Read the arrays that `write` kept; None if there are none, or if they are damaged, which is logged.
 
     Args:
       path: an uncompressed `.npz`, whose checksums are verified.
       expected: shape and dtype by name.
     """
     try:
-        # given a path, np.load leaves the file open where it fails
+        # np.load of a path would leave the file open on an error
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in expected}
         for name, (shape, dtype) in expected.items():
@@ -51,7 +51,7 @@ def read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> di
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keeps the arrays, all or nothing, also where several processes write; a failure is only logged."""
+    """Keep the arrays, all or nothing, even if several processes write; a failure is only logged."""
     part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """The four datasets of the paper, and a small real one to begin with.
 
-`load` gives whole splits as uint8 arrays, small enough for a device's memory; `spec` the facts without data.
+`load` returns whole splits as uint8 arrays, small enough for a device's memory; `spec` returns facts without
+reading data.
 """
 
 import hashlib
@@ -26,14 +27,14 @@ class Spec(NamedTuple):
     """Facts about a dataset, known without reading it.
 
     Attributes:
-      name: as given to `load`.
-      tfds_name: as TensorFlow Datasets calls it; None where scikit-learn brings the data.
+      name: name for `load`.
+      tfds_name: name in TensorFlow Datasets; None if the data come with scikit-learn.
       num_classes: labels are 0 ... num_classes - 1.
       stored_shape: height, width and channels in the files.
       image_shape: height, width and channels as loaded.
-      train_size: images in the official training split.
-      test_size: images in the official test split.
-      augmentation: of training images, with mean and std.
+      train_size: number of images in the official training split.
+      test_size: number of images in the official test split.
+      augmentation: augmentation of training images, with mean and std.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Spec(NamedTuple):
 
 # Sizes: the TFDS catalogue, tensorflow.org/datasets/catalog. Augmentation, means and stds: the authors' code,
 # so that numbers compare with the paper's; its stds of CIFAR-10 are means of the stds within an image, not
-# the .247 .243 .262 of all pixels. digits: mean and std measured here; a mirrored digit is no digit any more.
+# the .247 .243 .262 of all pixels. digits: mean and std measured here; a mirrored digit is no digit.
 SPECS = {
     s.name: s
     for s in (
@@ -88,14 +89,14 @@ class Dataset(NamedTuple):
     """A dataset in host memory, as `load` returns it.
 
     Attributes:
-      name: of the dataset.
+      name: name of the dataset.
       num_classes: labels are 0 ... num_classes - 1.
       image_shape: height, width, channels.
-      train: to train on.
-      validation: split off the training images, or None.
-      test: the official test images, all of them.
-      augmentation: of training images, with mean and std.
-      fingerprint: name, version and hash of all images and labels, before any were split off or left out.
+      train: images to train on.
+      validation: images held out of the training images, or None.
+      test: official test images.
+      augmentation: augmentation of training images, with mean and std.
+      fingerprint: name, version and hash of all images and labels, before any were held out or left out.
     """
 
     name: str
@@ -109,7 +110,7 @@ class Dataset(NamedTuple):
 
 
 def spec(name: str) -> Spec:
-    """The facts of a dataset, without touching data.
+    """Facts about a dataset, without reading it.
 
     Raises:
       InputError: an unknown name.
@@ -132,19 +133,19 @@ def load(
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Loads a dataset into host memory.
+    """Load a dataset into host memory.
 
-    All draws take as many of each class as there are to be had, and keep the order;
-    a smaller one is a part of a larger one with the same seed. The test images never depend on the seed.
+    Every draw takes all classes as evenly as their sizes allow, and keeps the order; a smaller draw is a part
+    of a larger one with the same seed. The test images never depend on the seed.
 
     Args:
       name: one of `SPECS`.
-      data_dir: where TFDS prepared it; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-      train_examples: how many training images to keep, None for all.
-      validation_examples: how many training images to split off first.
-      test_examples: how many test images to keep, None for all.
-      seed: decides which, >= 0.
-      cache_dir: where decoded images are kept, by default see `cache.directory`.
+      data_dir: directory of TFDS; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      train_examples: number of training images to keep, None for all.
+      validation_examples: number of training images to hold out first.
+      test_examples: number of test images to keep, None for all.
+      seed: seed of the draws, >= 0.
+      cache_dir: directory of decoded images, by default see `cache.directory`.
 
     Raises:
       InputError: an unknown name, numbers out of range, data that is missing, incomplete or damaged.
@@ -187,11 +188,11 @@ def load(
 
 
 def prepare(name: str, data_dir: epath.PathLike | None = None) -> epath.Path | None:
-    """Downloads and prepares a dataset, once; the only thing here that needs TensorFlow and a network.
+    """Download and prepare a dataset, once; this alone needs TensorFlow and a network connection.
 
     Args:
       name: one of `SPECS`.
-      data_dir: where to, by default as in `load`.
+      data_dir: directory of TFDS, by default as in `load`.
 
     Returns:
       The directory of its files, or None for `digits`, where there is nothing to prepare.
@@ -245,12 +246,12 @@ def _capped(name: str, split: Split, count: int | None, seed: tuple[int, int]) -
 
 
 def _draw(split: Split, count: int, seed: tuple[int, int]) -> tuple[Split, Split]:
-    """`count` images, as evenly from all classes as there are, and the rest."""
+    """`count` images, from all classes as evenly as their sizes allow, and the rest."""
     order = np.random.default_rng(seed).permutation(len(split.labels))
-    turn = np.empty(len(order), np.int64)  # the n-th of its class in that order is taken in the n-th turn
+    turn = np.empty(len(order), np.int64)  # the n-th image of its class in this order has turn n
     for label in np.unique(split.labels):
-        of_class = order[split.labels[order] == label]
-        turn[of_class] = np.arange(len(of_class))
+        members = order[split.labels[order] == label]
+        turn[members] = np.arange(len(members))
     order = order[np.argsort(turn[order], kind="stable")]
     taken, rest = np.sort(order[:count]), np.sort(order[count:])
     return Split(split.images[taken], split.labels[taken]), Split(split.images[rest], split.labels[rest])

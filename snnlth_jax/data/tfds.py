@@ -1,7 +1,7 @@
 """Datasets that TensorFlow Datasets (TFDS) prepared as ArrayRecord, read without TensorFlow.
 
-A dataset lies in `<data_dir>/<name>/<version>`; its `dataset_info.json` names all of its files, so that what
-is missing is told before anything is decoded. `data_dir` may be a bucket (`gs://...`).
+A dataset lies in `<data_dir>/<name>/<version>`; its `dataset_info.json` names all of its files, so that a
+missing file is an error before anything is decoded. `data_dir` may be a bucket (`gs://...`).
 """
 
 import hashlib
@@ -24,17 +24,17 @@ __all__ = ["Prepared", "decode", "generate", "locate"]
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
-DECODING = 1  # a part of every fingerprint: to be raised when decoding gives other arrays
+DECODING = 1  # a part of every fingerprint; raise it when decoding changes the arrays
 
 
 class Prepared(NamedTuple):
-    """A dataset on disk, found complete.
+    """A complete dataset on disk.
 
     Attributes:
-      name: as TFDS calls it.
+      name: name in TFDS.
       root: the data directory.
-      directory: where its files are, `<root>/<name>/<version>`.
-      shards: of the splits "train" and "test", every file and how many images it should hold.
+      directory: directory of its files, `<root>/<name>/<version>`.
+      shards: every file of the splits "train" and "test", with the number of images that it should hold.
       fingerprint: changes when a file or the way of decoding it does.
     """
 
@@ -45,19 +45,20 @@ class Prepared(NamedTuple):
     fingerprint: str
 
     def size(self, split: str) -> int:
-        """The number of images in a split."""
+        """Number of images in a split."""
         return sum(count for _, count in self.shards[split])
 
 
 def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
-    """Finds the newest version of a dataset and checks that all its files are there.
+    """Find the newest version of a dataset and check that all its files exist.
 
     Args:
-      name: as TFDS calls it.
-      data_dir: by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      name: name in TFDS.
+      data_dir: the data directory; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Raises:
-      InputError: what is missing or unusable, where it was looked for, and how to prepare it.
+      InputError: something is missing or unusable; the message names it, its place and the command to prepare
+        it.
     """
     root = _root(data_dir)
     home = root / name
@@ -113,14 +114,14 @@ def decode(
     image_shape: tuple[int, int, int],
     num_classes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a split, on one thread (under the interpreter's lock more of them are slower).
+    """Decode a split, on one thread (more threads are slower under the interpreter's lock).
 
     Args:
       source: from `locate`.
       split: "train" or "test".
       stored_shape: height, width and channels in the files.
-      image_shape: those wanted; another height or width is reached by bilinear interpolation (Pillow).
-      num_classes: labels are below.
+      image_shape: height, width and channels to return, by bilinear interpolation (Pillow).
+      num_classes: number of classes; labels are below it.
 
     Returns:
       Images uint8 `[N, H, W, C]` and labels int32 `[N]`.
@@ -128,7 +129,7 @@ def decode(
     Raises:
       InputError: files that do not hold what `dataset_info.json` says.
     """
-    # absl warns that images are decoded without OpenCV, which gives the same pixels
+    # absl warns about the lack of OpenCV, which decodes the same pixels
     absl_log = logging.getLogger("absl")
     absl_log.addFilter(_not_about_opencv)
     try:
@@ -149,16 +150,16 @@ def _decode(
     image_shape: tuple[int, int, int],
     num_classes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    # these take half a second to import, which a cached dataset does not need
+    # imported here: they take half a second, which a cached dataset does not need
     import tensorflow_datasets as tfds
     from array_record.python import array_record_module
 
     for file, count in source.shards[split]:
         reader = array_record_module.ArrayRecordReader(os.fspath(file))
-        found = reader.num_records()
+        num_records = reader.num_records()
         reader.close()
-        if found != count:
-            raise ValueError(f"{found} instead of {count} images in {file.name}")
+        if num_records != count:
+            raise ValueError(f"{num_records} instead of {count} images in {file.name}")
 
     examples = tfds.data_source(
         f"{source.name}:{source.directory.name}", split=split, data_dir=source.root, download=False
@@ -181,11 +182,11 @@ def _decode(
 
 
 def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
-    """Downloads a dataset and writes it as ArrayRecord, which needs TensorFlow; once is enough.
+    """Download a dataset and write it as ArrayRecord, which needs TensorFlow; once is enough.
 
     Args:
-      name: as TFDS calls it.
-      data_dir: as for `locate`.
+      name: name in TFDS.
+      data_dir: the data directory, as for `locate`.
 
     Returns:
       The directory of the files.
@@ -229,7 +230,7 @@ def _root(data_dir: epath.PathLike | None) -> epath.Path:
 
 
 def _modified(file: epath.Path, stat: Any) -> int:
-    """When the file was written; in nanoseconds where the file system is local, for epath has seconds."""
+    """Time at which the file was written: in nanoseconds for a local file; epath has seconds."""
     return stat.mtime if "://" in os.fspath(file) else os.stat(file).st_mtime_ns
 
 

@@ -1,1 +1,1 @@
-"""Networks carried to and from other libraries."""
+"""Conversion of networks to and from other libraries."""

@@ -1,8 +1,7 @@
 """PyTorch state dicts, with the names and layouts of the authors' code, to Flax variables and back.
 
-NumPy in and out; PyTorch itself is not needed. Convolutions are O, I, H, W there and H, W, I, O here;
-linear weights O, I there and I, O here; the input of VGG's readout is a flattened C, H, W map there and
-H, W, C here.
+Arrays are NumPy's; PyTorch itself is not needed. Convolutions are O, I, H, W in PyTorch and H, W, I, O in
+Flax; linear weights are O, I and I, O; the input of VGG's readout is a flattened map of C, H, W and H, W, C.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
     """Flax variables from a state dict of the authors' PyTorch network.
 
     Args:
-      model: the same network here.
+      model: the same network in Flax.
       state_dict: name -> anything `np.asarray` takes (tensors on the CPU). A prefix `module.` and entries
         `num_batches_tracked` are ignored.
       sample_input: images [B, H, W, C], or their `jax.ShapeDtypeStruct`; only the shape matters.
@@ -65,8 +64,8 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
 def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The state dict that the authors' PyTorch network would have; inverse of `from_state_dict`.
 
-    Any tree of arrays shaped like the parameters can be given as `{"params": tree}`, gradients for
-    example, or masks: leaves that are None are left out.
+    `{"params": tree}` works for any tree of arrays shaped like the parameters, such as gradients or masks;
+    leaves that are None are left out.
 
     Args:
       model: the network of the variables.
@@ -90,7 +89,7 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
     return {name: _to_torch(model, np.asarray(leaf)) for path, name, leaf in _leaves(model, variables)}
 
 
-_Path = tuple[str, ...]  # of a leaf: collection, modules from the outside in, its own name
+_Path = tuple[str, ...]  # path of a leaf: collection, modules from the outside in, its own name
 
 _LEAF_NAMES = {
     "kernel": "weight",
@@ -102,7 +101,7 @@ _LEAF_NAMES = {
 
 
 def _leaves(model: VGG | ResNet, variables: Mapping[str, Any]) -> list[tuple[_Path, str, Any]]:
-    """(path, PyTorch's name, leaf) of everything in `params` and `batch_stats`."""
+    """(path, PyTorch's name, leaf) of every leaf in `params` and `batch_stats`."""
     layers = _vgg_layers(model) if isinstance(model, VGG) else _resnet_layers(model)
     return [
         ((collection, *path), f"{layers['/'.join(path[:-1])]}.{_LEAF_NAMES[path[-1]]}", leaf)
@@ -145,7 +144,7 @@ def _resnet_layers(model: ResNet) -> dict[str, str]:
 
 
 def _flattened_channels(model: VGG | ResNet, num_inputs: int) -> int:
-    """C of the H x W x C map that a linear layer sees flattened; ResNet's are pooled to 1 x 1 before."""
+    """C of the H x W x C map that a linear layer reads flattened; ResNet pools its maps to 1 x 1 first."""
     if isinstance(model, VGG):
         return next(entry for entry in reversed(model.features) if isinstance(entry, int))
     return num_inputs

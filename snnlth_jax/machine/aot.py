@@ -1,7 +1,7 @@
 """Compile a training run for absent TPUs, with their real compiler (`snnlth compile`).
 
-It tells the memory and the arithmetic of each chip before anything is rented. Needs libtpu, which prints
-noise and can get in the way on other machines: see requirements-tpu.txt.
+The result has the memory and the arithmetic of each chip, before anything is rented. This needs libtpu, which
+prints noise and can disturb other programs of the machine: see requirements-tpu.txt.
 """
 
 import os
@@ -15,12 +15,12 @@ from snnlth_jax.errors import InputError
 
 __all__ = ["MEMORY", "devices_of", "prepare"]
 
-# GiB of each device that the compiler gives out, from its own error where a program does not fit
+# GiB of each device that a program may use, from the compiler's error for one that does not fit
 MEMORY = {"v3": 15.48, "v4": 30.75, "v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
 
 
 def devices_of(topology: str) -> list[Any]:
-    """The chips of a topology, as `generation:AxB` or `generation:AxBxC`, to compile for and nothing else.
+    """The chips of a topology, `generation:AxB` or `generation:AxBxC`; programs only compile for them.
 
     Raises:
       InputError: libtpu is not installed, or does not know the topology.
@@ -34,7 +34,7 @@ def devices_of(topology: str) -> list[Any]:
     if layout in ("1x1", "1x1x1"):
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0].partition(": ")[2]
         allowed = "2x2, 2x2x1 and larger ones"
@@ -42,13 +42,13 @@ def devices_of(topology: str) -> list[Any]:
     except RuntimeError as error:
         needs = "needs libtpu: pip install -r requirements-tpu.txt, in an environment of its own"
         raise InputError("snnlth compile", problem=needs) from error
-    return list(found.devices)
+    return list(description.devices)
 
 
 def prepare() -> None:
-    """Before anything else is asked of JAX: no looking for a TPU, and no noise about there being none."""
+    """Keep JAX from looking for a TPU and from warnings about its absence; call this before any other use."""
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_compilation_cache", False)  # such programs cannot be read from it
+    jax.config.update("jax_enable_compilation_cache", False)  # JAX cannot read such programs from it
     quiet = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
     for name, value in (quiet | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_LOG_DIR": "disabled"}).items():
         os.environ.setdefault(name, value)

@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 def directory() -> Path:
-    """The directory of compiled programs, one for each processor: code for one may fail on another."""
+    """Directory of compiled programs, one for each kind of processor: code for one may fail on another."""
     return cache.directory() / f"programs-{_processor()}"
 
 
 def keep_programs() -> None:
-    """Have JAX keep what it compiles in `directory()`, or where the user has said.
+    """Have JAX keep compiled programs in `directory()`, or in the directory that the user set.
 
     `$JAX_COMPILATION_CACHE_DIR` and `$JAX_ENABLE_COMPILATION_CACHE` are respected. On a GPU the kernels that
-    XLA chose by timing them are kept too, and a resumed run computes with the kernels it began with.
+    XLA chose by timing them are kept too: a resumed run computes with the kernels with which it started.
 
     >>> keep_programs()
     >>> jax.config.values["jax_compilation_cache_dir"] is not None
@@ -46,7 +46,7 @@ def _processor() -> str:
     """A name that processors share only if they have the same instructions."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        said = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+        facts = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
     except OSError:
-        said = {platform.node()}
-    return hashlib.sha256("\n".join([platform.machine(), *sorted(said)]).encode()).hexdigest()[:12]
+        facts = {platform.node()}
+    return hashlib.sha256("\n".join([platform.machine(), *sorted(facts)]).encode()).hexdigest()[:12]

@@ -1,7 +1,7 @@
 """Problems of this machine or environment that would keep a run from starting, or slow it down.
 
-Each function judges one thing and names a remedy. Nothing is trained or compiled, no image is read,
-and nothing that is written stays.
+Each function judges one thing and names a remedy. It trains and compiles nothing, reads no image, and leaves
+no file.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ __all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "
 __all__ += ["images", "report", "versions"]
 
 # A checkpoint of VGG16: 59 MB each of weights, momentum and rewind weights, and 15 MB of masks, 0.19 GB.
-# Three are kept, and a fourth is there while it is written.
+# Three are kept, and a fourth exists while it is written.
 _PLENTY, _TOO_LITTLE = 2**30, 0.3 * 2**30
 _SHOWN = ["python", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "chex", "numpy"]
 _SHOWN += ["tensorflow-datasets", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin"]
@@ -73,18 +73,18 @@ def examine(dataset: str, data_dir: str | None = None, workdir: str | None = Non
     for check in checks:
         try:
             findings += check()
-        except Exception as error:  # damaged packages, failing file systems: go on with the rest
-            findings.append(Finding("error", f"cannot be examined, {_said(error)}", "mend that first"))
+        except Exception as error:  # damaged packages, failing file systems: continue with the rest
+            findings.append(Finding("error", f"cannot be examined, {_one_line(error)}", "mend that first"))
     return findings
 
 
 def versions(installed: Mapping[str, str], requirements: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """Whether packages are there in versions that fit each other.
+    """Check that packages are installed in versions that fit each other.
 
     Args:
-      installed: versions by name (small letters, hyphens), and that of "python".
-      requirements: the lines of a package's metadata. Those of its extras are asked only of libtpu and the
-        libraries of CUDA, where they are installed.
+      installed: versions by name (small letters, hyphens), "python" included.
+      requirements: lines of a package's metadata, by package. Requirements of extras are checked only for
+        libtpu and the libraries of CUDA, if they are installed.
 
     >>> print(report(versions({"numpy": "1.26.4"}, {"snnlth_jax": ["numpy>=2.0"]})))
     error    numpy 1.26.4 is installed, snnlth_jax needs numpy>=2.0: pip install 'numpy>=2.0'
@@ -92,13 +92,13 @@ def versions(installed: Mapping[str, str], requirements: Mapping[str, Sequence[s
     unfit: dict[str, Finding] = {}
     for package, line in [(package, line) for package, lines in requirements.items() for line in lines]:
         [(name, specifier, marker)] = re.findall(r"^([\w.-]+)(?:\[.*?\])? *([^;]*?) *(?:; *(.*))?$", line)
-        there = installed.get(name := _normal(name))
+        version = installed.get(name := _normal(name))
         if "extra ==" in marker:
-            asked = bool(there and re.match("libtpu|nvidia-", name))
+            required = bool(version and re.match("libtpu|nvidia-", name))
         else:
-            asked = marker in ("", f'sys_platform == "{sys.platform}"')
-        if asked and not (there and _fits(there, specifier)):
-            what = f"{name} {there} is installed" if there else f"{name} is not installed"
+            required = marker in ("", f'sys_platform == "{sys.platform}"')
+        if required and not (version and _fits(version, specifier)):
+            what = f"{name} {version} is installed" if version else f"{name} is not installed"
             remedy = f"pip install '{name}{specifier}'" if name != "python" else "an environment with that"
             unfit.setdefault(name, Finding("error", f"{what}, {package} needs {name}{specifier}", remedy))
     jax_version, jaxlib_version = installed.get("jax"), installed.get("jaxlib")
@@ -114,33 +114,36 @@ def versions(installed: Mapping[str, str], requirements: Mapping[str, Sequence[s
 
 
 def devices(
-    found: Sequence[Any] | Exception,
+    visible: Sequence[Any] | Exception,
     present: Collection[str],
     installed: Mapping[str, str],
     environment: Mapping[str, str],
 ) -> list[Finding]:
     """List the devices of JAX, and accelerators that it does not see.
 
-    `found` are its devices, or what it raised instead; `present` is from `hardware`, `installed` as for
-    `versions`, `environment` has the variables.
+    Args:
+      visible: devices of JAX, or the error that it raised instead.
+      present: accelerators of the machine, see `hardware`.
+      installed: versions by name, as for `versions`.
+      environment: environment variables.
     """
     settings = sorted(name for name in environment if name.startswith("XLA_PYTHON_CLIENT_"))
     findings = [Finding("ok", f"{name} is {environment[name]}") for name in settings]
-    seen: set[str] = set()
-    if isinstance(found, Exception):
+    platforms: set[str] = set()
+    if isinstance(visible, Exception):
         remedy = "end other processes that hold them, or JAX_PLATFORMS=cpu to do without"
-        findings.append(Finding("error", f"JAX cannot start its devices, {_said(found)}", remedy))
+        findings.append(Finding("error", f"JAX cannot start its devices, {_one_line(visible)}", remedy))
     else:
-        for kind, count in Counter(map(_described, found)).items():
+        for kind, count in Counter(map(_describe, visible)).items():
             findings.append(Finding("ok", f"{count} device{'s' * (count > 1)}: {kind}"))
-        seen = {device.platform for device in found}
+        platforms = {device.platform for device in visible}
         hidden = environment.get("JAX_PLATFORMS") or environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-        for name in sorted({*present} - seen):
+        for name in sorted({*present} - platforms):
             what, remedy = f"there is a {name.upper()} that JAX does not see", _UNSEEN[name]
             if hidden:
                 remedy = "unset JAX_PLATFORMS and CUDA_VISIBLE_DEVICES, unless it is meant so"
             findings.append(Finding("warning" if hidden else "error", what, remedy))
-    if "libtpu" in installed and "tpu" not in {*present, *seen}:
+    if "libtpu" in installed and "tpu" not in {*present, *platforms}:
         what = "libtpu is installed where there is no TPU, and makes noise"
         findings.append(Finding("warning", what, "pip uninstall libtpu, or an environment of its own for it"))
     return findings
@@ -148,20 +151,20 @@ def devices(
 
 def hardware(root: str = "/") -> set[str]:
     """The accelerators of this machine, whether JAX sees them or not: "gpu" (NVIDIA), "tpu"."""
-    top, there, listed = Path(root), set(), ""
-    with suppress(OSError, subprocess.SubprocessError):  # there is none, or it hangs
+    top, accelerators, listed = Path(root), set(), ""
+    with suppress(OSError, subprocess.SubprocessError):  # it is missing, or it hangs
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10).stdout
     if listed.startswith("GPU ") or any(top.glob("dev/nvidia[0-9]*")):
-        there.add("gpu")
+        accelerators.add("gpu")
     # newer TPUs are reached through vfio, as other devices can be: one must be Google's
     vendors = (path.read_text().strip() for path in top.glob("sys/bus/pci/devices/*/vendor"))
     if any(top.glob("dev/accel[0-9]*")) or (any(top.glob("dev/vfio/[0-9]*")) and "0x1ae0" in vendors):
-        there.add("tpu")
-    return there
+        accelerators.add("tpu")
+    return accelerators
 
 
 def frameworks(installed: Mapping[str, str], present: Collection[str]) -> list[Finding]:
-    """Whether others are there whose CUDA libraries have broken JAX's; they are not imported.
+    """Look for frameworks whose CUDA libraries have broken JAX's, without importing them.
 
     >>> [frameworks({"torch": "2.13.0"}, present)[0].level for present in ({"gpu"}, {})]
     ['warning', 'ok']
@@ -175,15 +178,15 @@ def frameworks(installed: Mapping[str, str], present: Collection[str]) -> list[F
 
 
 def compilation_cache(directory: str | None) -> list[Finding]:
-    """Whether JAX keeps compiled programs for the next process, and can."""
-    remedy = "export JAX_COMPILATION_CACHE_DIR=$HOME/.cache/jax, and a run that goes on compiles nothing"
+    """Check that JAX keeps compiled programs for the next process, and can write them."""
+    remedy = "export JAX_COMPILATION_CACHE_DIR=$HOME/.cache/jax, and a resumed run compiles nothing"
     if not directory or not jax.config.values["jax_enable_compilation_cache"]:
         return [Finding("warning", "no compilation cache", remedy)]
     return [_writable(f"compilation cache {directory}", directory, remedy)]
 
 
 def disk_space(workdir: str, free: int | None = None) -> list[Finding]:
-    """Whether checkpoints can be written there; `free` bytes, where that is not to be measured."""
+    """Check that checkpoints can be written to `workdir`; `free` bytes in place of a measurement."""
     place = _writable(f"--workdir {workdir}", workdir, "another --workdir")
     if place.level == "error" or "://" in workdir:
         return [place]
@@ -194,7 +197,7 @@ def disk_space(workdir: str, free: int | None = None) -> list[Finding]:
 
 
 def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
-    """Whether all files of a dataset are there; none of them is decoded.
+    """Check that all files of a dataset exist, without decoding them.
 
     >>> print(report(images("mnist")))
     error    --dataset mnist: unknown: one of digits, cifar10, cifar100, svhn_cropped, fashion_mnist
@@ -222,33 +225,33 @@ def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
 
 
 def _installed() -> dict[str, str]:
-    found = [about for distribution in metadata.distributions() if (about := distribution.metadata)]
-    # of several of one name the first on the path counts
-    named = {_normal(about["Name"]): about["Version"] for about in reversed(found) if "Name" in about}
-    return {"python": platform.python_version()} | named
+    facts = [distribution.metadata for distribution in metadata.distributions() if distribution.metadata]
+    # if several have one name, the first on the path counts
+    by_name = {_normal(fact["Name"]): fact["Version"] for fact in reversed(facts) if "Name" in fact}
+    return {"python": platform.python_version()} | by_name
 
 
 def _requirements(installed: Mapping[str, str]) -> dict[str, list[str]]:
     plugins = [name for name in installed if re.fullmatch(r"jax-.*-plugin", name)]
     lines = {name: metadata.requires(name) or [] for name in ("snnlth_jax", "jax", *plugins)}
     lines["snnlth_jax"].append(f"python{metadata.metadata('snnlth_jax')['Requires-Python']}")
-    # JAX uses no other, and only warns
+    # JAX uses no other version, and only warns
     return lines | {"jaxlib": [f"{name}=={installed['jaxlib']}" for name in plugins if "cuda" in name]}
 
 
 def _devices() -> list[jax.Device] | Exception:
-    """The devices of this process, after a byte was sent to each."""
+    """The devices of this process, after sending a byte to each, or the error of JAX."""
     try:
         local: list[jax.Device] = jax.local_devices()
         jax.block_until_ready([jax.device_put(np.zeros(1, np.uint8), device) for device in local])
-    except Exception as error:  # JAX and the drivers have many
+    except Exception as error:  # JAX and the drivers raise many kinds
         return error
     return local
 
 
-def _described(device: Any) -> str:
+def _describe(device: Any) -> str:
     memory = None
-    with suppress(Exception):  # not every kind can say
+    with suppress(Exception):  # not every kind of device has this
         memory = (device.memory_stats() or {}).get("bytes_limit")
     size = [f"{memory / 2**30:.1f} GiB for JAX"] if memory else []
     return ", ".join([*dict.fromkeys((device.platform, device.device_kind)), *size])
@@ -272,7 +275,7 @@ def _writable(what: str, directory: str, remedy: str) -> Finding:
         return Finding("error", f"{what}: cannot be written, {error.strerror or error}", remedy)
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
@@ -281,10 +284,16 @@ def _normal(name: str) -> str:
 
 
 def _fits(version: str, specifier: str) -> bool:
-    """Whether it is as such as `>=1.2,<2` or `==1.2.*` says, in as many numbers as that has."""
+    """Whether a version meets a specifier such as `>=1.2,<2` or `==1.2.*`, in as many numbers as that has."""
     for test, bound in re.findall(r"([<>=]=|<)\s*([\d.]+)", specifier):
-        have, want = ([int(number) for number in re.findall(r"\d+", text)] for text in (version, bound))
-        have = (have + [0] * len(want))[: len(want)]
-        if not {">=": have >= want, "<=": have <= want, "==": have == want, "<": have < want}[test]:
+        numbers, wanted = ([int(number) for number in re.findall(r"\d+", text)] for text in (version, bound))
+        numbers = (numbers + [0] * len(wanted))[: len(wanted)]
+        holds = {
+            ">=": numbers >= wanted,
+            "<=": numbers <= wanted,
+            "==": numbers == wanted,
+            "<": numbers < wanted,
+        }
+        if not holds[test]:
             return False
     return True

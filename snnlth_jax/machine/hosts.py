@@ -1,7 +1,8 @@
 """Several hosts: one process on each runs the same command, and process 0 alone writes.
 
-They compute in step, so whatever decides what is computed next must be the same on all: what only one of
-them knows (its clock, a signal, a file just written) goes through here. With one process nothing happens.
+The processes compute in step, so every decision about the next computation must be the same on all. A fact
+that only one of them knows (its clock, a signal, a file just written) goes through this module. With one
+process nothing happens.
 """
 
 import hashlib
@@ -32,13 +33,13 @@ _LONGEST_MESSAGE = 500
 
 
 def connect() -> None:
-    """Connect this process to the others, before anything else is asked of JAX.
+    """Connect this process to the others, before any other use of JAX.
 
-    Cloud TPU, Slurm, Open MPI and Kubernetes are recognised by `jax.distributed`; elsewhere the variables
-    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it.
+    `jax.distributed` recognises Cloud TPU, Slurm, Open MPI and Kubernetes; elsewhere set the variables
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
     Raises:
-      InputError: there are no others to be found, or they cannot be reached.
+      InputError: no other processes are known, or they cannot be reached.
     """
     try:
         count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
@@ -53,11 +54,11 @@ def connect() -> None:
 
 
 def devices(per_host: int | None = None) -> list[jax.Device]:
-    """The first so many devices of each host, or all."""
-    taken = []
+    """The first `per_host` devices of each host, or all."""
+    chosen = []
     for process in range(jax.process_count()):
-        taken += [d for d in jax.devices() if d.process_index == process][:per_host]
-    return taken
+        chosen += [d for d in jax.devices() if d.process_index == process][:per_host]
+    return chosen
 
 
 def is_first() -> bool:
@@ -66,24 +67,24 @@ def is_first() -> bool:
 
 
 def broadcast_from_first(number: float) -> float:
-    """The number that process 0 has."""
+    """The number of process 0, on every process."""
     if jax.process_count() == 1:
         return number
     return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
 
 
 def all_true(condition: bool) -> bool:
-    """Whether it holds on all."""
+    """Whether the condition is true on every process."""
     if jax.process_count() == 1:
         return condition
     return bool(np.all(multihost_utils.process_allgather(np.array([condition]))))
 
 
 def raise_together(action: Callable[[], T]) -> T:
-    """Run `action` on every process and return its result; if one refuses, all refuse.
+    """Run `action` on every process and return its result; if one raises, all raise.
 
     Raises:
-      InputError, StorageError: what it raised here, or that it did on another host.
+      InputError, StorageError: the error of this process, or a note that another host has one.
     """
     result: T | None = None
     failure: InputError | StorageError | None = None
@@ -97,7 +98,7 @@ def raise_together(action: Callable[[], T]) -> T:
 
 
 def agree(text: str) -> bool:
-    """Whether all have the same text."""
+    """Whether all processes have the same text."""
     if jax.process_count() == 1:
         return True
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
@@ -108,7 +109,8 @@ def on_first(action: Callable[[], None]) -> None:
     """Run `action` on process 0 while the others wait.
 
     Raises:
-      InputError, StorageError, OSError: what it raised, on all; of anything else a RuntimeError elsewhere.
+      InputError, StorageError, OSError: the error of `action`, on all processes; for another kind of error,
+        RuntimeError on the others.
     """
     if jax.process_count() == 1:
         return action()
@@ -135,16 +137,16 @@ def on_first(action: Callable[[], None]) -> None:
 
 
 def preemption() -> Callable[[int], bool]:
-    """Whether the hosts are to stop at a point, since one of them is preempted.
+    """A function that returns whether the hosts stop at a point, since one of them is preempted.
 
-    Asked by all at each of the points 1, 2, ... that they pass, such as the end of every few steps. JAX
-    notices the SIGTERM of one, and agrees with all on a point ahead of them.
+    All hosts call it at each of the points 1, 2, ..., such as the end of every few steps. JAX notices the
+    SIGTERM of one host, and all agree on a point ahead of them.
     """
     reached = False
 
-    def here(point: int) -> bool:
+    def stops_at(point: int) -> bool:
         nonlocal reached
         reached = reached or multihost_utils.reached_preemption_sync_point(point)
         return reached
 
-    return here
+    return stops_at

@@ -1,8 +1,8 @@
 """Several devices: a mesh of one axis "batch", and a function of one device run on all of it.
 
-Such a function is given the whole of its arguments on every device, or a part of those that are too large
-for that; it takes its part of a batch by `jax.lax.axis_index(AXIS)`, and averages or sums over the axis, so
-that its result is the same everywhere.
+The function has its whole arguments on every device, or a part of those that are too large. It takes its part
+of a batch by `jax.lax.axis_index(AXIS)`, and averages or sums over the axis, so that its result is the same
+on every device.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Devices:
     """The devices of a computation.
 
     Attributes:
-      mesh: of the devices, with one axis.
+      mesh: mesh of the devices, with one axis.
       how: "shard_map", or "pmap", which gives the same numbers.
     """
 
@@ -38,22 +38,22 @@ class Devices:
 
     @classmethod
     def of(cls, devices: Sequence[jax.Device], how: str = "shard_map") -> "Devices | None":
-        """None for a single device, which needs no mesh; the same ones in the same order on all hosts."""
+        """A mesh of devices, in the same order on all hosts; None for a single device."""
         return cls(Mesh(devices, (AXIS,)), how) if len(devices) > 1 else None
 
     @property
     def count(self) -> int:
-        """The number of devices."""
+        """Number of devices."""
         return self.mesh.size
 
 
 def replicate(tree: PyTree, devices: Devices | None) -> PyTree:
-    """The whole tree on each of the devices; of several hosts, each must bring the same."""
+    """The whole tree on each of the devices; several hosts must pass the same tree."""
     return _on(tree, devices, PartitionSpec())
 
 
 def shard(x: PyTree, devices: Devices | None) -> PyTree:
-    """An array with its rows divided among the devices, filled up with zeros where they do not go evenly."""
+    """An array with its rows divided among the devices; rows of zeros make them even."""
     if devices is None:
         return replicate(x, devices)
     missing = -len(x) % devices.count
@@ -61,35 +61,37 @@ def shard(x: PyTree, devices: Devices | None) -> PyTree:
 
 
 def _on(tree: PyTree, devices: Devices | None, spec: PartitionSpec) -> PyTree:
-    where = NamedSharding(devices.mesh, spec) if devices else None
-    if where is None or where.is_fully_addressable:
-        return jax.device_put(tree, where)
-    return jax.jit(_same, out_shardings=where)(tree)  # device_put takes no keys to other hosts
+    target = NamedSharding(devices.mesh, spec) if devices else None
+    if target is None or target.is_fully_addressable:
+        return jax.device_put(tree, target)
+    return jax.jit(_identity, out_shardings=target)(tree)  # device_put takes no keys to other hosts
 
 
-def _same(tree: PyTree) -> PyTree:
+def _identity(tree: PyTree) -> PyTree:
     return tree
 
 
 def abstract(tree: PyTree, devices: Devices | None) -> PyTree:
-    """Shapes in place of arrays: where those lie, or else whole on each of the devices.
+    """Shapes in place of arrays, with their shardings; without one, whole on each of the devices.
 
-    One can compile with them for devices that are not there (`jax.experimental.topologies`).
+    They also compile programs for absent devices (`jax.experimental.topologies`).
     """
-    everywhere = NamedSharding(devices.mesh, PartitionSpec()) if devices else None
+    replicated = NamedSharding(devices.mesh, PartitionSpec()) if devices else None
 
     def struct(x: Any) -> jax.ShapeDtypeStruct:
-        there = getattr(x, "sharding", None)
-        where = there if isinstance(there, NamedSharding) else everywhere
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+        given = getattr(x, "sharding", None)
+        placement = given if isinstance(given, NamedSharding) else replicated
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement)
 
     return jax.tree.map(struct, tree)
 
 
 class Compiled(NamedTuple):
-    """A program: what runs it, and the bytes of each device's memory that it takes while it does.
+    """A compiled function.
 
-    None for those where the backend does not say.
+    Attributes:
+      call: the function.
+      memory: bytes of each device's memory that it takes while it runs; None if the backend does not say.
     """
 
     call: Callable[..., PyTree]
@@ -99,34 +101,37 @@ class Compiled(NamedTuple):
 def compiled(
     function: Callable[..., PyTree], arguments: Sequence[PyTree], devices: Devices | None, donate: int = 0
 ) -> Compiled:
-    """Compile a function for arguments of these shapes, lying where they do.
+    """Compile a function for arguments of these shapes and shardings.
 
     Args:
-      function: of one device; with several it is mapped over `AXIS`, and sees of a `shard` argument the part
-        of its device.
-      arguments: arrays or `abstract` ones; those that lie nowhere are taken as whole on each device.
+      function: function of one device; with several it is mapped over `AXIS`, and has of a `shard` argument
+        the part of its device.
+      arguments: arrays or `abstract` ones; those without a sharding are whole on each device.
       devices: None for one.
-      donate: so many of the first arguments are consumed.
+      donate: number of the first arguments that are donated.
     """
-    consumed, arguments = tuple(range(donate)), abstract(tuple(arguments), devices)
+    donated, arguments = tuple(range(donate)), abstract(tuple(arguments), devices)
     if devices is None:
-        return _compiled(jax.jit(function, donate_argnums=consumed).lower(*arguments))
+        return _compiled(jax.jit(function, donate_argnums=donated).lower(*arguments))
     if devices.how == "pmap":
-        over = tuple(devices.mesh.devices.flat)
-        # pmap wants an argument that is mapped
+        # pmap needs a mapped argument
         in_axes = (0, *(None for _ in arguments))
         mapped = jax.pmap(
-            lambda _, *rest: function(*rest), AXIS, in_axes=in_axes, out_axes=None, devices=over
+            lambda _, *rest: function(*rest),
+            AXIS,
+            in_axes=in_axes,
+            out_axes=None,
+            devices=tuple(devices.mesh.devices.flat),
         )
         index = jnp.arange(devices.count)
         memory = _compiled(mapped.lower(index, *arguments)).memory
         return Compiled(functools.partial(mapped, index), memory)
     specs = jax.tree.map(lambda x: x.sharding.spec, arguments)
-    # check_vma=False: or the gradients of replicated parameters would arrive summed already
+    # with check_vma the gradients of replicated parameters would arrive summed already
     mapped = jax.shard_map(
         function, mesh=devices.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
     )
-    return _compiled(jax.jit(mapped, donate_argnums=consumed).lower(*arguments))
+    return _compiled(jax.jit(mapped, donate_argnums=donated).lower(*arguments))
 
 
 def _compiled(lowered: jax.stages.Lowered) -> Compiled:

@@ -21,15 +21,15 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def watch() -> Iterator[Callable[[int], signal.Signals | None]]:
-    """While it lasts, the first signal is only noted: yields a function that gives it, or None.
+    """Only note the first signal within the context; yield a function that returns it, or None.
 
-    A second one does what it always did. Signals reach the main thread alone; elsewhere nothing is noted. Of
-    several hosts all are told at the same point when one gets a signal: the function takes the number of the
-    point, see `hosts.preemption`.
+    A second signal has its usual effect. Signals reach the main thread alone; another thread notes nothing.
+    If one of several hosts gets a signal, all learn of it at the same point: the function takes the number of
+    the point, see `hosts.preemption`.
 
-    >>> with watch() as asked:
+    >>> with watch() as signal_at:
     ...     signal.raise_signal(signal.SIGTERM)
-    ...     asked(1)
+    ...     signal_at(1)
     <Signals.SIGTERM: 15>
     """
     noted: list[signal.Signals] = []
@@ -45,7 +45,7 @@ def watch() -> Iterator[Callable[[int], signal.Signals | None]]:
     def note(number: int, frame: object) -> None:
         restore()
         if preempted:
-            signal.raise_signal(signal.SIGTERM)  # which JAX notices, and tells the other hosts
+            signal.raise_signal(signal.SIGTERM)  # JAX notices it, and tells the other hosts
         else:
             noted.append(signal.Signals(number))
 
@@ -62,29 +62,29 @@ def watch() -> Iterator[Callable[[int], signal.Signals | None]]:
 
 @contextlib.contextmanager
 def answered_within(seconds: float, otherwise: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """While it lasts, and unless it ends within so many seconds of the first signal, calls `otherwise`.
+    """Call `otherwise` unless the context ends within this number of seconds after the first signal.
 
-    From a thread of its own: a handler would have to wait until the main thread comes back to Python, from
-    compiling or from a long computation.
+    A thread of its own calls it: a handler would have to wait until the main thread comes back to Python,
+    from compiling or from a long computation.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ends, told = socket.socketpair()
-    told.setblocking(False)  # as `set_wakeup_fd` wants it
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)  # required by `set_wakeup_fd`
     done = threading.Event()
 
     def wait() -> None:
-        with ends:
-            while number := ends.recv(1):
+        with receiver:
+            while number := receiver.recv(1):
                 if number[0] in SIGNALS and not done.wait(seconds):
                     otherwise(signal.Signals(number[0]))
 
     threading.Thread(target=wait, daemon=True).start()
-    before = signal.set_wakeup_fd(told.fileno())
+    before = signal.set_wakeup_fd(sender.fileno())
     try:
         yield
     finally:
         done.set()
         signal.set_wakeup_fd(before)
-        told.close()
+        sender.close()

@@ -1,1 +1,1 @@
-"""How a run lies on disk, and the types of what is in it."""
+"""The files of a run, and the types of their contents."""

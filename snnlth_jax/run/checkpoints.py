@@ -23,18 +23,18 @@ __all__ = ["manager", "restore", "save"]
 
 @contextmanager
 def manager(run: Paths, keep: int = 3) -> Iterator[ocp.CheckpointManager]:
-    """Orbax over a run's checkpoints: written in the background, whole or not at all; the last few stay."""
+    """Orbax over a run's checkpoints: it writes them in the background, whole, and keeps the last few."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
     with ocp.CheckpointManager(run.checkpoints, options=options) as checkpoints:
         yield checkpoints
 
 
 def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progress: dict[str, Any]) -> None:
-    """Checkpoint `number`: a pytree of arrays, and the rest of a search's state as JSON values.
+    """Save checkpoint `number`: a pytree of arrays, and the rest of a search's state as JSON values.
 
-    With checksums of both: not every kind of damage keeps a file from being read.
+    It has checksums of both, since some damaged files can still be read.
     """
-    text = json.dumps(progress)  # written in the background, while the search goes on
+    text = json.dumps(progress)  # written in the background, while the search continues
     sums = {"arrays": int(_checksum(arrays)), "progress": hashlib.sha256(text.encode()).hexdigest()}
     saved = checkpoints.save(
         number,
@@ -48,12 +48,13 @@ def save(checkpoints: ocp.CheckpointManager, number: int, arrays: PyTree, progre
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """The newest good checkpoint, on the devices and with the structure of `like`.
+    """Read the newest good checkpoint, with the devices and the structure of `like`.
 
-    None where there is none. Damaged checkpoints are logged, and deleted once an older one was read.
+    The result is None without checkpoints. Damaged checkpoints are logged, and deleted once an older one was
+    read.
 
     Raises:
-      InputError: there are some, and none of them is good.
+      InputError: all checkpoints are damaged.
     """
     template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     damaged = []

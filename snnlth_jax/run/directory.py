@@ -1,4 +1,4 @@
-"""The directory of a run: its paths, whose it is, its small files. No other file spells a path of it."""
+"""The directory of a run: its paths, its owner, its small files. No other module spells a path in it."""
 
 import errno
 import fcntl
@@ -55,7 +55,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         allowed = "a directory, or gs://..."
         raise InputError("`workdir`", workdir, problem=repr(error), allowed=allowed) from error
     if "://" not in str(workdir):
-        root = root.absolute()  # orbax takes no other
+        root = root.absolute()  # required by Orbax
     return Paths(
         config=root / "config.json",
         metrics=root / "metrics.jsonl",
@@ -68,20 +68,20 @@ def paths(workdir: epath.PathLike) -> Paths:
 
 
 def claim(run: Paths, identity: dict[str, Any], override: bool = False) -> str:
-    """Make the directory this run's, or find that it is.
+    """Make the directory this run's, or check that it is.
 
     Args:
-      run: its paths.
+      run: paths of the run.
       identity: see `configs.identity`.
-      override: also where the directory holds a run with another configuration.
+      override: accept a directory that holds a run with another configuration.
 
     Returns:
-      What differs from the configuration there, as one line: empty unless `override`.
+      The difference from the configuration in the directory, as one line: empty unless `override`.
 
     Raises:
-      InputError: it cannot be written, or holds a run with another configuration (with the difference), or
-        one that cannot go on with this one; or the hosts differ.
-      StorageError: there is no room.
+      InputError: the directory cannot be written, or holds a run with another configuration (with the
+        difference), or one that cannot resume with this one; or the hosts differ.
+      StorageError: the disk has no room.
     """
     if not hosts.agree(json.dumps(identity)):
         differ = "the hosts have different configurations"
@@ -121,13 +121,13 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
     if not run.config.exists():
         unseen = "not seen by this host"
         raise InputError("`workdir`", root, problem=unseen, allowed="one that all hosts share")
-    there = read_json(run.config)
-    if there is None or (run.checkpoints.exists() and not run.checkpoints.is_dir()):
-        damaged = "config.json" if there is None else "checkpoints"
+    recorded = read_json(run.config)
+    if recorded is None or (run.checkpoints.exists() and not run.checkpoints.is_dir()):
+        damaged = "config.json" if recorded is None else "checkpoints"
         problem = f"its {damaged} is damaged"
         raise InputError("`workdir`", root, problem=problem, allowed="another directory")
-    now = json.loads(json.dumps(identity))
-    changed = configs.difference(there, now)
+    wanted = json.loads(json.dumps(identity))
+    changed = configs.difference(recorded, wanted)
     if changed and not override:
         raise InputError(
             "`workdir`",
@@ -135,14 +135,14 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
             problem=f"holds a run with another configuration: {changed}",
             allowed="that one, another directory, or `override` to resume with this one",
         )
-    if fixed := configs.fixed(there, now):
+    if fixed := configs.fixed(recorded, wanted):
         allowed = ", ".join(f"`{name}`" for name in configs.overridable())
         raise InputError("`override`", problem=fixed, allowed=f"to change {allowed}")
-    return named(changed, flag)  # recorded as the command line has it
+    return named(changed, flag)  # in the words of the command line
 
 
 def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
-    """Tell a directory that cannot be written, which is bad input, from a disk that can have room again."""
+    """InputError for a directory that cannot be written; StorageError for a disk that can have room again."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return StorageError(f"`workdir` {run.config.parent}: {error.strerror}")
     return InputError("`workdir`", run.config.parent, problem=str(error))
@@ -150,18 +150,18 @@ def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
 
 @contextmanager
 def hold(run: Paths) -> Iterator[None]:
-    """Keep other runs out of the directory; ends with the process, however that ends.
+    """Lock the directory against other runs until the process ends, in any way.
 
-    On a local or network file system; a bucket has no locks.
+    This works on a local or network file system; a bucket has no locks.
 
     Raises:
-      InputError: another process has it, or it cannot be written.
+      InputError: another process holds the lock, or the directory cannot be written.
     """
     root = run.config.parent
 
     def lock() -> None:
         try:
-            file = held.enter_context((root / ".lock").open("w"))
+            file = stack.enter_context((root / ".lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             busy = "another process is at it"
@@ -169,7 +169,7 @@ def hold(run: Paths) -> Iterator[None]:
         except OSError as error:
             raise _storage_error(run, error) from error
 
-    with ExitStack() as held:
+    with ExitStack() as stack:
         if "://" not in str(root):
             hosts.on_first(lock)
         yield
@@ -177,24 +177,24 @@ def hold(run: Paths) -> Iterator[None]:
 
 @contextmanager
 def writing(run: Paths) -> Iterator[None]:
-    """Turn errors of Orbax and the file system, when they cannot write, into one line.
+    """Turn write errors of Orbax and the file system into one line.
 
     Raises:
-      StorageError: instead.
+      StorageError: in place of such an error.
     """
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         # tensorstore has its own errors, with the system's inside
-        inside = re.search(r"([^:]*) \[os_error_code=", str(error))
-        if not isinstance(error, OSError) and not inside:
+        match = re.search(r"([^:]*) \[os_error_code=", str(error))
+        if not isinstance(error, OSError) and not match:
             raise
-        reason = inside.group(1).strip() if inside else getattr(error, "strerror", None) or error
+        reason = match.group(1).strip() if match else getattr(error, "strerror", None) or error
         raise StorageError(f"`workdir` {run.config.parent}: {reason}") from error
 
 
 def read_json(path: epath.Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is none that can be read."""
+    """Read the object in a JSON file; None without a file that can be read."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -208,7 +208,7 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 
 def write_bits(path: epath.Path, bits: np.ndarray) -> None:
-    """A vector of uint8 as a file, there whole or not at all, and eight bytes of checksum."""
+    """Write a vector of uint8 and eight bytes of checksum, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = bits.tobytes()
     files.replace(path, content + hashlib.sha256(content).digest()[:8])

@@ -84,7 +84,7 @@ class RoundEvent(Row, frozen=True, kw_only=True, tag_field="event", tag="round")
 
 
 class MaskEvent(results.Record, frozen=True, kw_only=True, tag_field="event", tag="mask"):
-    """Early-Bird's mask of an epoch: its distances to the earlier ones, None where those are lost."""
+    """Early-Bird's mask of an epoch: its distances to the earlier masks, None for lost ones."""
 
     epoch: Count
     fired: bool
@@ -128,7 +128,7 @@ def select(events: Iterable[Event], kind: type[E]) -> list[E]:
 
 
 def curve(event: Event) -> tuple[str, int] | None:
-    """The curve that the numbers of an event are on, and the step on it; None for events without numbers."""
+    """Curve of the numbers of an event, and the step on it; None for events without numbers."""
     match event:
         case EpochEvent():
             return f"{event.kind}_{event.round:02d}", event.epoch
@@ -142,7 +142,7 @@ def curve(event: Event) -> tuple[str, int] | None:
 
 
 def numbers(event: Event) -> dict[str, Any]:
-    """The fields of an event that do not say where on which curve it is."""
+    """Fields of an event, without those that name its curve and step."""
     return {k: v for k, v in to_json(event).items() if k not in ("event", "kind", "round", "epoch")}
 
 
@@ -159,14 +159,14 @@ def from_json(value: Any) -> Event:
     """The event of a JSON value, the inverse of `to_json`.
 
     Raises:
-      ValueError: naming the field that is damaged.
+      ValueError: a field is damaged; the message names it.
     """
     event: Event = results.convert(value, Event)
     return event
 
 
 def read(path: epath.Path) -> tuple[Event, ...]:
-    """Events of a search under way; a line that was cut off is none."""
+    """Read the events of a search under way, without lines that were cut off."""
     events = []
     for line in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError, RecursionError):
@@ -175,7 +175,7 @@ def read(path: epath.Path) -> tuple[Event, ...]:
 
 
 def read_whole(path: epath.Path) -> tuple[Event, ...]:
-    """Events of a search, each of which must be whole; a last line without an end is still being written.
+    """Read the events of a search, all of them whole, except a last line that is still being written.
 
     Raises:
       InputError: the file or a line of it is damaged.
@@ -196,4 +196,4 @@ def read_whole(path: epath.Path) -> tuple[Event, ...]:
 
 
 def _event(line: str) -> Event:
-    return from_json(json.loads(line))  # that takes the NaN of `json.dumps`: a loss may be none
+    return from_json(json.loads(line))  # accepts the NaN of `json.dumps`: a loss may be NaN

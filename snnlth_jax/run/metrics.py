@@ -30,8 +30,8 @@ class Recorder:
 
     Args:
       path: path of metrics.jsonl.
-      console: where people look.
-      tensorboard: directory for the same events for TensorBoard, if they are wanted.
+      console: console for people.
+      tensorboard: directory of the same events for TensorBoard; None for no such events.
     """
 
     def __init__(self, path: epath.Path, console: Console, tensorboard: epath.Path | None = None):
@@ -67,7 +67,7 @@ class Recorder:
     # --- for programs
 
     def truncate(self, size: int) -> None:
-        """Forget events after a checkpoint; epochs that are trained again are recorded again."""
+        """Forget the events after a checkpoint; epochs that are trained again are recorded again."""
         if self._active and self._path.exists():
             files.replace(self._path, self._path.read_bytes()[:size])
         if self._active and self._directory:
@@ -76,7 +76,7 @@ class Recorder:
             self._events = Events(self._directory, events.read(self._path))
 
     def size(self) -> int:
-        """Bytes recorded so far, for `truncate`."""
+        """Number of bytes recorded so far, for `truncate`."""
         return self._path.stat().length if self._path.exists() else 0
 
     def events(self, kind: type[E]) -> list[E]:
@@ -95,11 +95,11 @@ class Recorder:
     # --- for people
 
     def message(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line above the progress bar."""
         if self._active:
             try:
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            except (OSError, SystemExit):  # nobody reads any more; the search continues
+            except (OSError, SystemExit):  # the reader is gone; the search continues
                 self._console.quiet = True
 
     def resume(self, epochs: int) -> None:

@@ -1,7 +1,7 @@
-"""Types of what a search leaves in result.json: the only file that spells its keys.
+"""Types of the contents of result.json: the only file that spells its keys.
 
 A `Result` is one search with one seed; a `Summary` is the same search with several. Each training run is a
-`Row`; a ticket's row, with what it cost, is a `TicketRow`. `read` gives either, `write` takes either.
+`Row`; a ticket's row, with its cost, is a `TicketRow`. `read` returns either, `write` takes either.
 """
 
 import json
@@ -57,7 +57,7 @@ _SettingsOf = TypeVar("_SettingsOf", bound="Record")
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A JSON object with these fields; fields that are unknown are not read."""
+    """A JSON object with these fields; readers ignore unknown fields."""
 
 
 class LayerRecord(Record, frozen=True, kw_only=True):
@@ -94,7 +94,7 @@ class LayerRecord(Record, frozen=True, kw_only=True):
 
 
 class Row(Record, frozen=True, kw_only=True):
-    """One training run of a search and what came out of it.
+    """One training run of a search and its outcome.
 
     Attributes:
       kind: kind of the phase, see `snnlth_jax.search.phases`.
@@ -110,10 +110,10 @@ class Row(Record, frozen=True, kw_only=True):
       device_seconds: seconds of training steps.
       seconds: seconds of the whole phase, without compiling.
       final_test_accuracy, best_test_accuracy: accuracy on the test set after the last epoch, and the best of
-        all epochs, in [0, 1]; None where it was not measured. Those of the validation set likewise.
-      compile_seconds: seconds of compiling what scores the weights; 0 for other phases.
+        all epochs, in [0, 1]; None if it was not measured. Those of the validation set likewise.
+      compile_seconds: seconds of compiling the function that scores the weights; 0 for other phases.
       ticket: name of the ticket file within the run.
-      layers: what was measured of the layers; empty in runs from before they were recorded.
+      layers: measurements of the layers; empty in runs from before they were recorded.
       measured_images: number of test images that spikes were counted on.
       weights_on_no_path: kept weights that are on no path from the image to the logits.
     """
@@ -163,12 +163,12 @@ class Row(Record, frozen=True, kw_only=True):
 
     @property
     def dense(self) -> bool:
-        """True where nothing was removed."""
+        """Whether no weight was removed."""
         return self.kept == self.total
 
 
 class Cost(Record, frozen=True, kw_only=True):
-    """Cost of training runs together.
+    """Total cost of training runs.
 
     Attributes:
       epochs: number of epochs.
@@ -190,7 +190,7 @@ class Cost(Record, frozen=True, kw_only=True):
 
 
 class TicketRow(Row, frozen=True, kw_only=True):
-    """The training run of a ticket at the full T, and what it took to find the ticket.
+    """The training run of a ticket at the full T, and the cost of its search.
 
     Attributes:
       search_test_accuracy: accuracy of the search's own round with the same masks, where that ran another
@@ -208,7 +208,7 @@ class TicketRow(Row, frozen=True, kw_only=True):
 
     @property
     def train_flops_in_all(self) -> int:
-        """FLOPs of the search and of the ticket's own training run together."""
+        """Sum of the FLOPs of the search and of the ticket's own training run."""
         return sum(cost.train_flops for cost in (self.search, self.training) if cost)
 
 
@@ -314,13 +314,13 @@ class Result(_Configured, frozen=True, kw_only=True):
     Attributes:
       method: name of the method, see `configs.method_name`.
       finished: whether all its phases are done.
-      config: what decides the results, see `configs.identity`; `config_hash` is its digest.
+      config: settings that decide the results, see `configs.identity`; `config_hash` is their digest.
       preparations, rounds, tickets, controls: its training runs.
       flops_per_image: FLOPs of the forward pass of one image.
-      early_time, early_bird: what these methods found; None where they were not asked for.
+      early_time, early_bird: results of these methods; None if they were not used.
       overrides: changes of the configuration on the way, a line each.
       train_compilations: number of network variants whose training this search compiled.
-      compile_seconds: seconds that it took.
+      compile_seconds: seconds of these compilations.
       versions: versions of packages.
       devices: devices of the process that wrote it.
     """
@@ -345,7 +345,7 @@ class Result(_Configured, frozen=True, kw_only=True):
             raise ValueError("rows have different layers")
         if type(seed := self.config.get("seed")) is not int:
             raise ValueError(f"config: seed is {seed!r}, not a number")
-        # all that a reader may ask for is there
+        # these raise if a field that readers need is missing
         _ = self.settings
         _ = self.early_bird and self.early_bird_settings
         _ = self.early_time and self.early_time_settings
@@ -357,17 +357,17 @@ class Result(_Configured, frozen=True, kw_only=True):
 
     @property
     def early_bird_settings(self) -> EarlyBirdSettings:
-        """Settings of Early-Bird, where `early_bird` is not None."""
+        """Settings of Early-Bird, if `early_bird` is not None."""
         return self._settings(EarlyBirdSettings)
 
     @property
     def early_time_settings(self) -> EarlyTimeSettings:
-        """Settings of Early-Time, where `early_time` is not None."""
+        """Settings of Early-Time, if `early_time` is not None."""
         return self._settings(EarlyTimeSettings)
 
     @property
     def trainings(self) -> tuple[Row, ...]:
-        """One row per training run; of a round of IMP that is a ticket at the same time, the ticket's."""
+        """One row per training run; for a round of IMP that is also a ticket, the ticket's row."""
         rows = {(row.kind, row.round): row for row in (*self.rounds, *self.tickets, *self.controls)}
         return tuple(rows.values())
 
@@ -392,7 +392,7 @@ class Spread(Record, frozen=True, kw_only=True):
 
 
 class SummaryRow(Record, frozen=True, kw_only=True):
-    """A training run over seeds: what is the same for all, and the spread of what differs."""
+    """A training run over seeds: the fields that all seeds share, and the spread of the others."""
 
     kind: str
     round: Count
@@ -450,12 +450,12 @@ def phase_name(kind: str, number: int) -> str:
 # --- reading and writing
 
 
-# a row has these only where they were measured
+# a row has these only if they were measured
 _ACCURACIES = (
     *("final_test_accuracy", "best_test_accuracy"),
     *("final_validation_accuracy", "best_validation_accuracy"),
 )
-_OF_LAYERS = ("layers", "measured_images", "weights_on_no_path")
+_LAYER_FIELDS = ("layers", "measured_images", "weights_on_no_path")
 
 
 def to_json(record: Record) -> Any:
@@ -470,7 +470,7 @@ def _fields(record: Record) -> Any:
             value[part] = [_fields(row) for row in getattr(record, part)]
     if isinstance(record, Row):
         absent = {name for name in _ACCURACIES if value[name] is None}
-        absent |= set() if record.layers else {*_OF_LAYERS}
+        absent |= set() if record.layers else {*_LAYER_FIELDS}
         absent |= set() if record.compile_seconds else {"compile_seconds"}
         value = {name: field for name, field in value.items() if name not in absent}
     return value
@@ -480,7 +480,7 @@ def from_json(value: Any) -> Result | Summary:
     """The record of a JSON value, the inverse of `to_json`; a record is returned as it is.
 
     Raises:
-      ValueError: naming the field that is damaged, or another format.
+      ValueError: a field is damaged, and the message names it; or the format is another one.
     """
     if isinstance(value, Result | Summary):
         return value
@@ -501,10 +501,10 @@ def write(path: epath.Path, result: Result | Summary) -> None:
 
 
 def read(path: epath.Path) -> Result | Summary:
-    """A result.json of this version, or of one before it.
+    """Read a result.json of this version, or of an earlier one.
 
     Raises:
-      InputError: no such file, damaged (naming the field), or of another format.
+      InputError: the file is missing, damaged (the message names the field), or of another format.
     """
     try:
         if path.stat().length > MAX_BYTES:
@@ -528,10 +528,10 @@ def _integer(digits: str) -> int:
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """A JSON value as one of the types of this package.
+    """Convert a JSON value to one of the types of this package.
 
     Raises:
-      ValueError: naming the field first, then what is wrong with it.
+      ValueError: the value does not fit; the message names the field, then the problem.
     """
     try:
         return msgspec.convert(value, kind, str_keys=True)
@@ -542,7 +542,7 @@ def convert(value: Any, kind: Any) -> Any:
 
 
 def read_rows(values: Sequence[Any]) -> tuple[Row, ...]:
-    """Rows from their JSON values, as checkpoints hold them; rows are returned as they are."""
+    """Rows from their JSON values, as in checkpoints; rows are returned as they are."""
     return tuple(value if isinstance(value, Row) else convert(value, Row) for value in values)
 
 

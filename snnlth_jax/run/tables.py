@@ -9,7 +9,7 @@ __all__ = ["gigabytes", "mean_table", "new_table", "plus_minus", "print_result"]
 
 
 def print_result(result: Result, console: Console) -> None:
-    """Print the tables at the end: a line per training run, and the cost of each ticket."""
+    """Print the tables at the end of a search: a line per training run, and the cost of each ticket."""
     dense = {
         row.network: row.final_test_accuracy
         for row in reversed(result.trainings)
@@ -62,7 +62,7 @@ def _cost(cost: Cost | None) -> str:
 
 
 def gigabytes(size: int | None) -> str:
-    """A number of bytes for people.
+    """Number of bytes as a text for people.
 
     >>> gigabytes(1_500_000_000), gigabytes(None)
     ('1.5 GB', 'an unknown size')
@@ -87,7 +87,7 @@ def mean_table(summary: Summary) -> Table:
 
 
 def plus_minus(spread: Spread | None, form: str, scale: float = 1.0) -> str:
-    """Mean ± standard deviation over seeds, each times `scale`; nothing where there is no value.
+    """Mean ± standard deviation over seeds, each times `scale`; an empty text without a value.
 
     >>> plus_minus(Spread(mean=0.5, std=0.125, values=()), ".2f")
     '0.50 ± 0.12'

@@ -1,12 +1,12 @@
-"""metrics.jsonl as events for TensorBoard: tags are its names, each training is one of TensorBoard's runs.
+"""metrics.jsonl as events for TensorBoard: tags are its names; each training run is a run of TensorBoard.
 
     tensorboard/round_03/    train_loss, test_accuracy ... of each epoch of round 3
-    tensorboard/round/       sparsity, final_test_accuracy ... of each round; so are ticket/, random/ ...
+    tensorboard/round/       sparsity, final_test_accuracy ... of each round; ticket/, random/ ... likewise
     tensorboard/early_time/  divergences of Early-Time, by epoch; tensorboard/mask/ distances of Early-Bird
 
-They are a function of these lines and nothing else. A search that resumes cuts metrics.jsonl back to its
-checkpoint, and event files cannot be cut; so they are written anew from the lines that are left, and grow
-from there. An epoch that was trained twice is there once.
+The events are a function of these lines alone. A search that resumes cuts metrics.jsonl back to its
+checkpoint, and event files cannot be cut: they are written anew from the lines that are left, and grow from
+there. An epoch that was trained twice appears once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,14 +29,14 @@ class Scalar(NamedTuple):
 
 
 def scalars(event: Event) -> Iterator[Scalar]:
-    """The numbers of an event; those of an object in it are tagged "name/key"; texts and lists are left out.
+    """Numbers of an event, without texts and lists; a number within an object has the tag "name/key".
 
     >>> from snnlth_jax.run.events import MaskEvent
     >>> list(scalars(MaskEvent(epoch=3, fired=True, hamming=(0.1,), overlap=(0.2,))))
     [Scalar(run='mask', tag='fired', step=3, value=1.0)]
     """
-    if place := curve(event):
-        run, step = place
+    if position := curve(event):
+        run, step = position
         for name, value in numbers(event).items():
             yield from (Scalar(run, tag, step, number) for tag, number in _numbers(name, value))
 
@@ -50,22 +50,22 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 class Events:
-    """The event files of a run; made anew from the events so far, then extended event by event.
+    """Event files of a run, made anew from the events so far, then extended event by event.
 
-    TensorBoard may read them all the while: each file begins by telling it to forget what it knew of the run.
+    TensorBoard may read them at any time: each file first tells it to forget earlier events of the run.
 
     Args:
       directory: directory of the event files, which are replaced.
       events: events so far.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: a file cannot be written.
     """
 
     def __init__(self, directory: epath.Path, events: Iterable[Event] = ()):
         self._directory = directory
         self._writers: dict[str, Any] = {}
-        self._clock = 0.0  # as the events have it: when a process started, and the seconds of its epochs
+        self._clock = 0.0  # time of the events: start of a process, plus the seconds of its epochs
         for old in directory.glob("*/*.tfevents.*") if directory.exists() else ():
             old.unlink()
         for event in events:
@@ -88,9 +88,9 @@ class Events:
         for run in touched:
             self._writers[run].flush()
         if isinstance(event, RoundEvent):  # its training run is over
-            trained = f"{event.kind}_{event.round:02d}"
-            if trained in self._writers:
-                self._writers.pop(trained).close()
+            name = f"{event.kind}_{event.round:02d}"
+            if name in self._writers:
+                self._writers.pop(name).close()
 
     def close(self) -> None:
         """Close the files."""

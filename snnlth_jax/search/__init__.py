@@ -1,1 +1,1 @@
-"""The searches for winning tickets: one search, one file."""
+"""The searches for winning tickets: a file for each search."""

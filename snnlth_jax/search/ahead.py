@@ -1,4 +1,4 @@
-"""The programs of a search compiled for devices that are not there (`snnlth compile`)."""
+"""Programs of a search, compiled for absent devices (`snnlth compile`)."""
 
 import dataclasses
 from typing import Any
@@ -19,16 +19,16 @@ __all__ = ["Compiled", "compile_for"]
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """A training program for devices that are not there.
+    """A training program for absent devices.
 
     Attributes:
       topology: name of the devices and their layout.
       kind: kind of device.
       devices: number of devices.
-      memory: upper bound in bytes on what the program takes of each device; None where unknown.
+      memory: upper bound in bytes on the memory of the program on each device; None if unknown.
       device_memory: bytes that a device has.
       flops_per_step: FLOPs of a step on each device, the arithmetic of the layers alone.
-      compile_seconds: seconds that compiling took.
+      compile_seconds: seconds of compiling.
     """
 
     topology: str
@@ -56,13 +56,13 @@ def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
 
     Args:
       topology: see `machine.aot.devices_of`.
-      config: not resolved; what matters of it are the network, the batch size and the shapes of the data.
+      config: not resolved; only the network, the batch size and the shapes of the data matter.
 
     Raises:
-      InputError: it does not fit, or cannot be divided among the devices.
+      InputError: the program does not fit, or the batch cannot be divided among the devices.
     """
     aot.prepare()
-    resolved = configs.resolve(dataclasses.replace(config, devices=1))  # not those that are here
+    resolved = configs.resolve(dataclasses.replace(config, devices=1))  # not the devices of this machine
     chips = aot.devices_of(topology)
     if resolved.batch_size % len(chips):
         evenly = f"a multiple of {len(chips)}, the devices of {topology}"
@@ -75,8 +75,8 @@ def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
         labels: Any = jax.ShapeDtypeStruct((examples,), jnp.int32)
         divided = resolved.shard_data == "yes"
         stored = -(-examples // len(chips)) * len(chips) if divided else examples
-        where = {"sharding": rows} if divided else {}
-        images: Any = jax.ShapeDtypeStruct((stored, *spec.image_shape), jnp.uint8, **where)
+        placement = {"sharding": rows} if divided else {}
+        images: Any = jax.ShapeDtypeStruct((stored, *spec.image_shape), jnp.uint8, **placement)
         return data.Split(images, labels)
 
     train, test = split(spec.train_size), split(spec.test_size)

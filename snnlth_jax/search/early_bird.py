@@ -1,13 +1,14 @@
-"""Early-Bird: the magnitude mask of the dense network stands still long before training ends (the paper;
+"""Early-Bird: the magnitude mask of the dense network stops changing long before training ends (the paper;
 You et al. 2020).
 
-The dense network is trained at a raised learning rate. Before each epoch the mask is drawn that one-shot
-magnitude pruning to the sparsity would give now. The search stops as soon as the newest of q masks is closer
-than tau to each of the q - 1 before it; the ticket is that mask, on the initial weights.
+The search trains the dense network at a raised learning rate. Before each epoch it draws a mask: that of
+one-shot magnitude pruning to the sparsity. It stops as soon as the newest of q masks is closer than tau to
+each of the q - 1 before it; the ticket is that mask, on the initial weights.
 
-Two distances of masks that keep k of P weights each and s in common: the paper's, Hamming, 2 (k - s) / P, at
-density d never above 2 d, so that at 98 % sparsity masks "agree" within tau = 0.02 that share half of their
-weights; and "overlap", 1 - s / k, which does not depend on the sparsity. Both are recorded.
+Two masks that keep k of P weights each, s of them in common, have two distances. The paper's is Hamming,
+2 (k - s) / P, at density d never above 2 d: at 98 % sparsity two masks that share half of their weights
+"agree" within tau = 0.02. The other is "overlap", 1 - s / k, which does not depend on the sparsity. Both are
+recorded.
 """
 
 from collections.abc import Sequence
@@ -65,8 +66,8 @@ def distances(newest: np.ndarray, others: Sequence[np.ndarray], total: int) -> d
     """Both distances from the newest mask to each of the others.
 
     Args:
-      newest: packed, see `pack`.
-      others: the same.
+      newest: packed mask, see `pack`.
+      others: packed masks.
       total: number of prunable weights.
 
     Returns:
@@ -80,20 +81,20 @@ def distances(newest: np.ndarray, others: Sequence[np.ndarray], total: int) -> d
     kept = _ones(newest)
     result: dict[str, list[float]] = {"hamming": [], "overlap": []}
     for other in others:
-        kept_there, shared = _ones(other), _ones(newest & other)
-        most = max(kept, kept_there)
-        result["hamming"].append((kept + kept_there - 2 * shared) / total)
+        kept_other, shared = _ones(other), _ones(newest & other)
+        most = max(kept, kept_other)
+        result["hamming"].append((kept + kept_other - 2 * shared) / total)
         result["overlap"].append(1 - shared / most if most else 0.0)
     return result
 
 
 def fires(to_earlier: Sequence[float], queue: int, tau: float) -> bool:
-    """Whether the search stops: there are q masks, and the newest is closer than tau to all others.
+    """Whether the search stops: it has q masks, and the newest is closer than tau to all others.
 
     Args:
       to_earlier: distances from the newest mask to those drawn before it, oldest first.
-      queue: q, the newest counted.
-      tau: the bound; at the bound it does not stop.
+      queue: q, the newest mask included.
+      tau: bound; a distance equal to it does not stop the search.
 
     >>> fires([0.9, 0.01, 0.01], queue=3, tau=0.02), fires([0.01], queue=3, tau=0.02)
     (True, False)
@@ -115,7 +116,7 @@ def search(
     programs: Programs | None = None,
     console: Console | None = None,
 ) -> Result | Plan:
-    """Search a ticket by Early-Bird and train it and its controls, or resume that.
+    """Search a ticket by Early-Bird, train it and its controls, or resume such a search.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
@@ -125,7 +126,7 @@ def search(
         phases.early_bird(config),
         *phases.final(config, [1], config.rewind_epoch),
     ]
-    queue = partial(_empty, config)
+    queue = partial(_empty_queue, config)
     return run(config, planned, _search, dataset, model, programs, console, queue)
 
 
@@ -144,7 +145,7 @@ def _train_until_it_fires(session: Session[configs.ResolvedEb]) -> None:
 
     def start(phase: Phase, last: Carry) -> Carry:
         state = session.initial_state()
-        session.carry = Carry.of(state, _empty(config, state))
+        session.carry = Carry.of(state, _empty_queue(config, state))
         _draw(session, 0, history)
         return session.carry
 
@@ -156,8 +157,8 @@ def _train_until_it_fires(session: Session[configs.ResolvedEb]) -> None:
         assert bird is not None
         assert queue is not None
         session.recorder.message(_message(bird, config.tau))
-        drawn = unpack(np.asarray(queue[-1]), session.carry.state.masks)
-        session.finish(phase, session.save_ticket(phase, 1, drawn))
+        newest = unpack(np.asarray(queue[-1]), session.carry.state.masks)
+        session.finish(phase, session.save_ticket(phase, 1, newest))
 
 
 def _message(bird: EarlyBirdRecord, tau: float) -> str:
@@ -167,22 +168,22 @@ def _message(bird: EarlyBirdRecord, tau: float) -> str:
     return f"Early-Bird: never fired in {bird.epoch} epochs ({largest}); the last mask is used"
 
 
-def _empty(config: configs.EbConfig, state: TrainState) -> jax.Array:
-    """The queue, `[q, bytes]`, newest mask last."""
+def _empty_queue(config: configs.EbConfig, state: TrainState) -> jax.Array:
+    """The queue before the first mask, `[q, bytes]`; the newest mask is the last."""
     return jnp.zeros((config.queue, pack(state.masks).size), jnp.uint8)
 
 
 def _draw(
     session: Session[configs.ResolvedEb], epoch: int, history: dict[int, np.ndarray | None]
 ) -> EarlyBirdRecord:
-    """Draw the mask of this epoch, measure it against all earlier ones, and put it into the queue.
+    """Draw the mask of this epoch, measure its distances to all earlier masks, and put it into the queue.
 
-    The queue decides and is checkpointed; those before it, for the matrix of distances, are files.
+    The queue decides, and checkpoints hold it; files hold the earlier masks, for the matrix of distances.
     """
     config, state, queue = session.config, session.carry.state, session.carry.queue
     assert queue is not None
-    drawn = pruning.prune(pruning.magnitude(state.params), state.masks, config.sparsity, config.scope)
-    newest, (_, total) = pack(drawn), masks.count(drawn)
+    mask_tree = pruning.prune(pruning.magnitude(state.params), state.masks, config.sparsity, config.scope)
+    newest, (_, total) = pack(mask_tree), masks.count(mask_tree)
     in_queue = list(np.asarray(queue)[-min(epoch, config.queue - 1) :]) if epoch else []
     recent = distances(newest, in_queue, total)
     for earlier in range(epoch - len(in_queue)):
@@ -192,7 +193,7 @@ def _draw(
             if history[earlier] is None:
                 session.recorder.message(f"{path}: missing or damaged, its distances stay unknown")
     older = [history[earlier] for earlier in range(epoch - len(in_queue))]
-    known = [distances(newest, [bits], total) if bits is not None else None for bits in older]
+    to_older = [distances(newest, [bits], total) if bits is not None else None for bits in older]
     bird = EarlyBirdRecord(
         fired=fires(recent[config.criterion], config.queue, config.tau),
         epoch=epoch,
@@ -203,7 +204,7 @@ def _draw(
         MaskEvent(
             epoch=epoch,
             fired=bird.fired,
-            **{name: (*(d[name][0] if d else None for d in known), *recent[name]) for name in recent},
+            **{name: (*(d[name][0] if d else None for d in to_older), *recent[name]) for name in recent},
         )
     )
     session.progress.early_bird = bird

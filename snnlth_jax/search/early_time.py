@@ -1,8 +1,8 @@
 """Early-Time: search with fewer timesteps (the paper's own method).
 
-Weights that matter at T timesteps are already visible at T' < T. The dense network is trained for N epochs at
-T; D_t is the divergence between its predictions after t timesteps and after all T. T' is the first t, from 2,
-whose D_t has fallen below a fraction lambda of D_2: the search runs at T', and its tickets are trained at T.
+Weights that matter at T timesteps are already visible at T' < T. The search trains the dense network for N
+epochs at T; D_t is the divergence between its predictions after t timesteps and after all T. T' is the first
+t, from 2, with a D_t below a fraction lambda of D_2: the search runs at T', and its tickets are trained at T.
 """
 
 from collections.abc import Mapping
@@ -34,9 +34,9 @@ LAMBDAS = tuple(round(0.1 * i, 1) for i in range(1, 11))
 
 
 def normalise(divergences: Mapping[int, float], normalisation: str = "first") -> dict[int, float]:
-    """The candidates' divergences, t = 2 ... T - 1, over that of t = 2 ("first"), or the largest ("max").
+    """Divide the candidates' divergences, t = 2 ... T - 1, by that of t = 2 ("first") or the largest ("max").
 
-    Timestep 1 has no temporal dynamics and is left out (the paper). Where all are 0 they stay 0.
+    Timestep 1 has no temporal dynamics and is left out (the paper). If all are 0 they stay 0.
 
     >>> normalise({1: 2.0, 2: 0.5, 3: 0.25, 4: 0.0})
     {2: 1.0, 3: 0.5}
@@ -50,7 +50,7 @@ def normalise(divergences: Mapping[int, float], normalisation: str = "first") ->
 def select_timesteps(
     divergences: Mapping[int, float], threshold: float = 0.6, normalisation: str = "first"
 ) -> int:
-    """T', the first t from 2 to T - 1 with a normalised divergence below the threshold; T if none is.
+    """Select T', the first t from 2 to T - 1 with a normalised divergence below the threshold; T if none is.
 
     Args:
       divergences: D_t by t, up to D_T; see `losses.timestep_divergence`.
@@ -67,7 +67,7 @@ def select_timesteps(
 
 
 def measure(session: Session[_Measured]) -> dict[int, float]:
-    """D_t for t = 1 ... T on augmented training images, from one forward pass; nothing changes.
+    """Measure D_t for t = 1 ... T on augmented training images, in one forward pass; nothing changes.
 
     Batch norm uses the statistics of these images, timestep by timestep, as in training.
     """
@@ -110,13 +110,13 @@ def _examples(session: Session[_Measured]) -> int:
 
 
 def phases(config: _Searched, learning_rate_factor: float = 1.0) -> list[Phase]:
-    """The probe, if the search is to have one, at the learning rate of the search."""
-    measured = config.early_time and config.early_time_timesteps is None
-    return [probe(config, learning_rate_factor)] if measured else []
+    """The probe at the learning rate of the search, if Early-Time measures T'; else no phase."""
+    measures = config.early_time and config.early_time_timesteps is None
+    return [probe(config, learning_rate_factor)] if measures else []
 
 
 def choose_timesteps(session: Session[_Searched]) -> None:
-    """Train at T for a few epochs, as the search will begin, and choose T'; if the search is to have that."""
+    """Train the probe, if there is one: a few epochs at T, as the search begins; then choose T'."""
     config, variant = session.config, full_variant(session.config)
     for phase in session.remaining("probe"):
         for _ in session.train(phase, partial(_begin, session)):
@@ -178,7 +178,7 @@ def search(
     programs: Programs | None = None,
     console: Console | None = None,
 ) -> Result | Plan:
-    """Measure only: D_t after each of N epochs at T (Fig. 4), and T' for each of `LAMBDAS` (Fig. 7b).
+    """Only measure: D_t after each of N epochs at T (Fig. 4), and T' for each of `LAMBDAS` (Fig. 7b).
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
@@ -196,9 +196,9 @@ def _measure_all(session: Session[configs.ResolvedProbe]) -> None:
                 value: select_timesteps(divergences, value, config.early_time_normalisation)
                 for value in LAMBDAS
             }
-            now = EarlyTimeEpoch(epoch=epoch, normalised=measured.normalised, by_lambda=by_lambda)
+            newest = EarlyTimeEpoch(epoch=epoch, normalised=measured.normalised, by_lambda=by_lambda)
             session.recorder.record(_event(epoch, measured, by_lambda))
             before = session.progress.early_time
-            over_epochs = (*(before.over_epochs if before else ()), now)
+            over_epochs = (*(before.over_epochs if before else ()), newest)
             session.progress.early_time = msgspec.structs.replace(measured, over_epochs=over_epochs)
         session.finish(phase)

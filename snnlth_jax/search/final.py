@@ -1,11 +1,11 @@
-"""What a ticket is worth: it is trained at the full T, and beside it the controls that it must beat.
+"""The final training runs: a ticket at the full T, and beside it the controls that it must beat.
 
     ticket    the weights that the search rewound to, its masks
     random    the same weights, masks shuffled within each layer: does the structure matter?
     redrawn   the ticket's masks, newly drawn weights: do the weights matter?
     dense     no masks, as many epochs as search and ticket together: is the search worth it?
 
-They start from the ticket's file, and so are the same for all searches.
+They start from the ticket's file, so that they are the same for all searches.
 """
 
 from typing import Any

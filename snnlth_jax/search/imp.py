@@ -1,11 +1,12 @@
 """Iterative magnitude pruning with late rewinding (the paper; Frankle et al. 2020).
 
 Round 0 trains the dense network for E epochs and keeps its weights of epoch r. Round k removes the fraction p
-of the weights left that ended smallest in round k - 1, sets the survivors back to epoch r and trains on to
-epoch E, with a fresh optimiser and a full schedule. After k prunings a fraction (1 - p)^k is left.
+of the remaining weights with the smallest magnitude after round k - 1, rewinds the survivors to epoch r and
+trains to epoch E, with a new optimiser state and the full schedule. After k prunings a fraction (1 - p)^k is
+left.
 
-With Early-Time all rounds run with T' timesteps, and tickets are then trained at the full T. With other
-`rewinding` the survivors keep the weights that they ended with (Renda et al. 2020).
+With Early-Time all rounds run with T' timesteps, and tickets are then trained at the full T. With another
+`rewinding` the survivors keep their trained weights (Renda et al. 2020).
 """
 
 import flax.linen as nn
@@ -31,7 +32,7 @@ def search(
     programs: Programs | None = None,
     console: Console | None = None,
 ) -> Result | Plan:
-    """Search tickets by IMP and train their controls, or resume that.
+    """Search tickets by IMP, train their controls, or resume such a search.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
@@ -60,11 +61,11 @@ def _search(session: Session[configs.ResolvedImp]) -> None:
 def iterate(
     session: Session[configs.ResolvedImp | configs.ResolvedTransfer], from_rewind_point: bool = True
 ) -> None:
-    """The rounds: for each prune, rewind, train, save its ticket.
+    """Run the rounds; in each, prune, rewind, train, and save the ticket.
 
     Args:
-      session: its phases have rounds.
-      from_rewind_point: set the survivors back to the weights of the rewind epoch, or leave them as trained.
+      session: session whose phases have rounds.
+      from_rewind_point: rewind the survivors to the weights of the rewind epoch, or keep the trained weights.
     """
     config = session.config
 

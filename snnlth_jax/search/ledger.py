@@ -1,8 +1,8 @@
-"""What a ticket cost: the training runs of its search, and its own, added up from their rows.
+"""Cost of a ticket: the training runs of its search, and its own, added up from their rows.
 
-A search is counted from its start to the ticket, that is to its masks: the dense training run and the pruned
-ones before it, Early-Time's probe, a criterion's scores. The final training run of the ticket is kept apart,
-as in the paper's Table 1.
+A search counts from its start to the ticket, that is to its masks: the dense training run and the pruned
+ones before it, Early-Time's probe, a criterion's scores. The final training run of the ticket is separate, as
+in the paper's Table 1.
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["cost", "imp_epochs", "tickets"]
 
 
 def cost(rows: Sequence[Row], compile_seconds: float = 0.0) -> Cost:
-    """What training runs cost together, and the seconds of compiling their programs."""
+    """Total cost of training runs, and the seconds of compiling their programs."""
     train_flops = sum(row.train_flops for row in rows)
     forward_flops = sum(row.forward_flops for row in rows)
     return Cost(
@@ -38,9 +38,9 @@ def cost(rows: Sequence[Row], compile_seconds: float = 0.0) -> Cost:
 def imp_epochs(config: configs.ResolvedTrain, round_number: int, sparsity: float) -> int:
     """Number of epochs that IMP trains until it has the masks of a ticket: E + (k - 1)(E - r).
 
-    The round k and the rewind epoch r are the search's own where it goes by rounds. For other searches k is
-    the round of a search with the paper's p whose sparsity is nearest, and r the default of the dataset, in
-    proportion where there are fewer epochs.
+    A search by rounds has its own round k and rewind epoch r. For another search k is the round with the
+    nearest sparsity in a search with the paper's p, and r is the default of the dataset, in proportion if
+    there are fewer epochs.
 
     >>> imp_epochs(configs.resolve(configs.ImpConfig(dataset="cifar10")), 14, 0.982)  # the paper's 52 hours
     3940
@@ -56,14 +56,14 @@ def imp_epochs(config: configs.ResolvedTrain, round_number: int, sparsity: float
 def tickets(
     done: Done, config: configs.ResolvedTrain, epoch_flops: int, compile_seconds: Mapping[str, float]
 ) -> tuple[TicketRow, ...]:
-    """The tickets that were trained at the full T, with what they cost.
+    """The tickets that were trained at the full T, with their cost.
 
     Args:
       done: phases that are done, with their rows.
       config: configuration of the search.
       epoch_flops: FLOPs of training for one epoch at the full T.
-      compile_seconds: seconds of compiling by network variant, named as the rows name them. Those of a
-        program that the search and the ticket share count for the search.
+      compile_seconds: seconds of compiling by network variant, named as in the rows. Those of a program
+        that the search and the ticket share count for the search.
     """
     return tuple(
         _ticket(done, phase, row, config, epoch_flops, compile_seconds)
@@ -80,10 +80,10 @@ def _ticket(
     epoch_flops: int,
     compile_seconds: Mapping[str, float],
 ) -> TicketRow:
-    before = [(p, r) for p, r in done if p.searches and p.round < phase.round]
-    rows = [r for _, r in before]
-    same = [r for p, r in done if p.part == "rounds" and p.round == phase.round and p is not phase]
-    searched = {r.network for p, r in before if p.trains}
+    earlier = [(p, r) for p, r in done if p.searches and p.round < phase.round]
+    rows = [r for _, r in earlier]
+    rounds = [r for p, r in done if p.part == "rounds" and p.round == phase.round and p is not phase]
+    searched = {r.network for p, r in earlier if p.trains}
     compiled = math.fsum(r.compile_seconds for r in rows)
     compiled += math.fsum(compile_seconds.get(name, 0.0) for name in searched)
     search = cost(rows, compiled)
@@ -92,7 +92,7 @@ def _ticket(
     fields = msgspec.structs.asdict(row)
     return TicketRow(
         **fields,
-        search_test_accuracy=same[0].final_test_accuracy if same else None,
+        search_test_accuracy=rounds[0].final_test_accuracy if rounds else None,
         search=search,
         training=cost([row], own),
         imp_epochs=epochs,

@@ -39,7 +39,7 @@ class Measurement(NamedTuple):
     weights_on_no_path: int | None
 
 
-NOTHING = Measurement((), 0, None)  # of a phase that trains nothing that is kept
+NOTHING = Measurement((), 0, None)  # for a phase whose network is not kept
 
 
 def measure(
@@ -57,8 +57,8 @@ def measure(
       masks: masks of the network.
       image_shape: height, width, channels.
       num_timesteps: T.
-      counts: spikes, see `activity.count_spikes`; None for a network without (`activation="relu"`).
-      images: number of images that they were counted on; 0 for none.
+      counts: spikes, see `activity.count_spikes`; None for a network without spikes (`activation="relu"`).
+      images: number of images that spikes were counted on; 0 without spikes.
 
     Returns:
       The measurement. Neurons of a sum are those of the layer; its shortcut has None of them.

@@ -1,7 +1,7 @@
 """Pruning at initialisation, in one shot: magnitude, random, SNIP, GraSP and SynFlow (paper, Fig. 9).
 
-The weights as drawn are scored, the lowest are removed, and the rest is trained. No search: they are what one
-has to beat. On the spiking network, or on its ReLU twin (`activation`).
+A criterion scores the initial weights; the lowest are removed, and the rest is trained. There is no search:
+these tickets are the baselines. The network is the spiking one, or its ReLU twin (`activation`).
 """
 
 import time
@@ -37,7 +37,7 @@ def search(
     programs: Programs | None = None,
     console: Console | None = None,
 ) -> Result | Plan:
-    """Prune at initialisation and train what is left and its controls, or resume that.
+    """Prune at initialisation, train the ticket and its controls, or resume such a search.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
@@ -61,8 +61,8 @@ def _search(session: Session[configs.ResolvedOneShot]) -> None:
 def flow(model: Any, batch_stats: PyTree, images: jax.Array) -> Callable[[PyTree], jax.Array]:
     """SynFlow's R as a function of the parameters: the summed output of the network for images of ones.
 
-    Without biases. Of the ReLU network with running statistics, which is linear in each layer for weights
-    that are not negative.
+    The network is the ReLU network without biases and with running statistics, which is linear in each layer
+    for weights that are not negative.
     """
 
     def total(params: PyTree) -> jax.Array:
@@ -79,11 +79,11 @@ def flow(model: Any, batch_stats: PyTree, images: jax.Array) -> Callable[[PyTree
 def synflow_masks(
     scores: Callable[[PyTree], PyTree], params: PyTree, sparsity: float, iterations: int, scope: pruning.Scope
 ) -> PyTree:
-    """Down to the density d in n steps, d^(i / n) after the i-th, scored anew each time.
+    """Prune to the density d in n steps, to d^(i / n) in the i-th, with new scores in each step.
 
     Args:
-      scores: `pruning.synflow` of the network's `flow`, compiled; of the parameters.
-      params: as initialised.
+      scores: `pruning.synflow` of the network's `flow`, compiled, as a function of the parameters.
+      params: parameters at initialisation.
       sparsity: 1 - d.
       iterations: n.
       scope: see `pruning.prune`.
@@ -97,7 +97,7 @@ def synflow_masks(
 
 
 def _density(sparsity: float) -> float:
-    """1 - sparsity as decimal numbers, so that 0.95 leaves 0.05 and not 0.050000000000000044."""
+    """1 - sparsity in decimal arithmetic, so that 0.95 leaves 0.05 and not 0.050000000000000044."""
     return float(1 - Decimal(repr(float(sparsity))))
 
 
@@ -115,7 +115,7 @@ def _score(session: Session[configs.ResolvedOneShot]) -> None:
 
 
 def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tuple[PyTree, dict[str, Any]]:
-    """The masks, and what they cost: images, FLOPs and seconds."""
+    """The masks and their cost: images, FLOPs and seconds."""
     config, everything, params = session.config, state.masks, state.params
     if config.like is not None:
         like = masks.tree_map(jnp.asarray, tickets.load(config.like).masks)
@@ -123,8 +123,8 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
     assert config.sparsity is not None  # None with `like` only
     if config.criterion in ("random", "magnitude"):
         key = session.mask_key
-        free = pruning.magnitude(params) if config.criterion == "magnitude" else pruning.random(key, params)
-        return pruning.prune(free, everything, config.sparsity, config.scope), {}
+        values = pruning.magnitude(params) if config.criterion == "magnitude" else pruning.random(key, params)
+        return pruning.prune(values, everything, config.sparsity, config.scope), {}
 
     variants, batch_stats = session.variants, state.batch_stats
     variant = full_variant(config)
@@ -137,7 +137,7 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
 
     else:
         images, times = _examples(session), 1
-        arguments, loss = (batch_stats, *_drawn(session, images)), partial(_loss, session)
+        arguments, loss = (batch_stats, *_draw(session, images)), partial(_loss, session)
     score = {"snip": pruning.snip, "grasp": pruning.grasp, "synflow": pruning.synflow}[config.criterion]
 
     def criterion(params: PyTree, *arguments: PyTree) -> PyTree:
@@ -175,8 +175,8 @@ def _examples(session: Session[configs.ResolvedOneShot]) -> int:
     return min(1000, available) if session.config.score_examples is None else session.config.score_examples
 
 
-def _drawn(session: Session[configs.ResolvedOneShot], examples: int) -> tuple[jax.Array, jax.Array]:
-    """That many training images, drawn at random, and their labels."""
+def _draw(session: Session[configs.ResolvedOneShot], examples: int) -> tuple[jax.Array, jax.Array]:
+    """Draw this number of training images at random, with their labels."""
     split = session.train_split
     order = jax.random.permutation(session.score_key, len(split.labels))[:examples]
     return split.images[order], split.labels[order]
@@ -189,13 +189,13 @@ def _loss(
     images: jax.Array,
     labels: jax.Array,
 ) -> jax.Array:
-    """The training loss on images that are not augmented, a batch at a time."""
+    """Training loss on images without augmentation, a batch at a time."""
     variant, augmentation = full_variant(session.config), session.variants.augmentation
     model, examples = session.variants.model(variant), len(labels)
     size = min(session.config.batch_size, examples)
     full = examples // size * size
 
-    def of_batch(params: PyTree, chosen: jax.Array) -> jax.Array:
+    def batch_loss(params: PyTree, chosen: jax.Array) -> jax.Array:
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
             normalise(images[chosen], augmentation),
@@ -205,8 +205,8 @@ def _loss(
         )
         return losses.cross_entropy(logits, labels[chosen]).sum()
 
-    # checkpointed: the activations of one batch at a time are kept
+    # checkpointed, so that only the activations of one batch are in memory
     batches = jnp.arange(full).reshape(-1, size)
-    sums: jax.Array = jax.lax.map(jax.checkpoint(lambda chosen: of_batch(params, chosen)), batches)
-    rest = of_batch(params, jnp.arange(full, examples)) if full < examples else 0.0
+    sums: jax.Array = jax.lax.map(jax.checkpoint(lambda chosen: batch_loss(params, chosen)), batches)
+    rest = batch_loss(params, jnp.arange(full, examples)) if full < examples else 0.0
     return (sums.sum() + rest) / examples

@@ -1,4 +1,4 @@
-"""What a search leaves behind: the row of each phase, its tickets, and the result; pure functions of them."""
+"""Outcome of a search: the row of each phase, its tickets, and the result; pure functions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,17 +30,17 @@ def row(
     variants: Variants,
     cost: Mapping[str, Any],
 ) -> Row:
-    """The row of a phase that is done.
+    """The row of a completed phase.
 
     Args:
       phase: the phase.
       variant: network variant that it trained.
-      progress: at its end.
+      progress: progress at its end.
       mask_tree: masks of the network that it trained.
       ticket_name: name of its ticket file within the run.
-      measured: what was measured of its layers.
+      measured: measurements of its layers.
       variants: variants of the network, for their FLOPs.
-      cost: fields in place of those that follow from the epochs, where a phase does other work.
+      cost: fields in place of those that follow from the epochs, for a phase that does other work.
     """
     kept, total = map(int, masks.count(mask_tree))
     epochs = progress.epoch - phase.first_epoch
@@ -84,7 +84,7 @@ def ticket(
     point: RewindPoint,
     variants: Variants,
 ) -> tickets.Ticket:
-    """The ticket of a round: its masks, the weights that they go with, and where they come from."""
+    """The ticket of a round: its masks, its weights, and its provenance."""
     kept, total = masks.count(mask_tree)
     provenance = {
         **identity,

@@ -1,10 +1,10 @@
-"""What a search consists of: phases, each a training run that ends with a row of result.json.
+"""The phases of a search: training runs, each of which ends with a row of result.json.
 
-The constructors here are the one place that says what a phase of each kind does: which network variant it
+The constructors in this module alone decide what a phase of each kind does: which network variant it
 trains, at which learning rate, from which epoch to which, and what its row counts as.
 
     probe     Early-Time's first epochs at the full T                     preparation
-    scores    a criterion's scores at initialisation; trains nothing      preparation
+    scores    a criterion's scores at initialisation, without training    preparation
     search    Early-Bird's dense training run                             round
     round     one prune-rewind-train cycle of IMP                         round
     ticket    a ticket trained at the full T                              ticket
@@ -34,18 +34,18 @@ class Phase:
     """One training run of a search.
 
     Attributes:
-      kind: name of what it is; with `round` it names the phase and keys its order of images.
+      kind: name of the kind; with `round` it names the phase and keys its order of images.
       round: round of the search, 0 is dense.
       part: part of result.json that its row belongs to. "preparations" and "rounds" are the search.
-      variant: network variant that it trains; with `by_early_time` the largest it may be.
-      by_early_time: whether its timesteps are those that Early-Time measures.
-      first_epoch: number of epochs that its weights have behind them when it starts.
-      last_epoch: the same number when it ends; None for as many as the search and the training run of its
-        ticket had together.
+      variant: network variant that it trains; with `by_early_time` the largest possible.
+      by_early_time: whether Early-Time decides its timesteps.
+      first_epoch: number of completed epochs of its weights at the start.
+      last_epoch: the same number at the end; None for the number of epochs of the search and of the training
+        run of its ticket together.
       learning_rate: initial learning rate.
       schedule: name of the schedule, see `optimizers.learning_rates`.
       schedule_epochs: number of epochs that the schedule is for; None for those of the phase.
-      prunings: number of prunings that its masks have behind them.
+      prunings: number of prunings that led to its masks.
       gives_ticket: whether this round of a search is the training run of a ticket at the full T.
     """
 
@@ -160,15 +160,15 @@ def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune:
 
 
 def _searched(config: configs.ResolvedImp | configs.ResolvedEb) -> tuple[Variant, bool]:
-    """The variant that a search trains, and whether Early-Time measures its timesteps."""
+    """The variant that a search trains, and whether Early-Time decides its timesteps."""
     full = full_variant(config)
     if not config.early_time:
         return full, False
-    given = config.early_time_timesteps
-    return full._replace(num_timesteps=given or config.num_timesteps - 1), given is None
+    timesteps = config.early_time_timesteps
+    return full._replace(num_timesteps=timesteps or config.num_timesteps - 1), timesteps is None
 
 
-# --- after it
+# --- after the search
 
 
 def final(
@@ -182,11 +182,11 @@ def final(
     """The training runs of the tickets of these rounds at the full T, and their controls.
 
     Args:
-      config: resolved; its `controls` decide what is trained beside the tickets.
+      config: resolved; its `controls` are trained beside the tickets.
       rounds: rounds of the search.
-      rewind_epoch: number of epochs that the tickets' weights have behind them.
-      trained: the search trained the tickets at the full T already; what is left are the controls.
-      fine_tune: train what starts with a ticket's weights at a hundredth of the learning rate.
+      rewind_epoch: number of completed epochs of the tickets' weights.
+      trained: the search trained the tickets at the full T already; only the controls remain.
+      fine_tune: train networks that start with a ticket's weights at a hundredth of the learning rate.
     """
 
     ticket = Phase(
@@ -216,12 +216,12 @@ def epochs(phases: Sequence[Phase], done: Sequence[int], phase: Phase) -> int:
 
     Args:
       phases: all phases of the search.
-      done: number of epochs that each of the first of them had.
+      done: numbers of epochs of the completed phases, in their order.
       phase: one of the phases, or one like them.
     """
     if phase.last_epoch is not None:
         return phase.last_epoch - phase.first_epoch
-    before = list(zip(phases, done, strict=False))
-    search = sum(count for one, count in before if one.searches and one.round < phase.round)
-    own = [count for one, count in before if one.round == phase.round and one.part in ("rounds", "tickets")]
+    completed = list(zip(phases, done, strict=False))
+    search = sum(count for p, count in completed if p.searches and p.round < phase.round)
+    own = [count for p, count in completed if p.round == phase.round and p.part in ("rounds", "tickets")]
     return search + sum(own[-1:])

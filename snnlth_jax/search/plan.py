@@ -1,6 +1,6 @@
-"""What a search would do, before it does it (`--dry-run`): its training runs, their cost, memory and time.
+"""The plan of a search (`--dry-run`): its training runs, their cost, memory and time.
 
-The time is that of a few steps on these devices; that of other variants and of evaluations is in proportion
+The time follows from a few steps on these devices; that of other variants and of evaluations is in proportion
 to their FLOPs. Nothing is written.
 """
 
@@ -30,7 +30,7 @@ PROBE_STEPS, PROBE_SECONDS = 20, 30.0
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTraining:
-    """A training run ahead; FLOPs and seconds with its evaluations."""
+    """A planned training run; FLOPs and seconds include its evaluations."""
 
     name: str
     variant: str
@@ -42,7 +42,7 @@ class PlannedTraining:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedProgram:
-    """A program that was compiled to plan; `memory` is in bytes of each device, None where unknown."""
+    """A program compiled for a plan; `memory` is in bytes of each device, None if unknown."""
 
     compile_seconds: float
     images_per_second: float
@@ -51,13 +51,13 @@ class PlannedProgram:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a search would do, at most.
+    """The training runs of a search, at most, and their cost.
 
     Attributes:
       trainings: its training runs.
       programs: programs that were compiled, by the name of their variant.
-      device_memory: bytes that a device has; None where unknown.
-      checkpoint_bytes: size of each checkpoint that is kept.
+      device_memory: bytes that a device has; None if unknown.
+      checkpoint_bytes: size of each checkpoint.
     """
 
     trainings: tuple[PlannedTraining, ...]
@@ -86,7 +86,7 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
 
     Args:
       config: resolved.
-      variants: variants of its network; the full one is compiled here, and the twin where it is used.
+      variants: variants of its network; the full one is compiled, and the twin if a phase uses it.
       phases: phases of the search.
     """
     dataset = variants.dataset
@@ -96,8 +96,8 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
     programs, seconds_per_flop = {}, {}
     twin = [TWIN] if any(phase.variant == TWIN for phase in phases) else []
     for variant in dict.fromkeys([full_variant(config), *twin]):
-        placed = sharding.replicate(state, variants.devices)
-        program, _ = variants.program(variant, placed, train, test)
+        replicated = sharding.replicate(state, variants.devices)
+        program, _ = variants.program(variant, replicated, train, test)
         rate = _images_per_second(config, variants, program, train)
         programs[str(variant)] = PlannedProgram(program.compile_seconds, rate, program.memory)
         seconds_per_flop[variant.activation] = 1 / (rate * train_flops(variants.forward_flops(variant)))
@@ -129,7 +129,7 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
 
 
 def _kept(config: configs.ResolvedTrain, phase: Phase, total: int) -> int:
-    """Number of prunable weights that a phase trains, except for `--like`, whose file says it."""
+    """Number of prunable weights that a phase trains; with `--like` the file decides, and this is all."""
     fraction = getattr(config, "prune_fraction", getattr(config, "sparsity", None)) or 0.0
     kept = total
     for _ in range(phase.prunings):
@@ -140,10 +140,10 @@ def _kept(config: configs.ResolvedTrain, phase: Phase, total: int) -> int:
 def _images_per_second(
     config: configs.ResolvedTrain, variants: Variants, program: Program, split: data.Split
 ) -> float:
-    """Rate of training, by a few steps after a first one."""
+    """Rate of training, measured by a few steps after a first one."""
 
     def run(steps: int) -> float:
-        # anew each time, since training consumes the arrays of its state
+        # new each time, since training consumes the arrays of its state
         state = sharding.replicate(variants.init_state(jax.random.key(config.seed)), variants.devices)
         metrics = sharding.replicate(zero_metrics(), variants.devices)
         scalars = jnp.float32(config.learning_rate), jnp.int32(0), jnp.int32(steps)

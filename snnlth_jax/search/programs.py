@@ -1,8 +1,8 @@
 """The variants of a network that a search trains, and their programs, compiled once.
 
-A *variant* is one architecture with an activation and a number of timesteps; its parameters do not depend on
-either. Programs are kept for the whole process by what they are compiled from, so that further seeds and
-further searches compile nothing.
+A *variant* is one architecture with an activation and a number of timesteps; its parameters depend on
+neither. The process keeps programs by the inputs of their compilation, so that further seeds and further
+searches compile nothing.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ from snnlth_jax.train import Program, TrainState, compile_program, init_state, o
 __all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant"]
 
 PyTree = Any
-_MEASURED_AT_A_TIME = 50  # images, whose spikes in all layers are in memory together
+_MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
 
 
 class Variant(NamedTuple):
-    """A network variant: what makes a network of the architecture."""
+    """A network variant: the activation and the number of timesteps."""
 
     activation: str
     num_timesteps: int
@@ -48,15 +48,15 @@ TWIN = Variant("relu", 1)  # the same layers without time
 
 
 def full_variant(config: configs.ResolvedTrain) -> Variant:
-    """The variant that tickets are for: at the full T."""
+    """The variant of the tickets, at the full T."""
     return Variant(config.activation, config.num_timesteps)
 
 
 class Programs:
-    """Compiled programs by what they are compiled from; the least recently used go first.
+    """A cache of compiled programs by the inputs of their compilation; the least recently used go first.
 
     Args:
-      most: number of programs that are kept.
+      most: largest number of programs that it keeps.
 
     Attributes:
       compilations: number of programs compiled so far.
@@ -68,7 +68,7 @@ class Programs:
         self.compilations = 0
 
     def get(self, key: Hashable, compile_program: Callable[[], Any]) -> tuple[Any, float]:
-        """The program of a key and the seconds that compiling it took now: 0 if it was kept."""
+        """The program of a key and the seconds of compiling it: 0 if it was in the cache."""
         key = (key, _settings())
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -81,15 +81,15 @@ class Programs:
         return program, time.perf_counter() - started
 
     def clear(self) -> None:
-        """Forget all programs, to have their memory back."""
+        """Forget all programs, to free their memory."""
         self._kept.clear()
 
 
-SHARED = Programs()  # those of this process
+SHARED = Programs()  # the programs of this process
 
 
 def _settings() -> Hashable:
-    """What a compiled program depends on beside its arguments: JAX's settings of numbers and randomness."""
+    """JAX's settings of numbers and randomness, on which a compiled program depends."""
     names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
     return tuple(str(getattr(jax.config, name)) for name in names)
 
@@ -105,13 +105,13 @@ class Variants:
     Args:
       config: resolved.
       dataset: loaded.
-      model: Flax module called as those of `snnlth_jax.models`; by default the configuration's.
-      programs: where compiled programs are kept; by default those of this process.
-      devices: devices that it runs on; by default the configuration's, of this process.
+      model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
+      programs: cache of compiled programs; by default the one of this process.
+      devices: devices of the programs; by default the configuration's, of this process.
 
     Attributes:
-      dataset: the same.
-      devices: devices that it runs on, see `sharding.Devices`.
+      dataset: the dataset.
+      devices: devices of the programs, see `sharding.Devices`.
       tx: optimiser.
       sample: image like those of the dataset, `[1, H, W, C]`.
     """
@@ -140,7 +140,7 @@ class Variants:
 
     @property
     def augmentation(self) -> Augmentation:
-        """Augmentation of the dataset, or none at all."""
+        """Augmentation of the dataset, or only its mean and std."""
         if self._config.augment:
             return self.dataset.augmentation
         return dataclasses.replace(self.dataset.augmentation, crop_padding=0, flip=False, cutout=0)
@@ -187,10 +187,10 @@ class Variants:
     ) -> tuple[Program, float]:
         """Training and evaluation of a variant for arrays of these shapes, and the seconds of compiling.
 
-        `announce` is called before it is compiled; not where it was kept.
+        `announce` is called before the compilation; not if the cache has the program.
         """
 
-        def compile_now() -> Program:
+        def announce_and_compile() -> Program:
             announce()
             return compile_program(
                 model,
@@ -207,12 +207,12 @@ class Variants:
         model = self.model(variant)
         key = ("train", model, variant.num_timesteps, self.tx, self.augmentation, self._config.batch_size)
         shapes = _shapes((state, train_split, test_split))
-        return self._programs.get((*key, self.devices, shapes), compile_now)
+        return self._programs.get((*key, self.devices, shapes), announce_and_compile)
 
     def spike_counter(self, variant: Variant, state: TrainState) -> tuple[Callable[..., Any], float]:
         """Count the spikes of a spiking variant, see `activity.count_spikes`, and the seconds of compiling.
 
-        It runs on one device of this host: each has the whole state, and no host waits for another.
+        It runs on one device of this host, which has the whole state; no host waits for another.
         """
         model, images = self.model(variant), measured(self.dataset.test.images)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
@@ -234,7 +234,7 @@ class Variants:
         """A criterion's scores as a compiled function of arguments like these, and the seconds of compiling.
 
         Args:
-          key: what decides the criterion, beside the network and the shapes of its arguments.
+          key: everything that decides the criterion beside the network and the shapes of its arguments.
           criterion: function of the arguments.
           *args: the arguments; only their shapes matter.
         """

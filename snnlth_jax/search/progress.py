@@ -34,7 +34,7 @@ class Carry(NamedTuple):
 
 
 class Tally(msgspec.Struct):
-    """What adds up over the epochs of a phase; see `Row` for the fields."""
+    """Sums over the epochs of a phase; see `Row` for the fields."""
 
     device_seconds: float = 0.0
     seconds: float = 0.0
@@ -51,21 +51,21 @@ class Tally(msgspec.Struct):
 
 
 class Progress(msgspec.Struct):
-    """How far a search is.
+    """Progress of a search.
 
     Attributes:
       phase: index of the phase that began last; -1 before the first.
-      epoch: number of epochs that its weights have behind them.
-      step: number of steps of the next epoch that are done, and `step_seconds`, the time that they took.
+      epoch: number of completed epochs of its weights.
+      step: number of completed steps of the next epoch; `step_seconds` is their time.
       over: whether the training run of the phase is over.
-      row: what adds up over its epochs.
+      row: sums over its epochs.
       rows: rows of the phases before it.
       epochs_done: number of epochs of all phases.
       points: number of points so far at which the hosts agreed whether to stop.
       metrics_bytes: size of metrics.jsonl at the checkpoint.
-      compile_seconds: by network variant, seconds that its compilation took.
-      early_time, early_bird: what these methods found so far.
-      devices: the devices that computed it.
+      compile_seconds: seconds of compiling, by network variant.
+      early_time, early_bird: results of these methods so far.
+      devices: devices of the search.
       phases: names of all phases.
       overrides: changes of the configuration on the way, a line each.
     """

@@ -16,48 +16,49 @@ __all__ = ["run", "summary"]
 
 
 def run(search: Callable[..., Any], config: configs.ResolvedTrain, console: Console | None = None) -> Any:
-    """Run a search once for each of `config.seeds`; seeds that are finished are not run again.
+    """Run a search once for each of `config.seeds`, except for seeds that are finished.
 
     Args:
       search: function `search` of one of the modules of `snnlth_jax.search`.
       config: resolved, with seeds; seed n runs in `workdir/seedN`, and `workdir/result.json` sums them up.
-      console: where progress is shown; standard output by default.
+      console: console for progress; standard output by default.
 
     Returns:
-      The `Summary` that result.json holds; for a dry run see `plan.make`.
+      The `Summary` of result.json; for a dry run the plan of one seed, see `plan.make`.
     """
     console = console or Console(quiet=not hosts.is_first())
     if config.dry_run:
         console.print(f"each of {len(config.seeds)} seeds, one after another:", highlight=False)
-        one = dataclasses.replace(config, seed=config.seeds[0], seeds=())
-        return search(one, console=console)
+        replicate = dataclasses.replace(config, seed=config.seeds[0], seeds=())
+        return search(replicate, console=console)
     paths = rundir.paths(config.workdir)
     identity = configs.identity(
         config, configs.load_dataset(dataclasses.replace(config, seed=config.seeds[0]))
     )
-    # the seeds may become more; the data depend on the seed where they are capped
+    # a later command may have more seeds; capped data depend on the seed
     identity |= {"seed": "one of --seeds", "dataset_fingerprint": None}
     if rundir.claim(paths, identity, config.override):
         with rundir.writing(paths):
             hosts.on_first(lambda: rundir.write_json(paths.config, identity))
     results: list[Result] = []
     for seed in config.seeds:
-        one = dataclasses.replace(config, seed=seed, seeds=(), workdir=f"{config.workdir}/seed{seed}")
-        console.print(f"seed {seed}: {one.workdir}", markup=False, highlight=False)
-        results.append(search(one, console=console))
-    together = summary(results)
+        workdir = f"{config.workdir}/seed{seed}"
+        replicate = dataclasses.replace(config, seed=seed, seeds=(), workdir=workdir)
+        console.print(f"seed {seed}: {workdir}", markup=False, highlight=False)
+        results.append(search(replicate, console=console))
+    over_seeds = summary(results)
     with rundir.writing(paths):
-        hosts.on_first(lambda: write(paths.result, together))
-    if together.tickets:
-        console.print(mean_table(together))
-    return together
+        hosts.on_first(lambda: write(paths.result, over_seeds))
+    if over_seeds.tickets:
+        console.print(mean_table(over_seeds))
+    return over_seeds
 
 
 def summary(results: Sequence[Result]) -> Summary:
-    """Mean and standard deviation over seeds.
+    """Summarise results: mean and standard deviation over seeds.
 
     Args:
-      results: results of searches that are alike except for the seed.
+      results: results of searches that differ in the seed alone.
     """
     first = results[0]
     return Summary(
@@ -76,7 +77,7 @@ def summary(results: Sequence[Result]) -> Summary:
 
 
 def _spread(values: Sequence[float | None]) -> Spread | None:
-    """Spread of what every seed has; None where one has none."""
+    """Spread of a value over seeds; None if a seed lacks it."""
     numbers = [value for value in values if value is not None]
     return spread(numbers) if numbers and len(numbers) == len(values) else None
 

@@ -1,4 +1,4 @@
-"""Going back: the weights that survivors of a pruning are set back to."""
+"""Rewinding: survivors of a pruning return to earlier weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ __all__ = ["RewindPoint", "rewind"]
 
 
 class RewindPoint(NamedTuple):
-    """What the survivors go back to: a copy of parts of a `TrainState`."""
+    """Weights to which survivors return: a copy of parts of a `TrainState`."""
 
     step: jax.Array
     params: PyTree
@@ -24,7 +24,7 @@ class RewindPoint(NamedTuple):
 
     @classmethod
     def of(cls, state: TrainState) -> "RewindPoint":
-        """Copied, since training consumes the arrays of its state."""
+        """A copy of a state, since training consumes the arrays of the state."""
         return cls(*jax.tree.map(jnp.copy, (state.step, state.params, state.batch_stats)))
 
 
@@ -35,15 +35,15 @@ def rewind(
     tx: optax.GradientTransformation,
     bn_on_rewind: str = "rewind",
 ) -> TrainState:
-    r"""The state that starts a round: :math:`m \odot w_r`, and a fresh optimiser.
+    r"""The state at the start of a round: :math:`m \odot w_r`, and a new optimiser state.
 
     Args:
-      state: at the end of the round before.
-      point: the weights :math:`w_r` and running statistics at the rewind epoch; copied.
-      new_masks: the masks m of the new round.
-      tx: the optimiser.
-      bn_on_rewind: running statistics "rewind" with the weights, "keep" those of the round before (as the
-        authors' code does), or "reset" to mean 0 and variance 1.
+      state: state at the end of the previous round.
+      point: weights :math:`w_r` and running statistics at the rewind epoch, which are copied.
+      new_masks: masks m of the new round.
+      tx: optimiser.
+      bn_on_rewind: running statistics "rewind" with the weights, "keep" those of the previous round (as
+        in the authors' code), or "reset" to mean 0 and variance 1.
     """
     choices: dict[str, Callable[[], PyTree]] = {
         "rewind": lambda: point.batch_stats,

@@ -1,8 +1,8 @@
-"""What every search does around its own idea: a run directory, resume, compiled programs, records.
+"""The common part of all searches: run directory, resume, compiled programs, records.
 
 A search is a list of phases (a round, a control ...), each a training run that ends with a row of
-result.json, and a function that trains them in order. Its progress goes into each checkpoint beside the
-arrays, so that the same command resumes where it stopped.
+result.json, and a function that trains them in order. Each checkpoint holds its progress beside the arrays,
+so that the same command resumes where it stopped.
 """
 
 import contextlib
@@ -44,18 +44,18 @@ __all__ = ["Carry", "Session", "run"]
 
 
 class Session(Generic[Config_co]):
-    """A run that is under way; made by `run`.
+    """A run under way; `run` makes it.
 
     Attributes:
       config: resolved configuration.
       dataset: images in host memory.
       phases: all phases of the search.
       variants: variants of the network, with their programs.
-      progress: how far the search is.
-      carry: its arrays.
+      progress: progress of the search.
+      carry: arrays of the search.
       train_split: training images on the devices.
       tx: optimiser.
-      mask_key, score_key: keys of what is drawn at random for masks, and for scores and divergences.
+      mask_key, score_key: keys of random masks, and of the images for scores and divergences.
       recorder: metrics.jsonl and the progress for people.
     """
 
@@ -89,19 +89,19 @@ class Session(Generic[Config_co]):
         state = self.initial_state()
         self.carry = Carry.of(state, queue and queue(state))
 
-    # --- what a search asks for
+    # --- for searches
 
     def initial_state(self, redrawn: int = 0) -> TrainState:
-        """The network as initialised by the seed, or with weights drawn once more."""
+        """The network as initialised by the seed, or with newly drawn weights."""
         if redrawn not in self._initial:
             key = jax.random.fold_in(self._init_key, redrawn) if redrawn else self._init_key
             self._initial = {redrawn: jax.device_get(self.variants.init_state(key))}
-        copied = jax.tree.map(jnp.array, self._initial[redrawn])  # since training consumes them
-        state: TrainState = self._on_devices(copied)
+        copy = jax.tree.map(jnp.array, self._initial[redrawn])  # training consumes it
+        state: TrainState = self._on_devices(copy)
         return state
 
     def remaining(self, *kinds: str) -> Iterator[Phase]:
-        """The phases of these kinds that are not finished and whose turn it is, in order."""
+        """The next phases that are not finished, in order, as long as they are of these kinds."""
         while (index := len(self.progress.rows)) < len(self.phases) and self.phases[index].kind in kinds:
             yield self.phases[index]
             if len(self.progress.rows) == index:
@@ -114,7 +114,7 @@ class Session(Generic[Config_co]):
         return phase.variant
 
     def begin(self, phase: Phase, start: Callable[[Phase, Carry], Carry] = lambda phase, last: last) -> None:
-        """Begin a phase with the arrays that `start` makes of the last ones, unless it was restored."""
+        """Begin a phase with the arrays that `start` makes of the last ones, unless a checkpoint has it."""
         index = len(self.progress.rows)
         if self.progress.phase == index:
             return
@@ -128,19 +128,20 @@ class Session(Generic[Config_co]):
         start: Callable[[Phase, Carry], Carry],
         ends: Callable[[int], bool] = lambda epoch: False,
     ) -> Iterator[tuple[int, Carry]]:
-        """Train what is left of a phase: gives the number and the arrays of each epoch once it is done.
+        """Train the rest of a phase; yield the number and the arrays of each completed epoch.
 
-        The epoch is evaluated and recorded by then. It is checkpointed when the next one is asked for, with
-        `carry` as the caller leaves it; so is the state within long epochs, and when a signal asks to stop.
+        By then the epoch is evaluated and recorded. Its checkpoint is written before the next epoch, with
+        `carry` as the caller leaves it. Checkpoints are also written within long epochs, and on a signal.
 
         Args:
           phase: phase whose turn it is.
-          start: arrays that it starts from, of the phase and the last ones; not called where it was restored.
-          ends: asked after each epoch, by its number, whether it was the last.
+          start: function from the phase and the last arrays to its first arrays; not called if a checkpoint
+            has the phase.
+          ends: function from the number of an epoch to whether it is the last.
 
         Raises:
-          NonFiniteLoss: naming phase, epoch and step.
-          Stopped: asked to by a signal; the checkpoint is written.
+          NonFiniteLoss: training diverged; the message names phase, epoch and step.
+          Stopped: a signal asked to stop; the checkpoint is written.
         """
         self.begin(phase, start)
         progress, config = self.progress, self.config
@@ -155,14 +156,14 @@ class Session(Generic[Config_co]):
         self.recorder.expect(before + last + sum(self._last_epoch(p) - p.first_epoch for p in later))
         key = jax.random.fold_in(self._train_key, zlib.crc32(phase.kind.encode()))
 
-        def within(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
-            seen = max(int(metrics.examples), 1)
+        def on_progress(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
+            examples = max(int(metrics.examples), 1)
             self.recorder.show(
                 f"{phase} epoch {epoch}/{last}",
-                before + epoch - 1 + seen / len(self.train_split.labels),
-                float(metrics.loss) / seen,
-                int(metrics.correct) / seen,
-                seen / seconds,
+                before + epoch - 1 + examples / len(self.train_split.labels),
+                float(metrics.loss) / examples,
+                int(metrics.correct) / examples,
+                examples / seconds,
             )
             if self._checkpoints.asked_to_stop(progress) or (
                 self._checkpoints.due and steps < program.steps_per_epoch
@@ -180,7 +181,7 @@ class Session(Generic[Config_co]):
                 learning_rate=lambda done: rate(done - first),
                 first_epoch=progress.epoch,
                 last_epoch=last,
-                on_progress=within,
+                on_progress=on_progress,
                 first_step=progress.step,
                 metrics=self.carry.metrics,
                 seconds=progress.step_seconds if progress.step else 0.0,
@@ -204,7 +205,7 @@ class Session(Generic[Config_co]):
         """Write the row of a phase into metrics.jsonl and result.json; `cost` as in `outcome.row`."""
         variant, state, progress = self.variant(phase), self.carry.state, self.progress
         measured = NOTHING
-        if phase.part != "preparations":  # those train nothing that is kept
+        if phase.part != "preparations":  # their networks are not kept
             with self.timed():
                 measured = self.variants.measure(variant, state)
         row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, cost)
@@ -224,7 +225,7 @@ class Session(Generic[Config_co]):
         hosts.on_first(lambda: results.write(self._paths.result, so_far))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
-        """Write the ticket of a round: masks and the rewind point; its name within the run."""
+        """Write the ticket of a round, its masks and the rewind point; return its name within the run."""
         ticket = outcome.ticket(
             self._identity, round_number, self.variant(phase), mask_tree, self.carry.rewind, self.variants
         )
@@ -250,7 +251,7 @@ class Session(Generic[Config_co]):
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
-        """Count the time of what a search does between its training runs."""
+        """Add the time of the context, which is between training runs, to the row."""
         started, row = time.perf_counter(), self.progress.row
         yield
         row.seconds += time.perf_counter() - started
@@ -261,10 +262,10 @@ class Session(Generic[Config_co]):
         """Take the arrays and the progress of the newest checkpoint, if there is one.
 
         Args:
-          changed: what differs from the configuration of the checkpoint, as one line.
+          changed: difference from the configuration of the checkpoint, as one line.
 
         Raises:
-          InputError: none can be read, or they are gone, or of a search with other phases.
+          InputError: no checkpoint can be read, or they are gone, or of a search with other phases.
         """
         restored, recorded = self._checkpoints.restore(self.carry), self.recorder.size()
         hosts.raise_together(lambda: self._check_nothing_lost(restored and restored[1], recorded))
@@ -296,8 +297,8 @@ class Session(Generic[Config_co]):
         phases, computed_on = self.progress.phases, self.progress.devices
         done = progress.phase + 1
         if progress.phases[:done] != phases[:done]:
-            behind = ", ".join(progress.phases[:done])
-            raise InputError("`override`", allowed=f"a configuration that begins with {behind}, as there")
+            completed = ", ".join(progress.phases[:done])
+            raise InputError("`override`", allowed=f"a configuration that begins with {completed}, as there")
         if changed and done == len(phases) and progress.over:
             raise InputError("`override`", problem=changed, allowed="while there is something left to train")
         if progress.devices != computed_on:
@@ -306,11 +307,11 @@ class Session(Generic[Config_co]):
         self.carry, self.progress = carry, progress
         progress.phases, progress.devices = phases, computed_on
         phase, step = self.phases[progress.phase], progress.step
-        within = f", step {step} of the next" if step else ""
-        self.recorder.message(f"resuming after {phase}, epoch {progress.epoch}{within}")
+        part = f", step {step} of the next" if step else ""
+        self.recorder.message(f"resuming after {phase}, epoch {progress.epoch}{part}")
 
     def _check_nothing_lost(self, progress: Progress | None, recorded: int) -> None:
-        """An InputError where files are gone that must have been: better than to begin anew over it."""
+        """Raise InputError if files of the run are gone, rather than begin anew over the rest."""
         longest = max((start.checkpoint_every for start in self.recorder.events(StartEvent)), default=0)
         trained = False
         with contextlib.suppress(InputError):
@@ -334,7 +335,7 @@ class Session(Generic[Config_co]):
     # --- training
 
     def _last_epoch(self, phase: Phase) -> int:
-        """Number of epochs that the weights have behind them when the phase ends."""
+        """Number of completed epochs of the weights at the end of a phase."""
         done = [row.epochs for row in self.progress.rows]
         return phase.first_epoch + epochs(self.phases, done, phase)
 
@@ -349,7 +350,7 @@ class Session(Generic[Config_co]):
             self._evaluated["test"],
             announce=lambda: self.recorder.message(f"compiling training and evaluation: {name} ..."),
         )
-        if variant.activation == "lif":  # now, not when hours of training are done
+        if variant.activation == "lif":  # now, not after hours of training
             seconds += self.variants.spike_counter(variant, state)[1]
         if seconds:
             self.recorder.message(f"compiled in {seconds:.1f} s")
@@ -358,7 +359,7 @@ class Session(Generic[Config_co]):
         return program
 
     def _record(self, phase: Phase, epoch: Epoch, program: Program, over: bool) -> None:
-        """Evaluate an epoch, add it to the phase's row, and write it down."""
+        """Evaluate an epoch, add it to the phase's row, and record it."""
         started, row, number = time.perf_counter(), self.progress.row, epoch.number
         fields = _means("train", epoch.metrics)
         if number % self.config.eval_every == 0 or over:
@@ -393,25 +394,25 @@ def run(
     console: Console | None = None,
     queue: Callable[[TrainState], jax.Array] | None = None,
 ) -> Result | Plan:
-    """Run a search in its directory, or resume it; a finished one is only shown, a dry run only planned.
+    """Run a search in its directory, or resume it; only show a finished one, only plan a dry run.
 
     Args:
       config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
       phases: all phases of the search.
-      search: trains the phases that remain, in order.
+      search: function that trains the remaining phases, in order.
       dataset: images; by default loaded by the configuration's name.
-      model: Flax module called as those of `snnlth_jax.models`; by default the configuration's.
-      programs: where compiled programs are kept; by default those of this process.
-      console: where progress is shown; standard output by default.
-      queue: Early-Bird's queue of masks for a state, where there is one.
+      model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
+      programs: cache of compiled programs; by default the one of this process.
+      console: console for progress; standard output by default.
+      queue: function from a state to Early-Bird's queue of masks; None for other searches.
 
     Returns:
-      What result.json holds; for a dry run the plan.
+      The result, as in result.json; for a dry run the plan.
 
     Raises:
-      InputError: the directory holds something else, or checkpoints of which none can be read.
+      InputError: the directory holds something else, or all its checkpoints are damaged.
       NonFiniteLoss: training diverged; the last checkpoint is from before.
-      Stopped: asked to by SIGTERM or SIGINT; the same call resumes.
+      Stopped: SIGTERM or SIGINT asked to stop; the same call resumes.
       StorageError: the disk is full, or read-only, or gone; the same call resumes from the last checkpoint.
     """
     console = console or Console(quiet=not hosts.is_first())
@@ -435,7 +436,7 @@ def run(
         else:
             with (
                 rundir.writing(paths),
-                watch() as asked,
+                watch() as signal_at,
                 Recorder(
                     paths.metrics, console, paths.tensorboard if config.tensorboard else None
                 ) as recorder,
@@ -453,7 +454,7 @@ def run(
 
 
 def _finished(paths: rundir.Paths) -> Result | None:
-    """The result of a search that is finished."""
+    """The result of a finished search; None for others."""
     with contextlib.suppress(InputError):
         result = results.read(paths.result)
         return result if isinstance(result, Result) and result.finished else None

@@ -1,7 +1,7 @@
-"""Transferred tickets (the paper's TT): found in the ReLU twin of a network, trained as a spiking one.
+"""Transferred tickets (the paper's TT): a search in the ReLU twin of a network, trained as a spiking one.
 
-The twin has the same layers and parameters and no time, so that its search costs about T times less. Its
-masks and rewound weights are then the spiking network's.
+The twin has the same layers and parameters and no time, so that its search costs about T times less. The
+spiking network then takes its masks and rewound weights.
 """
 
 import flax.linen as nn
@@ -24,7 +24,7 @@ def search(
     programs: Programs | None = None,
     console: Console | None = None,
 ) -> Result | Plan:
-    """Search tickets in the ReLU twin and train them as spiking networks, or resume that.
+    """Search tickets in the ReLU twin, train them as spiking networks, or resume such a search.
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """

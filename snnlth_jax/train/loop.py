@@ -1,7 +1,7 @@
 """An epoch of training as one compiled loop of steps, and a generator over epochs.
 
-All functions are pure, and whatever is random is keyed by (seed, phase, epoch, step), so that resuming
-after a stop is arithmetic.
+All functions are pure, and every random draw is keyed by (seed, phase, epoch, step), so that a run resumes
+with the same numbers.
 """
 
 import time
@@ -24,7 +24,7 @@ __all__ = ["Epoch", "NonFiniteLoss", "Program", "compile_program", "fit"]
 
 
 class NonFiniteLoss(ArithmeticError):
-    """Training diverged; the message names where."""
+    """Training diverged; the message names epoch and step."""
 
 
 # --- many steps, compiled
@@ -37,9 +37,9 @@ class Program(NamedTuple):
     """A training configuration, compiled once and for all rounds of a search.
 
     `train(state, metrics, split, key, learning_rate, start, stop)` runs the steps start ... stop - 1 of an
-    epoch, adds to the metrics, and gives `(state, metrics, failed)`, failed = the first step that was not
-    finite, or -1; state and metrics are donated. `evaluate(state, split)` gives the metrics of a whole split.
-    `memory`: bytes on each device while it trains, see `sharding.Compiled`.
+    epoch, adds to the metrics, and returns `(state, metrics, failed)`, failed = the first step that was not
+    finite, or -1; state and metrics are donated. `evaluate(state, split)` returns the metrics of a whole
+    split. `memory` is the bytes on each device while it trains, see `sharding.Compiled`.
     """
 
     train: Callable[..., _Carry]
@@ -64,9 +64,9 @@ def compile_program(
     """Compile an epoch of training and an evaluation for arrays of these shapes.
 
     Images stay uint8 on the device; permutation, gathering, augmentation and the step all happen there.
-    With several devices, which must divide the batch size, each takes its part of every batch. Shapes will do
-    in place of arrays (`sharding.abstract`). All are whole on each device, but the images of the splits may
-    be `sharding.shard`: each batch is then put together from the devices that have its images.
+    With several devices, which must divide the batch size, each takes its part of every batch. Arrays can be
+    shapes (`sharding.abstract`). All are whole on each device, except that the images of the splits may be
+    divided by `sharding.shard`: each batch is then put together from the devices that have its images.
     """
     common = {
         "model": model,
@@ -84,7 +84,7 @@ def compile_program(
         devices,
         donate=2,
     )
-    # a validation split may have other shapes than the test set: one more compilation then
+    # a validation split of another shape than the test set needs one more compilation
     compiled_evaluate: dict[Any, Callable[..., Metrics]] = {}
 
     def evaluate_split(state: TrainState, split: Split) -> Metrics:
@@ -130,10 +130,10 @@ def _train_steps(
     num_timesteps: int,
     devices: sharding.Devices | None,
 ) -> _Carry:
-    """A `while_loop` with traced bounds, where `scan` would be compiled anew for each number of steps.
+    """Run steps in a `while_loop` with traced bounds; a `scan` would compile anew for each number of steps.
 
-    So an epoch can be one call, or several with progress shown in between, of the same program. The last
-    batch is smaller where the batch size does not divide the examples, and needs a second copy of the step.
+    An epoch can be one call of this program, or several with progress shown in between. The last batch is
+    smaller if the batch size does not divide the examples, and needs a second copy of the step.
     """
     examples = len(split.labels)
     full, rest = divmod(examples, batch_size)
@@ -192,13 +192,13 @@ def _evaluate(
     num_timesteps: int,
     devices: sharding.Devices | None,
 ) -> Metrics:
-    """Every example once: the last batch is filled up with copies of weight 0."""
+    """Evaluate every example once: copies of weight 0 fill the last batch."""
     examples = len(split.labels)
     positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
 
-    def step(metrics: Metrics, at: jax.Array) -> tuple[Metrics, None]:
-        images, labels = _fetch(split, jnp.minimum(at, examples - 1), devices)
-        weights = (at < examples).astype(jnp.float32)
+    def step(metrics: Metrics, indices: jax.Array) -> tuple[Metrics, None]:
+        images, labels = _fetch(split, jnp.minimum(indices, examples - 1), devices)
+        weights = (indices < examples).astype(jnp.float32)
         weights = weights if devices is None else _part(weights, devices)
         batch = Batch(normalise(images, augmentation), labels)
         new = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
@@ -211,22 +211,22 @@ def _evaluate(
 
 
 def _fetch(split: Any, chosen: jax.Array, devices: sharding.Devices | None) -> tuple[jax.Array, jax.Array]:
-    """Images and labels of a batch: this device's part of it, or with no devices the whole."""
+    """Images and labels of a batch: the part of this device, or the whole batch without devices."""
     own = chosen if devices is None else _part(chosen, devices)
     rows = len(split.images)
     if rows >= len(split.labels):
         return split.images[own], split.labels[own]
-    # a device has the images of these rows alone: it gives what it has, and zeros, and all add up
+    # a device has only these rows of the images: each adds its own, and zeros for the others
     row = chosen - jax.lax.axis_index(sharding.AXIS) * rows
-    has = (row >= 0) & (row < rows)
-    given = split.images[jnp.clip(row, 0, rows - 1)] * has[:, None, None, None].astype(jnp.uint8)
+    present = (row >= 0) & (row < rows)
+    addend = split.images[jnp.clip(row, 0, rows - 1)] * present[:, None, None, None].astype(jnp.uint8)
     if devices is None:
-        return jax.lax.psum(given, sharding.AXIS), split.labels[own]
-    return jax.lax.psum_scatter(given, sharding.AXIS, tiled=True), split.labels[own]
+        return jax.lax.psum(addend, sharding.AXIS), split.labels[own]
+    return jax.lax.psum_scatter(addend, sharding.AXIS, tiled=True), split.labels[own]
 
 
 def _part(batch: PyTree, devices: sharding.Devices) -> PyTree:
-    """This device's part of arrays whose first axis is the batch's."""
+    """The part of this device of arrays whose first axis is the batch."""
 
     def part(x: jax.Array) -> jax.Array:
         size = len(x) // devices.count
@@ -239,7 +239,7 @@ def _part(batch: PyTree, devices: sharding.Devices) -> PyTree:
 
 
 class Epoch(NamedTuple):
-    """An epoch that is done: `number` counts from 1; `seconds` are those of the training steps."""
+    """A completed epoch: `number` counts from 1; `seconds` is the time of the training steps."""
 
     number: int
     state: TrainState
@@ -263,26 +263,26 @@ def fit(
     seconds: float = 0.0,
     seconds_per_call: float = 10.0,
 ) -> Iterator[Epoch]:
-    """Train the epochs first_epoch + 1 ... last_epoch, handing over the state after each.
+    """Train the epochs first_epoch + 1 ... last_epoch, and yield the state after each.
 
     Args:
       program: see `compile_program`.
-      state: after `first_epoch` epochs; it is donated.
-      split: the training images on the device.
-      key: of this round; epochs and steps are folded into it.
-      learning_rate: of the epoch that starts after so many.
-      first_epoch: epochs that are done.
-      last_epoch: epochs that are to be done.
-      on_progress: called within epochs with (epoch number, steps done, state, metrics, seconds) so far; state
-        and metrics are consumed afterwards, so copy or save what is to be kept.
-      first_step: steps of the first epoch that are done, when going on within it,
-      metrics: with what they gave,
-      seconds: and the time they took.
-      seconds_per_call: about how long the device is left alone before progress is shown; does not change
-        results.
+      state: state after `first_epoch` epochs; it is donated.
+      split: training images on the device.
+      key: key of this training run; epochs and steps are folded into it.
+      learning_rate: learning rate by number of completed epochs.
+      first_epoch: number of completed epochs at the start.
+      last_epoch: number of completed epochs at the end.
+      on_progress: called within epochs with (epoch number, steps done, state, metrics, seconds) so far; the
+        next steps consume state and metrics, so copy or save what is to be kept.
+      first_step: number of completed steps of the first epoch, if a run resumes within it.
+      metrics: metrics of these steps.
+      seconds: time of these steps.
+      seconds_per_call: approximate time of a call of the program, after which progress is shown; it does not
+        change results.
 
     Yields:
-      One `Epoch` each; its state is the next one's to consume, so copy what is to be kept.
+      One `Epoch` each; the next one consumes its state, so copy what is to be kept.
 
     Raises:
       NonFiniteLoss: naming epoch and step, both counted from 1.
@@ -297,11 +297,11 @@ def fit(
                 state, metrics, split, epoch_key, *_scalars(rate, steps, stop)
             )
             failed_step = int(failed)  # waits for the device
-            took = hosts.broadcast_from_first(time.perf_counter() - started)
+            elapsed = hosts.broadcast_from_first(time.perf_counter() - started)
             if failed_step >= 0:
                 raise NonFiniteLoss(f"epoch {epoch + 1}, step {failed_step + 1} of {program.steps_per_epoch}")
-            steps_per_call = max(1, int((stop - steps) * seconds_per_call / took))
-            steps, seconds = stop, seconds + took
+            steps_per_call = max(1, int((stop - steps) * seconds_per_call / elapsed))
+            steps, seconds = stop, seconds + elapsed
             on_progress(epoch + 1, steps, state, metrics, seconds)
         yield Epoch(epoch + 1, state, jax.device_get(metrics), rate, seconds)
         metrics, steps, seconds = zero_metrics(), 0, 0.0

@@ -1,4 +1,4 @@
-"""The optimiser of a search, and its learning rate: set per epoch, so an argument and not a constant."""
+"""The optimiser of a search, and its learning rate, which is set per epoch: an argument, not a constant."""
 
 import functools
 from collections.abc import Callable
@@ -23,16 +23,16 @@ def create(
 
     .. math:: g \leftarrow g + \lambda w, \quad b \leftarrow \mu b + g, \quad w \leftarrow w - \eta b
 
-    The weight decay is on all parameters, batch norm and biases too, and comes before the momentum.
+    The weight decay applies to all parameters, batch norm and biases included, before the momentum.
 
     Args:
       name: "sgd" or "adam" (with the same kind of weight decay).
-      momentum: mu; SGD alone.
+      momentum: mu, for SGD only.
       weight_decay: lambda.
 
     Returns:
       A transformation with `update(grads, state, params, masks=..., learning_rate=...)`: the rate is an
-      argument, since it is set per epoch and must not be compiled in.
+      argument, since it is set per epoch and must not be a constant of the program.
     """
 
     def scale_by_rate(
@@ -55,7 +55,7 @@ def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], f
 
     "cosine": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(\pi e / E))` (paper);
     "step": a tenth after half of the epochs, a hundredth after three quarters;
-    "fine-tune": that hundredth throughout (Renda et al. 2020).
+    "fine-tune": a hundredth in all epochs (Renda et al. 2020).
 
     >>> rate = learning_rates("cosine", 0.3, 300)
     >>> rate(0), rate(150)

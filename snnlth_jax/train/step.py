@@ -19,7 +19,7 @@ __all__ = ["Batch", "Metrics", "TrainState", "eval_step", "init_state", "train_s
 
 
 class TrainState(NamedTuple):
-    """All that training changes; arrays only. Masks are traced like the rest: new ones compile nothing."""
+    """Arrays that training changes. Masks are traced like the rest: new masks compile nothing."""
 
     step: jax.Array
     params: PyTree
@@ -49,7 +49,7 @@ def zero_metrics() -> Metrics:
 
 
 def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, images: jax.Array) -> TrainState:
-    """A fresh state, nothing removed; of `images` `[B, H, W, C]` only the shape matters."""
+    """A new state without removed weights; only the shape of `images` `[B, H, W, C]` matters."""
     variables = _init(key, images, model=model)
     params = variables["params"]
     return TrainState(
@@ -79,15 +79,15 @@ def train_step(
     """One optimiser step on the mean over timesteps and batch of the cross-entropy.
 
     Args:
-      state: before the step.
-      batch: of this device, where there are several.
-      model: a network of `snnlth_jax.models`, or any Flax module called the same way; it must have been
-        made with the same `axis_name`.
+      state: state before the step.
+      batch: batch of this device.
+      model: a network of `snnlth_jax.models`, or a Flax module with the same arguments; its `axis_name` must
+        be the same.
       tx: see `optimizers.create`.
-      learning_rate: of this step.
+      learning_rate: learning rate of this step.
       num_timesteps: T.
       axis_name: mapped axis (`vmap`, `pmap`, `shard_map`) to average gradients and batch statistics over. In
-        `shard_map` it takes `check_vma=False`: otherwise the gradients of replicated parameters arrive
+        `shard_map` it needs `check_vma=False`: otherwise the gradients of replicated parameters arrive
         summed already.
 
     Returns:
