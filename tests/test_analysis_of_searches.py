@@ -106,9 +106,9 @@ def test_several_devices_record_what_one_does(finished, tmp_path):
 
 def test_measured_images_are_bounded_and_the_same_each_time():
     images = data.load("digits").test.images
-    assert measure.measured(images).shape == images.shape
+    assert measure.images_to_count_on(images).shape == images.shape
     many = np.arange(2500)
-    chosen = measure.measured(many)
+    chosen = measure.images_to_count_on(many)
     assert len(chosen) == 1000
     assert np.all(np.diff(chosen) >= 2)
 

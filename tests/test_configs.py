@@ -136,7 +136,7 @@ def test_like_is_known_by_its_content(tmp_path):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_field_has_one_role(command):
     for field in declared(command):  # raises where there is none
-        assert field.role is Role.LOCAL or Role.RESULT in field.role
+        assert field.role is Role.LOCAL or Role.IDENTITY in field.role
 
 
 def test_a_name_has_the_same_role_in_every_command():

@@ -150,7 +150,7 @@ def test_older_results_are_read(path):
 def test_numbers_as_large_as_they_get():
     """FLOPs of a long search may not fit into 64 bits."""
     row = results.to_json(Row(kind="round", **ROW | {"train_flops": 2**70}, ticket=None))
-    assert results.read_rows([row])[0].train_flops == 2**70
+    assert results.convert(row, Row).train_flops == 2**70
 
 
 # --- damage

@@ -32,8 +32,8 @@ from snnlth_jax.configs.identities import (
     conditions,
     difference,
     digest,
-    fixed,
     identity,
+    not_overridable,
     overridable,
 )
 from snnlth_jax.configs.parts import (
@@ -49,7 +49,7 @@ from snnlth_jax.configs.parts import (
     Seeds,
     Training,
 )
-from snnlth_jax.configs.resolving import default_rewind_epoch, load_dataset, method_name, resolve
+from snnlth_jax.configs.resolving import load_dataset, method_name, proportional_rewind_epoch, resolve
 
 __all__ = [
     "Controls",
@@ -82,13 +82,13 @@ __all__ = [
     "chosen",
     "common",
     "conditions",
-    "default_rewind_epoch",
     "difference",
     "digest",
-    "fixed",
     "identity",
     "load_dataset",
     "method_name",
+    "not_overridable",
     "overridable",
+    "proportional_rewind_epoch",
     "resolve",
 ]

@@ -7,7 +7,7 @@ None. Where None remains it has a meaning: no cap on examples, T' measured, no t
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
-from snnlth_jax.configs.fields import AT_LEAST_1, FACTOR, FRACTION, OVERRIDABLE, RESULT, VARIED, Bounds
+from snnlth_jax.configs.fields import AT_LEAST_1, FACTOR, FRACTION, IDENTITY, OVERRIDABLE, VARIED, Bounds
 from snnlth_jax.configs.parts import (
     Controls,
     Data,
@@ -64,7 +64,7 @@ class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
 class TransferConfig(Controls, Rounds, TrainConfig):
     """Search by IMP in the ReLU twin of the network, then train its ticket as a spiking one (paper, TT)."""
 
-    search_learning_rate_factor: Annotated[float, FACTOR, RESULT] = 1.0
+    search_learning_rate_factor: Annotated[float, FACTOR, IDENTITY] = 1.0
     """Factor on the learning rate during the search in the twin, which may not bear the learning rate of the
     spiking network."""
 
@@ -77,19 +77,19 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
 
     sparsity: Annotated[float, FRACTION, VARIED] = 0.9
     """Fraction of the prunable weights that the ticket lacks. Paper, Table 1: 0.683, 0.899, 0.957, 0.981."""
-    queue: Annotated[int, RESULT] = 5
+    queue: Annotated[int, IDENTITY] = 5
     """q, the number of masks that must agree: the newest and those drawn before it (paper, EB)."""
-    tau: Annotated[float, Bounds("0 to 1", lambda v: 0 <= v <= 1), RESULT] = 0.02
+    tau: Annotated[float, Bounds("0 to 1", lambda v: 0 <= v <= 1), IDENTITY] = 0.02
     """Distance below which two masks agree: the search stops when the newest mask is closer than this to all
     others in the queue (paper, EB)."""
-    criterion: Annotated[Literal["hamming", "overlap"], RESULT] = "hamming"
+    criterion: Annotated[Literal["hamming", "overlap"], IDENTITY] = "hamming"
     """Distance of two masks: hamming, the share of all weights in which they differ (paper, EB), or overlap,
     the share of the kept weights that they do not share, which stays informative at high sparsity."""
-    search_learning_rate_factor: Annotated[float, FACTOR, RESULT] = 2.0
+    search_learning_rate_factor: Annotated[float, FACTOR, IDENTITY] = 2.0
     """Factor on the learning rate during the search (authors' code)."""
     scope: Annotated[Scope, OVERRIDABLE] = "global"
     """Weights that are compared: global, layer or erk, as for imp."""
-    rewind_epoch: Annotated[int, RESULT] = 0
+    rewind_epoch: Annotated[int, IDENTITY] = 0
     """Number of completed epochs of the search whose weights the ticket has (at most those until it stopped).
     The default is the initial weights (paper, EB)."""
 
@@ -100,18 +100,18 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
 class OneShotConfig(Controls, TrainConfig):
     """Prune once, at initialisation, and train what remains (paper, Fig. 9 and baselines)."""
 
-    criterion: Annotated[Literal["magnitude", "random", "snip", "grasp", "synflow"], RESULT] = "snip"
+    criterion: Annotated[Literal["magnitude", "random", "snip", "grasp", "synflow"], IDENTITY] = "snip"
     """Score of a weight: magnitude, random, snip (Lee et al. 2019), grasp (Wang et al. 2020) or synflow
     (Tanaka et al. 2020)."""
     sparsity: Annotated[float | None, FRACTION, VARIED] = None
     """Fraction of the prunable weights to remove. Default: 0.9; with --like, that of the ticket."""
     scope: Annotated[Scope, OVERRIDABLE] = "global"
     """Weights that are compared: global, layer or erk, as for imp."""
-    score_examples: Annotated[int | None, AT_LEAST_1, RESULT] = None
+    score_examples: Annotated[int | None, AT_LEAST_1, IDENTITY] = None
     """Number of training images from which snip and grasp compute scores. Default: at most 1000."""
-    synflow_iterations: Annotated[int, AT_LEAST_1, RESULT] = 100
+    synflow_iterations: Annotated[int, AT_LEAST_1, IDENTITY] = 100
     """Number of steps in which synflow reaches the density, exponentially (Tanaka et al. 2020)."""
-    like: Annotated[str | None, RESULT] = None
+    like: Annotated[str | None, IDENTITY] = None
     """Ticket file: remove from each layer, at random, as many weights as the ticket lacks. Default: no
     ticket."""
 

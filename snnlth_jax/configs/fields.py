@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 __all__ = [
     "CONDITION",
+    "IDENTITY",
     "LOCAL",
     "OVERRIDABLE",
-    "RESULT",
     "VARIED",
     "Bounds",
     "Declared",
@@ -29,7 +29,7 @@ class Role(enum.Flag):
 
     Attributes:
       LOCAL: no part in it. The field says where and how the run is computed, and changes no result.
-      RESULT: a part of the identity, which a resumed run must share.
+      IDENTITY: a part of the identity, which a resumed run must share.
       OVERRIDABLE: a part of the identity that `--override` may change in the middle of a run: it alters no
         shape, no data and no number of completed epochs.
       CONDITION: a part of the identity that two training runs must share for a fair comparison.
@@ -37,13 +37,13 @@ class Role(enum.Flag):
     """
 
     LOCAL = 0
-    RESULT = 1
-    OVERRIDABLE = 2 | RESULT
-    CONDITION = 4 | RESULT
-    VARIED = 8 | RESULT
+    IDENTITY = 1
+    OVERRIDABLE = 2 | IDENTITY
+    CONDITION = 4 | IDENTITY
+    VARIED = 8 | IDENTITY
 
 
-LOCAL, RESULT, OVERRIDABLE = Role.LOCAL, Role.RESULT, Role.OVERRIDABLE
+LOCAL, IDENTITY, OVERRIDABLE = Role.LOCAL, Role.IDENTITY, Role.OVERRIDABLE
 CONDITION, VARIED = Role.CONDITION, Role.VARIED
 
 
@@ -92,7 +92,7 @@ def declared(config: Any) -> Iterator[Declared]:
 
     >>> @dataclasses.dataclass
     ... class Optimiser:
-    ...     optimizer: Annotated[Literal["sgd", "adam"], RESULT] = "sgd"
+    ...     optimizer: Annotated[Literal["sgd", "adam"], IDENTITY] = "sgd"
     >>> next(declared(Optimiser)).choices
     ('sgd', 'adam')
     """

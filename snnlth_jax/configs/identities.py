@@ -23,8 +23,8 @@ __all__ = [
     "conditions",
     "difference",
     "digest",
-    "fixed",
     "identity",
+    "not_overridable",
     "overridable",
 ]
 
@@ -40,7 +40,7 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
       dataset: its dataset, whose fingerprint becomes a part of the identity.
     """
     values = dataclasses.asdict(config)
-    fields = {field.name: values[field.name] for field in declared(config) if Role.RESULT in field.role}
+    fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
         fields["like"] = hashlib.sha256(epath.Path(config.like).read_bytes()).hexdigest()[:12]
     return {"method": method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
@@ -95,10 +95,10 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k != "workdir" and v != defaults[k]}
 
 
-def fixed(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def not_overridable(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The difference between two identities that cannot be overridden, as `difference` has it.
 
-    >>> fixed({"epochs": 15, "learning_rate": 0.1}, {"epochs": 20, "learning_rate": 0.2})
+    >>> not_overridable({"epochs": 15, "learning_rate": 0.1}, {"epochs": 20, "learning_rate": 0.2})
     '`epochs` 15 there, 20 now'
     """
     return difference(

@@ -12,9 +12,9 @@ from snnlth_jax.configs.fields import (
     CONDITION,
     FLOAT32_MAX,
     FRACTION,
+    IDENTITY,
     LOCAL,
     OVERRIDABLE,
-    RESULT,
     SEED,
     VARIED,
     Bounds,
@@ -44,7 +44,7 @@ Control = Literal["random", "redrawn", "dense"]
 class Dataset:
     """The dataset and its place."""
 
-    dataset: Annotated[str, RESULT] = "digits"
+    dataset: Annotated[str, IDENTITY] = "digits"
     """Dataset: digits (8x8 images, comes with scikit-learn), or the paper's cifar10, cifar100, svhn_cropped,
     fashion_mnist (see `snnlth data prepare`)."""
     data_dir: Annotated[str | None, LOCAL] = None
@@ -55,7 +55,7 @@ class Dataset:
 class Network:
     """The network and its time."""
 
-    arch: Annotated[str | None, RESULT] = None
+    arch: Annotated[str | None, IDENTITY] = None
     """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, resnet7, resnet19. Default: vgg16 (paper); vgg5 for
     digits."""
     width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
@@ -180,7 +180,7 @@ class Rounds:
     scope: Annotated[Scope, OVERRIDABLE] = "global"
     """Weights that are compared: global, one threshold for all layers (paper, IMP); layer, the same fraction
     of each layer (Fig. 6b); erk, a density of each layer in proportion to the sum of its axes."""
-    rewind_epoch: Annotated[int | None, RESULT] = None
+    rewind_epoch: Annotated[int | None, IDENTITY] = None
     """Number of completed epochs to whose weights the survivors return; 0 is the original lottery ticket.
     Default: 20 (paper, IMP); 1 for digits."""
     bn_on_rewind: Annotated[Literal["rewind", "keep", "reset"], OVERRIDABLE] = "rewind"
@@ -196,20 +196,20 @@ class Rounds:
 class Divergence:
     """The divergence between the first t timesteps and all T."""
 
-    early_time_epochs: Annotated[int | None, RESULT] = None
+    early_time_epochs: Annotated[int | None, IDENTITY] = None
     """N, the number of epochs at the full T before the measurement. Default: 2 (paper, ET).
     probe-timesteps measures after each of them; its default: 10, or --epochs if that is fewer."""
-    early_time_examples: Annotated[int, AT_LEAST_1, RESULT] = 1000
+    early_time_examples: Annotated[int, AT_LEAST_1, IDENTITY] = 1000
     """Largest number of augmented training images to measure on (authors' code)."""
-    early_time_lambda: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), RESULT] = 0.6
+    early_time_lambda: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), IDENTITY] = 0.6
     """lambda: T' is the first t from 2 to T - 1 with a normalised divergence D_t below it (paper, ET)."""
-    early_time_direction: Annotated[Literal["forward", "reverse"], RESULT] = "forward"
+    early_time_direction: Annotated[Literal["forward", "reverse"], IDENTITY] = "forward"
     """Direction of the divergence: forward, D_t = KL(P_t || P_T) (paper, ET); reverse, KL(P_T || P_t)
     (authors' code)."""
-    early_time_reduction: Annotated[Literal["sum", "mean"], RESULT] = "sum"
+    early_time_reduction: Annotated[Literal["sum", "mean"], IDENTITY] = "sum"
     """Argument of the softmax that gives P_t: sum of the first t logits (paper, ET), or their mean (authors'
     code)."""
-    early_time_normalisation: Annotated[Literal["first", "max"], RESULT] = "first"
+    early_time_normalisation: Annotated[Literal["first", "max"], IDENTITY] = "first"
     """Divisor of every D_t: first, D_2 (paper, ET); max, the largest of D_2 ... D_(T-1) (authors' code)."""
 
 
@@ -217,9 +217,9 @@ class Divergence:
 class EarlyTime(Divergence):
     """A search with fewer timesteps."""
 
-    early_time: Annotated[bool, RESULT] = False
+    early_time: Annotated[bool, IDENTITY] = False
     """Search with T' < T timesteps, chosen after N epochs (paper, ET); then train the tickets at T."""
-    early_time_timesteps: Annotated[int | None, RESULT] = None
+    early_time_timesteps: Annotated[int | None, IDENTITY] = None
     """T' itself (Fig. 3). Default: T' is measured."""
 
 

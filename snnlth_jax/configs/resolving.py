@@ -21,7 +21,7 @@ from snnlth_jax.configs.commands import (
 )
 from snnlth_jax.configs.parts import Data, EarlyTime, Rounds
 
-__all__ = ["default_rewind_epoch", "load_dataset", "method_name", "resolve"]
+__all__ = ["load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
 
 
 class _Defaults(NamedTuple):
@@ -83,18 +83,20 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     """
     spec = data.spec(config.dataset)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    unset: dict[str, Any] = _BY_DATASET[spec.name]._asdict()
+    defaults: dict[str, Any] = _BY_DATASET[spec.name]._asdict()
     if config.activation == "relu":
-        unset["num_timesteps"] = 1
-    epochs = unset["epochs"] if config.epochs is None else config.epochs
-    unset["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, epochs)
+        defaults["num_timesteps"] = 1
+    epochs = defaults["epochs"] if config.epochs is None else config.epochs
+    defaults["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, epochs)
     if isinstance(config, OneShotConfig) and config.like is None:
-        unset["sparsity"] = 0.9
+        defaults["sparsity"] = 0.9
     if isinstance(config, Rounds):
-        rounds = unset["rounds"] if config.rounds is None else config.rounds
-        unset["final_rounds"] = (rounds - 1,) if rounds > 1 else ()
+        rounds = defaults["rounds"] if config.rounds is None else config.rounds
+        defaults["final_rounds"] = (rounds - 1,) if rounds > 1 else ()
         fields["final_rounds"] = config.final_rounds and tuple(sorted(config.final_rounds))
-    fields |= {name: value for name, value in unset.items() if fields.get(name, value) is None}
+    for name, default in defaults.items():
+        if name in fields and fields[name] is None:
+            fields[name] = default
     make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
     resolved = make(**fields)
     if config.workdir is None:
@@ -103,10 +105,10 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     return resolved
 
 
-def default_rewind_epoch(dataset: str, epochs: int) -> int:
+def proportional_rewind_epoch(dataset: str, epochs: int) -> int:
     """The default rewind epoch of IMP on a dataset (paper, IMP), in proportion to the number of epochs.
 
-    >>> default_rewind_epoch("cifar10", 300), default_rewind_epoch("cifar10", 30)
+    >>> proportional_rewind_epoch("cifar10", 300), proportional_rewind_epoch("cifar10", 30)
     (20, 2)
     """
     defaults = _BY_DATASET[dataset]

@@ -128,14 +128,12 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
         raise InputError("`workdir`", root, problem=problem, allowed="another directory")
     wanted = json.loads(json.dumps(identity))
     changed = configs.difference(recorded, wanted)
+    fixed = configs.not_overridable(recorded, wanted)
     if changed and not override:
-        raise InputError(
-            "`workdir`",
-            root,
-            problem=f"holds a run with another configuration: {changed}",
-            allowed="that one, another directory, or `override` to resume with this one",
-        )
-    if fixed := configs.fixed(recorded, wanted):
+        advice = "" if fixed else ", or `override` to resume with this one"
+        problem = f"holds a run with another configuration: {changed}"
+        raise InputError("`workdir`", root, problem=problem, allowed=f"that one, another directory{advice}")
+    if fixed:
         allowed = ", ".join(f"`{name}`" for name in configs.overridable())
         raise InputError("`override`", problem=fixed, allowed=f"to change {allowed}")
     return named(changed, flag)  # in the words of the command line

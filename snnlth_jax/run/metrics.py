@@ -40,7 +40,7 @@ class Recorder:
         self._events: Events | None = None
         self._total = 0  # epochs of the whole search, for the time left
         self._active = hosts.is_first()
-        self._done = self._start = 0.0  # epochs, done and at the start of this process
+        self._done = self._done_before = 0.0  # epochs, of all processes and of those before this one
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -53,7 +53,7 @@ class Recorder:
             disable=not (self._active and console.is_terminal),
         )
         self._task = self._progress.add_task("", total=None, status="compiling")
-        self._began = time.perf_counter()
+        self._started = time.perf_counter()
 
     def __enter__(self) -> "Recorder":
         self._progress.start()
@@ -104,7 +104,7 @@ class Recorder:
 
     def resume(self, epochs: int) -> None:
         """Start from the number of epochs that earlier processes completed."""
-        self._done = self._start = epochs
+        self._done = self._done_before = epochs
         self._progress.update(self._task, completed=epochs)
 
     def expect(self, total_epochs: int) -> None:
@@ -124,13 +124,13 @@ class Recorder:
 
     def compiled(self, seconds: float) -> None:
         """Leave out the time of compiling from the time that an epoch takes."""
-        self._began += seconds
+        self._started += seconds
 
     def epoch_line(self, label: str, event: EpochEvent) -> None:
         """Print the plain line of an epoch, where there is no bar."""
         if self._active and not self._console.is_terminal:
-            elapsed = time.perf_counter() - self._began
-            left = elapsed / max(self._done - self._start, 1e-9) * (self._total - self._done)
+            elapsed = time.perf_counter() - self._started
+            left = elapsed / max(self._done - self._done_before, 1e-9) * (self._total - self._done)
             accuracies = "".join(
                 f"  {name} {value:.4f}" for name, value in event.accuracies.items() if value is not None
             )

@@ -7,7 +7,7 @@ A `Result` is one search with one seed; a `Summary` is the same search with seve
 import json
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -38,7 +38,6 @@ __all__ = [
     "from_json",
     "phase_name",
     "read",
-    "read_rows",
     "spread",
     "to_json",
     "write",
@@ -122,7 +121,7 @@ class Row(Record, frozen=True, kw_only=True):
     round: Count
     kept: Count
     total: Annotated[int, msgspec.Meta(ge=1)]
-    sparsity: Share = -1.0
+    sparsity: Share = -1.0  # follows from kept and total, whatever a file says
     collapsed_layers: tuple[str, ...] = ()
     network: str
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
@@ -539,11 +538,6 @@ def convert(value: Any, kind: Any) -> Any:
         problem, _, field = str(error).replace("`", "'").partition(" - at '$")
         field = field.strip("'.")
         raise ValueError(f"{field}: {problem}" if field else problem) from error
-
-
-def read_rows(values: Sequence[Any]) -> tuple[Row, ...]:
-    """Rows from their JSON values, as in checkpoints; rows are returned as they are."""
-    return tuple(value if isinstance(value, Row) else convert(value, Row) for value in values)
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -22,7 +22,7 @@ class Checkpointer:
 
     Args:
       manager: see `run.checkpoints.manager`.
-      asked: gives the signal that asks to stop at a point, or None; see `machine.signals.watch`.
+      signal_at: gives the signal that asks to stop at a point, or None; see `machine.signals.watch`.
       devices: devices of the arrays.
       minutes: time without a checkpoint after which one is due.
     """
@@ -30,11 +30,11 @@ class Checkpointer:
     def __init__(
         self,
         manager: ocp.CheckpointManager,
-        asked: Callable[[int], Any],
+        signal_at: Callable[[int], Any],
         devices: sharding.Devices | None,
         minutes: float,
     ):
-        self._manager, self._asked, self._devices = manager, asked, devices
+        self._manager, self._signal_at, self._devices = manager, signal_at, devices
         self._seconds, self._last = 60 * minutes, time.monotonic()
 
     def restore(self, like: Carry) -> tuple[Carry, Progress] | None:
@@ -51,7 +51,7 @@ class Checkpointer:
 
     def save(self, carry: Carry, progress: Progress, metrics_bytes: int) -> None:
         """Write a checkpoint in the background; `metrics_bytes` is the size of metrics.jsonl so far."""
-        self.asked_to_stop(progress)
+        self.pass_point(progress)
         progress.metrics_bytes = metrics_bytes
         checkpoints.save(self._manager, progress.points, self._arrays(carry), progress.to_json())
         self._last = time.monotonic()
@@ -65,10 +65,10 @@ class Checkpointer:
         """Whether too much time has passed without a checkpoint, by the clock of the first host."""
         return hosts.broadcast_from_first(time.monotonic() - self._last) > self._seconds
 
-    def asked_to_stop(self, progress: Progress) -> Any:
-        """The signal that asks to stop at the next point, which this passes; or None."""
+    def pass_point(self, progress: Progress) -> Any:
+        """Pass one more point; the signal that asks to stop there, or None."""
         progress.points += 1
-        return self._asked(progress.points)
+        return self._signal_at(progress.points)
 
     def stop_if_asked(self, progress: Progress) -> None:
         """Stop where a checkpoint was just written, if a signal asks for it.
@@ -76,7 +76,7 @@ class Checkpointer:
         Raises:
           Stopped: naming the signal.
         """
-        if signal := self.asked_to_stop(progress):
+        if signal := self.pass_point(progress):
             raise Stopped(signal.name)
 
     def _arrays(self, carry: Carry) -> Any:

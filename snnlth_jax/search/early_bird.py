@@ -126,8 +126,8 @@ def search(
         phases.early_bird(config),
         *phases.final(config, [1], config.rewind_epoch),
     ]
-    queue = partial(_empty_queue, config)
-    return run(config, planned, _search, dataset, model, programs, console, queue)
+    empty_queue = partial(_empty_queue, config)
+    return run(config, planned, _search, dataset, model, programs, console, empty_queue)
 
 
 def _search(session: Session[configs.ResolvedEb]) -> None:
@@ -139,7 +139,7 @@ def _search(session: Session[configs.ResolvedEb]) -> None:
 def _train_until_it_fires(session: Session[configs.ResolvedEb]) -> None:
     config, history = session.config, dict[int, np.ndarray | None]()
 
-    def fires_after(epoch: int) -> bool:
+    def draw_and_decide(epoch: int) -> bool:
         with session.timed():
             return _draw(session, epoch, history).fired
 
@@ -150,7 +150,7 @@ def _train_until_it_fires(session: Session[configs.ResolvedEb]) -> None:
         return session.carry
 
     for phase in session.remaining("search"):
-        for epoch, carry in session.train(phase, start, fires_after):
+        for epoch, carry in session.train(phase, start, draw_and_decide):
             if epoch <= config.rewind_epoch:
                 session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
         bird, queue = session.progress.early_bird, session.carry.queue

@@ -19,6 +19,7 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
 from snnlth_jax.run.events import EarlyTimeEvent
 from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
+from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.phases import Phase, probe
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, full_variant
@@ -133,12 +134,13 @@ def choose_timesteps(session: Session[_Searched]) -> None:
         )
         trained = config.early_time_epochs * len(session.train_split.labels)
         images, forward = trained + _examples(session), session.variants.forward_flops(variant)
-        session.finish(
-            phase,
-            images=images,
+        work = Work(
+            images,
             forward_flops=images * forward,
             train_flops=train_flops(trained * forward) + _examples(session) * forward,
+            device_seconds=session.progress.row.device_seconds,
         )
+        session.finish(phase, work=work)
 
 
 def _begin(session: Session[_Measured], phase: Phase, last: Carry) -> Carry:

@@ -49,7 +49,7 @@ def imp_epochs(config: configs.ResolvedTrain, round_number: int, sparsity: float
         k, rewind_epoch = round_number, config.rewind_epoch
     else:
         k = max(1, round(math.log(1 - sparsity) / math.log(1 - configs.ImpConfig.prune_fraction)))
-        rewind_epoch = configs.default_rewind_epoch(config.dataset, config.epochs)
+        rewind_epoch = configs.proportional_rewind_epoch(config.dataset, config.epochs)
     return config.epochs + (k - 1) * (config.epochs - rewind_epoch)
 
 

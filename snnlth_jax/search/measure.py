@@ -10,15 +10,15 @@ from snnlth_jax.analysis.activity import Counts
 from snnlth_jax.analysis.wiring import Shape, Wiring
 from snnlth_jax.run.results import LayerRecord
 
-__all__ = ["MOST_IMAGES", "NOTHING", "Measurement", "measure", "measured"]
+__all__ = ["MOST_IMAGES", "NOTHING", "Measurement", "images_to_count_on", "measure"]
 
 MOST_IMAGES = 1000
 
 
-def measured(images: np.ndarray) -> np.ndarray:
+def images_to_count_on(images: np.ndarray) -> np.ndarray:
     """The test images that spikes are counted on: all, or `MOST_IMAGES` evenly spaced among them.
 
-    >>> len(measured(np.zeros(360))), measured(np.arange(10_000))[:3].tolist()
+    >>> len(images_to_count_on(np.zeros(360))), images_to_count_on(np.arange(10_000))[:3].tolist()
     (360, [0, 10, 20])
     """
     count = min(MOST_IMAGES, len(images))

@@ -20,6 +20,7 @@ from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, phases
+from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import TWIN, Programs, full_variant
 from snnlth_jax.search.session import Session, run
@@ -107,24 +108,24 @@ def _score(session: Session[configs.ResolvedOneShot]) -> None:
         session.begin(phase)
         state = session.carry.state
         with session.timed():
-            kept, cost = _masks(session, state)
+            kept, work = _masks(session, state)
             jax.block_until_ready(kept)
         session.carry = session.carry._replace(state=state._replace(masks=kept))
         ticket = session.save_ticket(phase, 1, kept)
-        session.finish(phase, ticket, **cost)
+        session.finish(phase, ticket, work)
 
 
-def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tuple[PyTree, dict[str, Any]]:
+def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tuple[PyTree, Work | None]:
     """The masks and their cost: images, FLOPs and seconds."""
     config, everything, params = session.config, state.masks, state.params
     if config.like is not None:
         like = masks.tree_map(jnp.asarray, tickets.load(config.like).masks)
-        return pruning.shuffle(session.mask_key, like), {}
+        return pruning.shuffle(session.mask_key, like), None
     assert config.sparsity is not None  # None with `like` only
     if config.criterion in ("random", "magnitude"):
         key = session.mask_key
         values = pruning.magnitude(params) if config.criterion == "magnitude" else pruning.random(key, params)
-        return pruning.prune(values, everything, config.sparsity, config.scope), {}
+        return pruning.prune(values, everything, config.sparsity, config.scope), None
 
     variants, batch_stats = session.variants, state.batch_stats
     variant = full_variant(config)
@@ -161,13 +162,13 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
     else:
         kept = pruning.prune(timed(params), everything, config.sparsity, config.scope)
         forward = images * variants.forward_flops(variant)
-    return kept, {
-        "images": images,
-        "forward_flops": forward,
-        "train_flops": 2 * times * macs(criterion, params, *arguments),
-        "device_seconds": sum(seconds),
-        "compile_seconds": compile_seconds,
-    }
+    return kept, Work(
+        images,
+        forward_flops=forward,
+        train_flops=2 * times * macs(criterion, params, *arguments),
+        device_seconds=sum(seconds),
+        compile_seconds=compile_seconds,
+    )
 
 
 def _examples(session: Session[configs.ResolvedOneShot]) -> int:

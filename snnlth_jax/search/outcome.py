@@ -1,7 +1,7 @@
 """Outcome of a search: the row of each phase, its tickets, and the result; pure functions."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from snnlth_jax import configs, masks, tickets
 from snnlth_jax.analysis import sparsity
@@ -17,7 +17,17 @@ from snnlth_jax.search.rewinding import RewindPoint
 
 PyTree = Any
 
-__all__ = ["result", "row", "ticket"]
+__all__ = ["Work", "result", "row", "ticket"]
+
+
+class Work(NamedTuple):
+    """Work of a phase, see the fields of `Row`."""
+
+    images: int
+    forward_flops: int
+    train_flops: int
+    device_seconds: float
+    compile_seconds: float = 0.0
 
 
 def row(
@@ -28,7 +38,7 @@ def row(
     ticket_name: str | None,
     measured: Measurement,
     variants: Variants,
-    cost: Mapping[str, Any],
+    work: Work | None = None,
 ) -> Row:
     """The row of a completed phase.
 
@@ -40,20 +50,15 @@ def row(
       ticket_name: name of its ticket file within the run.
       measured: measurements of its layers.
       variants: variants of the network, for their FLOPs.
-      cost: fields in place of those that follow from the epochs, for a phase that does other work.
+      work: work that it did, if not only that of its epochs.
     """
     kept, total = map(int, masks.count(mask_tree))
     epochs = progress.epoch - phase.first_epoch
-    images = epochs * len(variants.dataset.train.labels)
-    forward = variants.forward_flops(variant)
     tally = progress.row
-    fields = {
-        "images": images,
-        "forward_flops": images * forward,
-        "train_flops": images * train_flops(forward),
-        "device_seconds": tally.device_seconds,
-        **cost,
-    }
+    if work is None:
+        images = epochs * len(variants.dataset.train.labels)
+        forward = images * variants.forward_flops(variant)
+        work = Work(images, forward, train_flops(forward), tally.device_seconds)
     return Row(
         kind=phase.kind,
         round=phase.round,
@@ -72,7 +77,7 @@ def row(
         layers=measured.layers,
         measured_images=measured.measured_images,
         weights_on_no_path=measured.weights_on_no_path,
-        **fields,
+        **work._asdict(),
     )
 
 

@@ -1,16 +1,18 @@
 """The phases of a search: training runs, each of which ends with a row of result.json.
 
 The constructors in this module alone decide what a phase of each kind does: which network variant it
-trains, at which learning rate, from which epoch to which, and what its row counts as.
+trains, at which learning rate, from which epoch to which, and which part of result.json has its row.
 
-    probe     Early-Time's first epochs at the full T                     preparation
-    scores    a criterion's scores at initialisation, without training    preparation
-    search    Early-Bird's dense training run                             round
-    round     one prune-rewind-train cycle of IMP                         round
-    ticket    a ticket trained at the full T                              ticket
-    random    a ticket's weights, its masks shuffled within each layer    control
-    redrawn   a ticket's masks, newly drawn weights                       control
-    dense     no masks, as many epochs as search and ticket together      control
+    kind      what it is                                                  part of result.json
+
+    probe     Early-Time's first epochs at the full T                     preparations
+    scores    a criterion's scores at initialisation, without training    preparations
+    search    Early-Bird's dense training run                             rounds
+    round     one prune-rewind-train cycle of IMP                         rounds
+    ticket    a ticket trained at the full T                              tickets
+    random    a ticket's weights, its masks shuffled within each layer    controls
+    redrawn   a ticket's masks, newly drawn weights                       controls
+    dense     no masks, as many epochs as search and ticket together      controls
 """
 
 import dataclasses

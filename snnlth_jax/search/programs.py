@@ -25,7 +25,7 @@ from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.results import FlopsPerImage
-from snnlth_jax.search.measure import Measurement, measure, measured
+from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
 __all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant"]
@@ -214,7 +214,7 @@ class Variants:
 
         It runs on one device of this host, which has the whole state; no host waits for another.
         """
-        model, images = self.model(variant), measured(self.dataset.test.images)
+        model, images = self.model(variant), images_to_count_on(self.dataset.test.images)
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
         image_shapes = jax.ShapeDtypeStruct(images.shape, images.dtype)
         count = partial(
@@ -247,7 +247,7 @@ class Variants:
 
     def measure(self, variant: Variant, state: TrainState) -> Measurement:
         """Measure the layers of a trained network, see `snnlth_jax.search.measure`."""
-        counts, images = None, measured(self.dataset.test.images)
+        counts, images = None, images_to_count_on(self.dataset.test.images)
         if variant.activation == "lif":
             variables = jax.device_get(_variables(state))
             counter, _ = self.spike_counter(variant, state)

@@ -30,6 +30,7 @@ from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, plan
 from snnlth_jax.search.checkpointing import Checkpointer
 from snnlth_jax.search.measure import NOTHING
+from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, Variant, Variants
@@ -40,7 +41,7 @@ PyTree = Any
 Config = TypeVar("Config", bound=configs.ResolvedTrain)
 Config_co = TypeVar("Config_co", bound=configs.ResolvedTrain, covariant=True)
 
-__all__ = ["Carry", "Session", "run"]
+__all__ = ["Session", "run"]
 
 
 class Session(Generic[Config_co]):
@@ -48,7 +49,6 @@ class Session(Generic[Config_co]):
 
     Attributes:
       config: resolved configuration.
-      dataset: images in host memory.
       phases: all phases of the search.
       variants: variants of the network, with their programs.
       progress: progress of the search.
@@ -69,9 +69,9 @@ class Session(Generic[Config_co]):
         paths: rundir.Paths,
         recorder: Recorder,
         checkpoints: Checkpointer,
-        queue: Callable[[TrainState], jax.Array] | None = None,
+        empty_queue: Callable[[TrainState], jax.Array] | None = None,
     ):
-        self.config, self.dataset, self.phases, self.variants = config, dataset, phases, variants
+        self.config, self.phases, self.variants = config, phases, variants
         self.recorder, self._identity, self._paths, self._checkpoints = recorder, identity, paths, checkpoints
         self.tx: optax.GradientTransformationExtraArgs = variants.tx
         self.train_split = variants.on_devices(dataset.train)
@@ -87,7 +87,7 @@ class Session(Generic[Config_co]):
         )
         self._initial: dict[int, TrainState] = {}
         state = self.initial_state()
-        self.carry = Carry.of(state, queue and queue(state))
+        self.carry = Carry.of(state, empty_queue and empty_queue(state))
 
     # --- for searches
 
@@ -131,13 +131,15 @@ class Session(Generic[Config_co]):
         """Train the rest of a phase; yield the number and the arrays of each completed epoch.
 
         By then the epoch is evaluated and recorded. Its checkpoint is written before the next epoch, with
-        `carry` as the caller leaves it. Checkpoints are also written within long epochs, and on a signal.
+        `carry` as the caller leaves it: the caller may replace its rewind point and its queue, but not its
+        state, which training owns. Checkpoints are also written within long epochs, and on a signal.
 
         Args:
           phase: phase whose turn it is.
           start: function from the phase and the last arrays to its first arrays; not called if a checkpoint
             has the phase.
-          ends: function from the number of an epoch to whether it is the last.
+          ends: function from the number of an epoch to whether it is the last, called once for each, before
+            it is recorded; it may replace the queue of `carry`.
 
         Raises:
           NonFiniteLoss: training diverged; the message names phase, epoch and step.
@@ -165,7 +167,7 @@ class Session(Generic[Config_co]):
                 int(metrics.correct) / examples,
                 examples / seconds,
             )
-            if self._checkpoints.asked_to_stop(progress) or (
+            if self._checkpoints.pass_point(progress) or (
                 self._checkpoints.due and steps < program.steps_per_epoch
             ):
                 progress.step, progress.step_seconds = steps, seconds
@@ -193,7 +195,7 @@ class Session(Generic[Config_co]):
                 progress.epochs_done = before + epoch.number
                 yield epoch.number, self.carry
                 due = epoch.number % config.checkpoint_every == 0 or over or self._checkpoints.due
-                if due or self._checkpoints.asked_to_stop(progress):
+                if due or self._checkpoints.pass_point(progress):
                     self._save(self.carry)
                     self._checkpoints.stop_if_asked(progress)
                 if over:
@@ -201,14 +203,14 @@ class Session(Generic[Config_co]):
         except NonFiniteLoss as error:
             raise NonFiniteLoss(f"{phase}, {error}") from None
 
-    def finish(self, phase: Phase, ticket: str | None = None, **cost: Any) -> None:
-        """Write the row of a phase into metrics.jsonl and result.json; `cost` as in `outcome.row`."""
+    def finish(self, phase: Phase, ticket: str | None = None, work: Work | None = None) -> None:
+        """Write the row of a phase into metrics.jsonl and result.json; `work` as in `outcome.row`."""
         variant, state, progress = self.variant(phase), self.carry.state, self.progress
         measured = NOTHING
         if phase.part != "preparations":  # their networks are not kept
             with self.timed():
                 measured = self.variants.measure(variant, state)
-        row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, cost)
+        row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, work)
         self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
         self.recorder.message(
@@ -392,7 +394,7 @@ def run(
     model: nn.Module | None = None,
     programs: Programs | None = None,
     console: Console | None = None,
-    queue: Callable[[TrainState], jax.Array] | None = None,
+    empty_queue: Callable[[TrainState], jax.Array] | None = None,
 ) -> Result | Plan:
     """Run a search in its directory, or resume it; only show a finished one, only plan a dry run.
 
@@ -404,7 +406,7 @@ def run(
       model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
       programs: cache of compiled programs; by default the one of this process.
       console: console for progress; standard output by default.
-      queue: function from a state to Early-Bird's queue of masks; None for other searches.
+      empty_queue: function from a state to Early-Bird's empty queue of masks; None for other searches.
 
     Returns:
       The result, as in result.json; for a dry run the plan.
@@ -442,9 +444,9 @@ def run(
                 ) as recorder,
                 checkpoints.manager(paths) as manager,
             ):
-                checkpointer = Checkpointer(manager, asked, variants.devices, config.checkpoint_minutes)
+                checkpointer = Checkpointer(manager, signal_at, variants.devices, config.checkpoint_minutes)
                 session = Session(
-                    config, dataset, phases, variants, identity, paths, recorder, checkpointer, queue
+                    config, dataset, phases, variants, identity, paths, recorder, checkpointer, empty_queue
                 )
                 session.restore(changed)
                 search(session)

@@ -65,4 +65,6 @@ def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], f
         return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * epoch / epochs)))
     if schedule == "fine-tune":
         return lambda epoch: base * 0.01
+    if schedule != "step":
+        raise ValueError(f"schedule must be cosine, step or fine-tune, got {schedule!r}")
     return lambda epoch: base * 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
