@@ -195,7 +195,7 @@ def prepare(name: str, data_dir: epath.PathLike | None = None) -> epath.Path | N
       data_dir: directory of TFDS, by default as in `load`.
 
     Returns:
-      The directory of its files, or None for `digits`, where there is nothing to prepare.
+      The directory of its files, or None for `digits`, which needs no preparation.
 
     Raises:
       InputError: an unknown name, no TensorFlow, a failed download.

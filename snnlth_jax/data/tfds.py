@@ -192,7 +192,7 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
       The directory of the files.
 
     Raises:
-      InputError: TensorFlow is missing, the download failed, there are damaged files in the way, or
+      InputError: TensorFlow is missing, the download failed, damaged files are in the way, or
         `data_dir` is a bucket.
     """
     if "://" in os.fspath(_root(data_dir)):

@@ -29,7 +29,7 @@ _CACHE = 6 * 2**20  # bytes of patches at a time
 def conv(
     x: jax.Array, kernel: jax.Array, window_strides: tuple[int, int], padding: Any, **options: Any
 ) -> jax.Array:
-    """`lax.conv_general_dilated` with the arguments that `flax.linen.Conv` gives it.
+    """`lax.conv_general_dilated` for the arguments of `flax.linen.Conv`.
 
     Args:
       x: `[N, H, W, C]`.

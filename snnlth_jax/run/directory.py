@@ -213,7 +213,7 @@ def write_bits(path: epath.Path, bits: np.ndarray) -> None:
 
 
 def read_bits(path: epath.Path) -> np.ndarray | None:
-    """Read a file of `write_bits`; None if there is none, or a damaged one."""
+    """Read a file of `write_bits`; None if it is missing or damaged."""
     whole = path.read_bytes() if path.exists() else b""
     content, checksum = whole[:-8], whole[-8:]
     return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None

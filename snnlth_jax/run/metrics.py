@@ -1,6 +1,6 @@
 """Records of a run under way: metrics.jsonl and TensorBoard for programs, progress for people.
 
-Process 0 only. On a terminal there is a progress bar, elsewhere a plain line per epoch.
+Process 0 alone records. A terminal has a progress bar, another output a plain line per epoch.
 """
 
 import json
@@ -127,7 +127,7 @@ class Recorder:
         self._started += seconds
 
     def epoch_line(self, label: str, event: EpochEvent) -> None:
-        """Print the plain line of an epoch, where there is no bar."""
+        """Print the plain line of an epoch, unless the console has a bar."""
         if self._active and not self._console.is_terminal:
             elapsed = time.perf_counter() - self._started
             left = elapsed / max(self._done - self._done_before, 1e-9) * (self._total - self._done)

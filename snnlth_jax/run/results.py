@@ -67,9 +67,9 @@ class LayerRecord(Record, frozen=True, kw_only=True):
       weights, kept: number of weights before and after pruning.
       channels, dead_channels: outputs, and those that no input reaches or that reach no logit.
       neurons, silent_neurons, saturated_neurons: spiking neurons behind the layer, those of them that never
-        fired, and those that fired at every timestep of every image; None where there are none.
-      firing_rate: mean spikes per neuron and image at each timestep; None where there are none.
-      spikes_per_image: spikes per image over neurons and timesteps; None where there are none.
+        fired, and those that fired at every timestep of every image; None without such neurons.
+      firing_rate: mean spikes per neuron and image at each timestep; None without spiking neurons.
+      spikes_per_image: spikes per image over neurons and timesteps; None without spiking neurons.
       synops_per_image: additions that incoming spikes cause over kept weights, at each timestep.
       macs_per_image: multiply-accumulates of inputs that are no spikes, at each timestep.
     """
@@ -193,7 +193,7 @@ class TicketRow(Row, frozen=True, kw_only=True):
 
     Attributes:
       search_test_accuracy: accuracy of the search's own round with the same masks, where that ran another
-        network variant; None where there is none.
+        network variant; None without such a round.
       search, training: cost of the search up to the masks, and of this training run.
       imp_epochs: number of epochs in which IMP at the full T has masks of this sparsity.
       search_relative_to_imp: FLOPs of the search over those of IMP.
