@@ -197,6 +197,7 @@ def test_a_ticket_of_another_network_is_refused(capsys, empty_directory):
     assert not (empty_directory / "other").exists()
 
 
+@pytest.mark.subprocess
 def test_the_script_is_the_command(empty_directory):
     """`python experiments/imp.py` from anywhere, in a process of its own."""
     script = os.path.join(os.path.dirname(__file__), "..", "experiments", "imp.py")

@@ -6,7 +6,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from snnlth_jax.machine import compile_cache
+
+pytestmark = pytest.mark.subprocess
 
 PROGRAM = """
 import jax, logging

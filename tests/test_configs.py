@@ -226,12 +226,14 @@ def run(program):
     return done.stdout.strip()
 
 
+@pytest.mark.subprocess
 def test_resolving_starts_no_device():
     program = "from jax._src import xla_bridge; from snnlth_jax import configs; "
     program += "configs.resolve(configs.ImpConfig(devices=1000, batch_size=7)); "
     assert run(program + "print(xla_bridge.backends_are_initialized())") == "False"
 
 
+@pytest.mark.subprocess
 def test_importing_configurations_is_light():
     program = "import sys; import snnlth_jax.configs; "
     heavy = ("flax", "orbax", "tensorstore", "tensorflow", "tyro")

@@ -249,6 +249,7 @@ def test_accelerators_are_found_by_the_driver(says, expected, tmp_path, monkeypa
     assert doctor.hardware(str(tmp_path)) == expected
 
 
+@pytest.mark.subprocess
 def test_a_driver_that_hangs_is_no_traceback(tmp_path, monkeypatch):
     def hang(command, **options):
         raise subprocess.TimeoutExpired(command, options["timeout"])
@@ -461,6 +462,7 @@ def test_what_is_installed_is_judged_by_its_metadata(here, monkeypatch):
     assert errors[3].startswith("python 3.9.18 is installed, snnlth_jax needs python>=")
 
 
+@pytest.mark.subprocess
 def test_other_frameworks_are_seen_and_not_imported(here, monkeypatch):
     """In a process of its own, which could have imported nothing before."""
     install(here, torch="2.13.0", tensorflow="2.21.0")

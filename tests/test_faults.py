@@ -159,6 +159,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.subprocess
 def test_a_full_disk_stops_the_search_and_loses_nothing(small_disk, undisturbed):
     """It fills up at different moments; with room again the search goes on to the same result."""
     messages = []
@@ -179,6 +180,7 @@ def test_a_full_disk_stops_the_search_and_loses_nothing(small_disk, undisturbed)
     small.same_outcome(run, undisturbed)
 
 
+@pytest.mark.subprocess
 def test_a_read_only_directory_is_one_line(small_disk, stopped):
     shutil.copytree(stopped, small_disk / "run")
     before = contents(small_disk)

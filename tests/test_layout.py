@@ -110,6 +110,7 @@ def test_only_one_file_spells_the_keys_of_a_result():
             assert key not in names, f"{path.name}:{node.lineno}: {ast.unparse(node)}"
 
 
+@pytest.mark.subprocess
 def test_the_library_needs_jax_numpy_and_optax_alone():
     program = f"""
 import sys
@@ -128,6 +129,7 @@ from snnlth_jax import {", ".join(LIBRARY)}
 OLD = ["training", "optimizers", "cost", "sharding", "checkpoints", "search.networks", "data.datasets"]
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("name", OLD)
 def test_old_import_paths_work_and_name_the_new_one(name):
     program = f"""
@@ -143,6 +145,7 @@ assert importlib.import_module(new) is old and old.__spec__.name == new, new
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.subprocess
 def test_packages_are_attributes_and_load_when_they_are_asked_for():
     program = """
 import sys, snnlth_jax
@@ -153,6 +156,7 @@ assert {"search", "models", "train"} <= {*dir(snnlth_jax)}
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.subprocess
 def test_a_report_loads_no_checkpoints_and_no_networks():
     program = """
 import sys, snnlth_jax.report

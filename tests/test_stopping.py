@@ -148,6 +148,7 @@ def test_a_signal_that_is_answered_is_left_at_that():
     assert not answers
 
 
+@pytest.mark.subprocess
 def test_a_search_stopped_while_it_compiles_ends_in_time(tmp_path):
     """With status 75, as if there had been time for a checkpoint; there is nothing to lose yet."""
     command = [*COMMAND, "--workdir", str(tmp_path)]
@@ -163,6 +164,7 @@ def test_a_search_stopped_while_it_compiles_ends_in_time(tmp_path):
     )
 
 
+@pytest.mark.subprocess
 def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
     """While compiling, within the rewind epoch, within later rounds, within the control; in three ways."""
     undisturbed, disturbed = rundir.paths(tmp_path / "a"), rundir.paths(tmp_path / "b")

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.subprocess
+
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 
 

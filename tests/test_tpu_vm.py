@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.subprocess
+
 LAUNCHER = Path(__file__).parent.parent / "experiments" / "tpu_vm.sh"
 FLAGS = ["--name", "run1", "--zone", "us-west4-a", "--bucket", "gs://bucket/dir"]
 COMMAND = ["--", "snnlth", "imp", "--dataset", "cifar10"]
