@@ -11,6 +11,7 @@ from snnlth_jax import configs, masks, pruning, tickets
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_bird
+from snnlth_jax.search.programs import Programs
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
@@ -184,9 +185,8 @@ def test_overlap_decides_if_asked_to(tmp_path):
 
 
 def test_with_early_time_the_dense_network_runs_with_fewer_timesteps(tmp_path):
-    result, _, _ = small.run(
-        early_bird, EB, tmp_path, num_timesteps=4, early_time=True, early_time_lambda=1.0, epochs=4
-    )
+    flags = {"num_timesteps": 4, "early_time": True, "early_time_lambda": 1.0, "epochs": 4}
+    result, _, _ = small.run(early_bird, EB, tmp_path, programs=Programs(), **flags)
     assert result["method"] == "eb+et"
     assert result["early_time"]["num_timesteps"] == 3
     assert [row["num_timesteps"] for row in result["rounds"]] == [3]

@@ -13,6 +13,7 @@ import small
 from snnlth_jax import configs, losses, models, tickets, train
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_time, imp, phases
+from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.session import run as run_session
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=4, rounds=3, rewind_epoch=1, prune_fraction=0.3)
@@ -110,9 +111,8 @@ def test_measuring_changes_nothing(tmp_path):
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     directory = tmp_path_factory.mktemp("imp_et") / "run"
-    return small.run(
-        imp, IMP, directory, early_time=True, early_time_lambda=1.0, final_rounds=(1, 2), controls=("dense",)
-    )
+    flags = {"early_time": True, "early_time_lambda": 1.0, "final_rounds": (1, 2), "controls": ("dense",)}
+    return small.run(imp, IMP, directory, programs=Programs(), **flags)
 
 
 def test_the_search_is_that_with_fewer_timesteps(searched, tmp_path):

@@ -87,7 +87,7 @@ def keys_of_results():
     kinds = [kind for kind in vars(results).values() if isinstance(kind, type)]
     kinds = [kind for kind in kinds if issubclass(kind, results.Record)]
     names = {name for kind in kinds for name in kind.__struct_encode_fields__}
-    names -= {"format", "versions", "devices", "ticket"}  # which other files have too
+    names -= {"format", "versions", "devices", "ticket", "name"}  # which other files have too
     commands = [getattr(configs, name) for name in configs.__all__ if name.endswith("Config")]
     return names - {field.name for command in commands for field in dataclasses.fields(command)}
 

@@ -7,7 +7,7 @@ import pytest
 from snnlth_jax import configs, masks, models, train
 from snnlth_jax.analysis.flops import macs, train_flops
 from snnlth_jax.run.results import Cost, Row
-from snnlth_jax.search import ledger
+from snnlth_jax.search import ledger, phases
 from snnlth_jax.train import optimizers
 
 
@@ -57,8 +57,17 @@ def test_a_search_is_all_before_the_ticket():
         *(row("ticket", r, 3) for r in (1, 2)),
         row("random", 2, 3),
     ]
-    config = configs.resolve(configs.ImpConfig(early_time=True, epochs=4, rounds=3))
-    first, second = ledger.tickets(rows, config, 6, {"lif T=5": 10.0, "lif T=3": 7.0})
+    config = configs.resolve(
+        configs.ImpConfig(early_time=True, epochs=4, rounds=3, final_rounds=(1, 2), controls=("random",))
+    )
+    all_phases = [
+        phases.probe(config),
+        *phases.rounds(config),
+        *phases.final(config, config.final_rounds, config.rewind_epoch),
+    ]
+    done = list(zip(all_phases, rows, strict=False))  # one control is still ahead
+    assert [str(phase) for phase, _ in done[:6]] == [row.name for _, row in done[:6]]
+    first, second = ledger.tickets(done, config, 6, {"lif T=5": 10.0, "lif T=3": 7.0})
     assert first.search.train_flops == 2 * 6 + 4 * 3
     assert second.search == Cost(
         epochs=10,

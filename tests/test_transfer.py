@@ -9,6 +9,7 @@ import small
 from snnlth_jax import configs, models, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.search import imp, transfer
+from snnlth_jax.search.programs import Programs
 
 ROUNDS = {"rounds": 3, "rewind_epoch": 1, "prune_fraction": 0.3, "final_rounds": (1, 2)}
 
@@ -18,7 +19,8 @@ def searched(tmp_path_factory):
     config = configs.TransferConfig(
         **small.NETWORK, **ROUNDS, num_timesteps=3, controls=("random",), search_learning_rate_factor=0.5
     )
-    return small.run(transfer, config, tmp_path_factory.mktemp("transfer") / "run")
+    directory = tmp_path_factory.mktemp("transfer") / "run"
+    return small.run(transfer, config, directory, programs=Programs())
 
 
 def test_the_search_is_imp_on_the_relu_twin(searched, tmp_path):
