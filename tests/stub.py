@@ -34,9 +34,10 @@ def _train(state, metrics, split, key, learning_rate, start, stop):
     words = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
     leaves, structure = jax.tree.flatten(state.params)
     kept = jax.tree.leaves(state.masks, is_leaf=lambda x: x is None)
+    momentum = np.float32(sum(float(x.sum()) for x in jax.tree.leaves(state.opt_state)) % 1)
     for step in range(int(start), int(stop)):
         for i, leaf in enumerate(leaves):
-            moved = leaf + np.float32(learning_rate) * _noise(leaf, [*words, step, i])
+            moved = leaf + np.float32(learning_rate) * (_noise(leaf, [*words, step, i]) - momentum)
             leaves[i] = moved if kept[i] is None else np.where(kept[i], moved, np.float32(0))
         metrics = Metrics(
             metrics.loss + np.float32(1), metrics.correct + np.int32(step), metrics.examples + 48

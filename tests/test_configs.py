@@ -148,7 +148,7 @@ def test_a_name_has_the_same_role_in_every_command():
 def test_what_may_be_overridden_and_what_a_comparison_needs():
     assert set(configs.overridable()) == {
         *("learning_rate", "schedule", "momentum", "weight_decay", "augment", "eval_every", "rounds"),
-        *("prune_fraction", "scope", "bn_on_rewind", "rewinding", "final_rounds", "controls"),
+        *("prune_fraction", "scope", "bn_on_rewind", "final_rounds", "controls"),
     }
     assert set(configs.conditions()) == {
         *("width", "activation", "num_timesteps", "epochs", "batch_size", "learning_rate", "schedule"),

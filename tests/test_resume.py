@@ -17,7 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.metrics import Recorder
-from snnlth_jax.search import early_bird, imp, one_shot, replicates, transfer
+from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
 SEARCHES = {
@@ -52,6 +52,7 @@ STUBS = {
     "imp, fine-tune": (imp, configs.ImpConfig(**TINY, num_timesteps=2, rounds=3, rewinding="fine-tune")),
     "eb+et": (early_bird, configs.EbConfig(**TINY | EARLY_TIME | {"epochs": 3}, queue=2)),
     "one-shot": (one_shot, configs.OneShotConfig(**small.NETWORK, num_timesteps=2, controls=("dense",))),
+    "probe": (early_time, configs.ProbeConfig(**small.NETWORK, num_timesteps=3, early_time_epochs=3)),
     "transfer": (
         transfer,
         configs.TransferConfig(**TINY, num_timesteps=2, rounds=2, controls=("redrawn", "dense")),
@@ -61,7 +62,7 @@ STUBS = {
 
 @pytest.mark.parametrize("name", STUBS)
 def test_killed_before_every_write(name, tmp_path, monkeypatch):
-    """The files that a process would leave that is killed before the n-th of its writes are continued."""
+    """A process killed before one of its writes is continued: before each for IMP, every third for others."""
     module, config = STUBS[name]
     copies = []
 

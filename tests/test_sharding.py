@@ -91,10 +91,10 @@ def test_divided_images_are_the_same_to_the_bit(count):
 
 
 def test_a_search_with_divided_images(tmp_path):
-    """Early-Time, whose measurement takes images of its own choice, and a validation set."""
-    config = configs.ImpConfig(
-        **small.NETWORK, num_timesteps=3, rounds=2, rewind_epoch=1, early_time=True, early_time_examples=50
-    )
+    """Early-Time, whose measurement takes images of its own choice, and 20 and 18 images to evaluate, each 5
+    on a device."""
+    early_time = {"num_timesteps": 3, "early_time": True, "early_time_examples": 50}
+    config = configs.ImpConfig(**small.NETWORK, **early_time, rounds=2, rewind_epoch=1, test_examples=18)
     runs = {
         choice: small.run(imp, config, tmp_path / choice, devices=4, shard_data=choice)[1]
         for choice in ("auto", "yes")

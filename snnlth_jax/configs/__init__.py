@@ -9,7 +9,7 @@ Importing this package loads neither Flax nor Orbax, and resolving starts no dev
 ('runs/imp_digits_vgg5_seed0', 1)
 """
 
-from snnlth_jax.configs.checks import check, check_devices
+from snnlth_jax.configs.checks import check, check_devices, check_examples
 from snnlth_jax.configs.commands import (
     EbConfig,
     ImpConfig,
@@ -79,6 +79,7 @@ __all__ = [
     "TransferConfig",
     "check",
     "check_devices",
+    "check_examples",
     "chosen",
     "common",
     "conditions",

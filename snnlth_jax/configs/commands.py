@@ -52,7 +52,7 @@ class TrainConfig(Machine, Run, Data, Seeds, Training, Network, Dataset):
 class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
     """Iterative magnitude pruning with late rewinding: train, prune, rewind, repeat (paper, IMP)."""
 
-    rewinding: Annotated[Literal["weights", "learning-rate", "fine-tune"], OVERRIDABLE] = "weights"
+    rewinding: Annotated[Literal["weights", "learning-rate", "fine-tune"], IDENTITY] = "weights"
     """Start of a round: weights, the survivors return to the weights of the rewind epoch (paper, IMP); or
     they keep their trained weights and see the schedule again (learning-rate) or a hundredth of the learning
     rate (fine-tune; Renda et al. 2020)."""

@@ -16,6 +16,7 @@ from snnlth_jax.configs import commands
 from snnlth_jax.configs.commands import OneShotConfig, ResolvedTrain, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.resolving import method_name
+from snnlth_jax.errors import InputError
 
 __all__ = [
     "chosen",
@@ -38,12 +39,22 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     Args:
       config: a resolved configuration.
       dataset: its dataset, whose fingerprint becomes a part of the identity.
+
+    Raises:
+      InputError: the file of `like` cannot be read.
     """
     values = dataclasses.asdict(config)
     fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
-        fields["like"] = hashlib.sha256(epath.Path(config.like).read_bytes()).hexdigest()[:12]
+        fields["like"] = _content(config.like)
     return {"method": method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
+
+
+def _content(file: str) -> str:
+    try:
+        return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise InputError("`like`", file, problem=str(error.strerror), allowed="a ticket file") from error
 
 
 def digest(identity: Mapping[str, Any]) -> str:

@@ -107,7 +107,7 @@ class Row(Record, frozen=True, kw_only=True):
       images: number of training images, counted as often as they were seen.
       forward_flops, train_flops: FLOPs of the forward passes, and of forward and backward passes.
       device_seconds: seconds of training steps.
-      seconds: seconds of the whole phase, without compiling.
+      seconds: seconds of the whole phase, without compiling the training program.
       final_test_accuracy, best_test_accuracy: accuracy on the test set after the last epoch, and the best of
         all epochs, in [0, 1]; None if it was not measured. Those of the validation set likewise.
       compile_seconds: seconds of compiling the function that scores the weights; 0 for other phases.

@@ -18,6 +18,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, losses, masks, models, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.data.augment import normalise
+from snnlth_jax.machine import hosts
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, phases
 from snnlth_jax.search.outcome import Work
@@ -43,15 +44,23 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    dataset = dataset or configs.load_dataset(config)
     if config.like is not None:  # before anything is written
-        network = model or models.create(config.arch, dataset.num_classes, width=config.width)
-        images = jnp.zeros((1, *dataset.image_shape))
-        init = partial(network.init, num_timesteps=1)
-        params = jax.eval_shape(init, jax.random.key(0), images)["params"]
-        tickets.check(config.like, tickets.load(config.like), params)
+        dataset = hosts.raise_together(lambda: _check_like(config, dataset, model))
     planned = [phases.scores(config), *phases.final(config, [1], 0)]
     return run(config, planned, _search, dataset, model, programs, console)
+
+
+def _check_like(
+    config: configs.ResolvedOneShot, dataset: data.Dataset | None, model: nn.Module | None
+) -> data.Dataset:
+    """The dataset, once the ticket of `like` is one of the network."""
+    assert config.like is not None
+    ticket, dataset = tickets.load(config.like), dataset or configs.load_dataset(config)
+    network = model or models.create(config.arch, dataset.num_classes, width=config.width)
+    init = partial(network.init, num_timesteps=1)
+    images = jnp.zeros((1, *dataset.image_shape))
+    tickets.check(config.like, ticket, jax.eval_shape(init, jax.random.key(0), images)["params"])
+    return dataset
 
 
 def _search(session: Session[configs.ResolvedOneShot]) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, masks
 from snnlth_jax.analysis.flops import train_flops
-from snnlth_jax.machine import sharding
+from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.metrics import duration
 from snnlth_jax.run.tables import gigabytes, new_table
 from snnlth_jax.search.phases import Phase, epochs
@@ -151,7 +151,7 @@ def _images_per_second(
         _, metrics, _ = program.train(state, metrics, split, jax.random.key(config.seed), *scalars)
         return int(metrics.examples) / (time.perf_counter() - started)
 
-    seconds_per_step = config.batch_size / run(1)
+    seconds_per_step = hosts.broadcast_from_first(config.batch_size / run(1))
     return run(max(1, min(PROBE_STEPS, program.steps_per_epoch, int(PROBE_SECONDS / seconds_per_step))))
 
 

@@ -90,7 +90,12 @@ SHARED = Programs()  # the programs of this process
 
 def _settings() -> Hashable:
     """JAX's settings of numbers and randomness, on which a compiled program depends."""
-    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl")
+    names = (
+        "jax_enable_x64",
+        "jax_default_matmul_precision",
+        "jax_default_prng_impl",
+        "jax_threefry_partitionable",
+    )
     return tuple(str(getattr(jax.config, name)) for name in names)
 
 
@@ -239,7 +244,7 @@ class Variants:
           *args: the arguments; only their shapes matter.
         """
         return self._programs.get(
-            ("scores", key, self._model, self.augmentation, _shapes(args)),
+            ("scores", key, self._model, self.sample.shape, self.augmentation, _shapes(args)),
             lambda: jax.jit(criterion).lower(*args).compile(),
         )
 

@@ -418,8 +418,7 @@ def run(
       StorageError: the disk is full, or read-only, or gone; the same call resumes from the last checkpoint.
     """
     console = console or Console(quiet=not hosts.is_first())
-    hosts.raise_together(lambda: configs.check_devices(config))
-    dataset = dataset or configs.load_dataset(config)
+    dataset = hosts.raise_together(lambda: _checked(config, dataset))
     variants = Variants(config, dataset, model, programs)
     if config.dry_run:
         planned = plan.make(config, variants, phases)
@@ -453,6 +452,16 @@ def run(
                 result = session.result()
     tables.print_result(result, console)
     return result
+
+
+def _checked(config: configs.ResolvedTrain, dataset: data.Dataset | None) -> data.Dataset:
+    """The dataset, once the devices and it allow the configuration."""
+    if config.seeds:
+        raise InputError("`seeds`", config.seeds, allowed="with search.replicates.run; `seed` for one search")
+    configs.check_devices(config)
+    dataset = dataset or configs.load_dataset(config)
+    configs.check_examples(config, len(dataset.train.labels))
+    return dataset
 
 
 def _finished(paths: rundir.Paths) -> Result | None:

@@ -87,14 +87,16 @@ def compile_program(
     # a validation split of another shape than the test set needs one more compilation
     compiled_evaluate: dict[Any, Callable[..., Metrics]] = {}
 
-    def evaluate_split(state: TrainState, split: Split) -> Metrics:
-        shape = split.images.shape
-        if shape not in compiled_evaluate:
-            compiled_evaluate[shape] = sharding.compiled(evaluate, (state, split), devices).call
-        return compiled_evaluate[shape](state, split)
+    def compiled_for(state: TrainState, split: Split) -> Callable[..., Metrics]:
+        shapes = split.images.shape, split.labels.shape  # divided images are filled up, labels are not
+        if shapes not in compiled_evaluate:
+            compiled_evaluate[shapes] = sharding.compiled(evaluate, (state, split), devices).call
+        return compiled_evaluate[shapes]
 
-    test = sharding.compiled(evaluate, (state, test_split), devices)
-    compiled_evaluate[test_split.images.shape] = test.call
+    def evaluate_split(state: TrainState, split: Split) -> Metrics:
+        return compiled_for(state, split)(state, split)
+
+    compiled_for(state, test_split)
 
     def train(state: TrainState, metrics: Metrics, split: Split, *arguments: jax.Array) -> _Carry:
         state, metrics, *rest = sharding.replicate((state, metrics, *arguments), devices)
