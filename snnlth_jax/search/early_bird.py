@@ -2,8 +2,8 @@
 You et al. 2020).
 
 The search trains the dense network at a raised learning rate. Before the first epoch and after each it
-draws a mask: that of one-shot magnitude pruning to the sparsity. It stops as soon as the newest of q masks is closer than tau to
-each of the q - 1 before it; the ticket is that mask, on the initial weights.
+draws a mask: that of one-shot magnitude pruning to the sparsity. It stops as soon as the newest of q masks is
+closer than tau to each of the q - 1 before it; the ticket is that mask, on the initial weights.
 
 Two masks that keep k of P weights each, s of them in common, have two distances. The paper's is Hamming,
 2 (k - s) / P, at density d never above 2 d: at 98 % sparsity two masks that share half of their weights
