@@ -17,6 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.report import analyse
 from snnlth_jax.run import results
 from snnlth_jax.search import early_time, imp, measure, programs, replicates, transfer
+from snnlth_jax.search.programs import Programs
 
 KEYS = ["name", "weights", "kept", "channels", "dead_channels", "neurons", "silent_neurons"]
 KEYS += ["saturated_neurons", "firing_rate", "spikes_per_image", "synops_per_image", "macs_per_image"]
@@ -88,7 +89,7 @@ def test_interrupted_while_measuring_it_records_the_same(finished, tmp_path, mon
 def test_one_compilation_counts_the_spikes_of_all_rounds(tmp_path, monkeypatch):
     traced, count = [], activity.count_spikes
     monkeypatch.setattr(activity, "count_spikes", lambda *a, **k: traced.append(1) or count(*a, **k))
-    small.run(imp, SMALL, tmp_path)
+    small.run(imp, SMALL, tmp_path, programs=Programs())
     assert len(traced) == 1
 
 
