@@ -50,7 +50,7 @@ def test_a_bar_on_a_terminal(path):
         records.show("round 1/3 epoch 2/4", 5.5, 0.5, 0.75, 1234.0)
         records._progress.refresh()
         records.epoch_line("round 1 epoch 2/4", EVENT)
-        records.say("round 1: done")
+        records.message("round 1: done")
     shown = text(records)
     for part in (
         "round 1/3 epoch 2/4",
