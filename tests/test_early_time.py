@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import configs, losses, models, tickets, train
+from snnlth_jax import configs, losses, models, tickets
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_time, imp, phases
 from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.session import run as run_session
+from snnlth_jax.train import loop
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=4, rounds=3, rewind_epoch=1, prune_fraction=0.3)
 
@@ -193,8 +195,8 @@ def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
 
     def flops(num_timesteps, epochs):
-        macs = flops.macs(lambda v, x: model.apply(v, x, num_timesteps=num_timesteps), variables, x)
-        return 6 * macs * 96 * epochs
+        counted = macs(lambda v, x: model.apply(v, x, num_timesteps=num_timesteps), variables, x)
+        return 6 * counted * 96 * epochs
 
     first, second = result["tickets"]
     probe = flops(4, 2) + flops(4, 1) / 3  # two epochs, and forward once for the divergences
@@ -214,9 +216,10 @@ def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
 
 def test_two_compilations(tmp_path, monkeypatch):
     traced = []
-    step = train.train_step
-    monkeypatch.setattr(train, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
-    small.run(imp, IMP, tmp_path, early_time=True, early_time_lambda=1.0, controls=("random", "redrawn"))
+    step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+    flags = {"early_time": True, "early_time_lambda": 1.0, "controls": ("random", "redrawn")}
+    small.run(imp, IMP, tmp_path, programs=Programs(), **flags)
     assert len(traced) == 2
 
 
