@@ -29,25 +29,30 @@ def _noise(like, seed):
 
 
 def _train(state, metrics, split, key, learning_rate, start, stop):
-    """Steps of noise that is keyed as training is; removed weights stay 0, the momentum remembers."""
+    """Steps of noise that is keyed as training is; removed weights stay 0, momentum moves the others."""
     state, metrics = jax.device_get((state, metrics))
     words = [int(word) for word in np.asarray(jax.random.key_data(key)).ravel()]
-    leaves, structure = jax.tree.flatten(state.params)
-    kept = jax.tree.leaves(state.masks, is_leaf=lambda x: x is None)
-    momentum = np.float32(sum(float(x.sum()) for x in jax.tree.leaves(state.opt_state)) % 1)
     for step in range(int(start), int(stop)):
-        for i, leaf in enumerate(leaves):
-            moved = leaf + np.float32(learning_rate) * (_noise(leaf, [*words, step, i]) - momentum)
-            leaves[i] = moved if kept[i] is None else np.where(kept[i], moved, np.float32(0))
+        state = _step(state, float(learning_rate), [*words, step])
         metrics = Metrics(
             metrics.loss + np.float32(1), metrics.correct + np.int32(step), metrics.examples + 48
         )
-    params = jax.tree.unflatten(structure, leaves)
-    batch_stats = jax.tree.map(lambda x: x + np.float32(1), state.batch_stats)
-    opt_state = jax.tree.map(lambda x: x + np.ones_like(x), state.opt_state)
-    step = state.step + np.int32(int(stop) - int(start))
-    state = state._replace(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state)
     return (*jax.device_put((state, metrics)), np.int32(-1))
+
+
+def _step(state, learning_rate, seed):
+    momentum = np.float32(sum(float(x.sum()) for x in jax.tree.leaves(state.opt_state)) % 1)
+    leaves, structure = jax.tree.flatten(state.params)
+    kept = jax.tree.leaves(state.masks, is_leaf=lambda x: x is None)
+    for i, leaf in enumerate(leaves):
+        moved = leaf + np.float32(learning_rate) * (_noise(leaf, [*seed, i]) - momentum)
+        leaves[i] = moved if kept[i] is None else np.where(kept[i], moved, np.float32(0))
+    return state._replace(
+        step=state.step + np.int32(1),
+        params=jax.tree.unflatten(structure, leaves),
+        batch_stats=jax.tree.map(lambda x: x + np.float32(1), state.batch_stats),
+        opt_state=jax.tree.map(lambda x: x + np.asarray(0.3, x.dtype), state.opt_state),
+    )
 
 
 def _evaluate(state, split):
