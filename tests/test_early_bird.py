@@ -15,12 +15,12 @@ from snnlth_jax.search.programs import Programs
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
-    **small.NETWORK | {"epochs": 8, "batch_size": 40, "validation_examples": 0, "width": 0.2},
+    **small.NETWORK | {"epochs": 8},
     num_timesteps=2,
     sparsity=0.6,
     scope="layer",
     queue=3,
-    tau=0.065,
+    tau=0.06,
     learning_rate=0.1,
     search_learning_rate_factor=4.0,
 )
@@ -143,7 +143,7 @@ def test_the_ticket_is_the_last_mask_on_the_initial_weights(searched):
         assert kept == total - 6 * total // 10
     newest = rundir.read_bits(run.mask(result["early_bird"]["epoch"]))
     np.testing.assert_array_equal(early_bird.pack(masks.tree_map(jnp.asarray, ticket.masks)), newest)
-    chex.assert_trees_all_equal(ticket.params, small.initial_params(width=0.2))
+    chex.assert_trees_all_equal(ticket.params, small.initial_params())
     (row,) = result["tickets"]
     assert row["epochs"] == EB.epochs
     assert row["search"]["epochs"] == result["early_bird"]["epoch"]
@@ -172,14 +172,14 @@ def test_it_never_fires_with_a_tau_of_0_and_says_so(tmp_path):
     np.testing.assert_array_equal(rundir.read_bits(run.mask(3)), newest)
     # late rewinding: not the initial weights, those after one epoch
     assert [row["epochs"] for row in result["tickets"]] == [2]
-    same = jax.tree.map(np.array_equal, ticket.params, small.initial_params(width=0.2))
+    same = jax.tree.map(np.array_equal, ticket.params, small.initial_params())
     assert not same["layer01"]["conv"]["kernel"]
 
 
 def test_overlap_decides_if_asked_to(tmp_path):
-    result, run, _ = small.run(early_bird, EB, tmp_path, criterion="overlap", tau=0.105)
-    _, fired = brute_force(run, EB.queue, 0.105, "overlap")
-    assert fired != brute_force(run, EB.queue, 0.105)[1]
+    result, run, _ = small.run(early_bird, EB, tmp_path, criterion="overlap", tau=0.09)
+    _, fired = brute_force(run, EB.queue, 0.09, "overlap")
+    assert fired != brute_force(run, EB.queue, 0.09)[1]
     assert result["early_bird"]["epoch"] == fired < EB.epochs
     assert result["early_bird"]["criterion"] == "overlap"
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.multihost
 
 SEARCH = ["-m", "snnlth_jax.cli", "eb", "--num-timesteps", "3", "--early-time", "--early-time-examples", "40"]
 SEARCH += ["--early-time-lambda", "1", "--queue", "2", "--tau", "0", "--controls", "redrawn"]
-SEARCH += ["--width", "0.1", "--train-examples", "96", "--batch-size", "40", "--epochs", "4"]
+SEARCH += ["--width", "0.1", "--train-examples", "96", "--batch-size", "48", "--epochs", "4"]
 
 
 def start(workdir, *more, command=SEARCH, second=()):

@@ -22,7 +22,7 @@ from snnlth_jax.search.programs import Programs
 from snnlth_jax.train import loop, optimizers
 
 SMALL = configs.ImpConfig(
-    **small.NETWORK | {"batch_size": 40}, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3
+    **small.NETWORK, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3
 )
 
 
@@ -71,7 +71,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
         dataset.train,
         dataset.test,
         augmentation=dataset.augmentation,
-        batch_size=40,
+        batch_size=config.batch_size,
         num_timesteps=2,
     )
     rate = optimizers.learning_rates("cosine", config.learning_rate, 3)
@@ -112,7 +112,7 @@ def test_one_compilation_for_all_rounds(tmp_path, monkeypatch):
     traced = []
     step = loop.train_step
     monkeypatch.setattr(loop, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
-    result, _, _ = search(tmp_path, controls=("random",), programs=Programs())
+    result, _, _ = search(tmp_path, controls=("random",), batch_size=40, programs=Programs())
     # the step is traced for full batches and for the last, smaller one, once each
     assert len(traced) == 2
     assert result["train_compilations"] == 1

@@ -8,13 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+import stub
 
 from snnlth_jax import configs, data, losses, masks, models, pruning, tickets
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import one_shot
+from snnlth_jax.search.programs import Programs
 
 ONE_SHOT = configs.OneShotConfig(**small.NETWORK | {"epochs": 1}, num_timesteps=2)
+
+
+class Scoring(stub.StubPrograms):
+    """Real scores, of weights that are then not really trained."""
+
+    def get(self, key, compile_program):
+        return (Programs if key[0] == "scores" else stub.StubPrograms).get(self, key, compile_program)
+
+
+SCORING = Scoring()
 
 
 def found(run):
@@ -30,6 +42,7 @@ def test_masks_have_the_exact_count_and_nest(criterion, tmp_path):
             one_shot,
             ONE_SHOT,
             tmp_path / str(sparsity),
+            SCORING,
             criterion=criterion,
             sparsity=sparsity,
             synflow_iterations=10,
@@ -46,7 +59,7 @@ def test_masks_have_the_exact_count_and_nest(criterion, tmp_path):
 
 @pytest.mark.parametrize("scope", ["layer", "erk"])
 def test_scopes(scope, tmp_path):
-    _, run, _ = small.run(one_shot, ONE_SHOT, tmp_path, criterion="random", sparsity=0.5, scope=scope)
+    _, run, _ = small.run(one_shot, ONE_SHOT, tmp_path, SCORING, criterion="random", sparsity=0.5, scope=scope)
     if scope == "layer":
         assert all(kept == total - total // 2 for kept, total in masks.by_layer(found(run)).values())
     else:
@@ -56,7 +69,7 @@ def test_scopes(scope, tmp_path):
 def test_snip_judges_by_the_loss_on_the_training_images(tmp_path):
     """With all of them in one batch, the mask is that of |w dL/dw| of the plain training loss."""
     _, run, _ = small.run(
-        one_shot, ONE_SHOT, tmp_path, criterion="snip", sparsity=0.7, batch_size=96, score_examples=96
+        one_shot, ONE_SHOT, tmp_path, SCORING, criterion="snip", sparsity=0.7, batch_size=96, score_examples=96
     )
     dataset = data.load("digits", train_examples=96, validation_examples=20)
     model = models.create("vgg5", 10, width=0.1)
@@ -82,7 +95,7 @@ def test_snip_judges_by_the_loss_on_the_training_images(tmp_path):
 
 def test_snips_batches_add_up_to_all_examples(tmp_path):
     """50 examples in batches of 48: scored by 48 and 2, and the ledger counts 50."""
-    result, _, _ = small.run(one_shot, ONE_SHOT, tmp_path, criterion="snip", score_examples=50)
+    result, _, _ = small.run(one_shot, ONE_SHOT, tmp_path, SCORING, criterion="snip", score_examples=50)
     (row,) = result["preparations"]
     assert (row["kind"], row["images"], row["epochs"]) == ("scores", 50, 0)
     (ticket,) = result["tickets"]
@@ -116,7 +129,7 @@ def test_synflow_keeps_every_layer_where_magnitude_empties_one(tmp_path):
     kinds = {}
     for criterion in ("synflow", "magnitude"):
         result, _, text = small.run(
-            one_shot, ONE_SHOT, tmp_path / criterion, criterion=criterion, sparsity=0.95
+            one_shot, ONE_SHOT, tmp_path / criterion, SCORING, criterion=criterion, sparsity=0.95
         )
         kinds[criterion] = result["tickets"][0]["collapsed_layers"], text
     assert kinds["synflow"][0] == []
@@ -127,14 +140,14 @@ def test_synflow_keeps_every_layer_where_magnitude_empties_one(tmp_path):
 
 
 def test_random_with_the_layer_counts_of_a_ticket(tmp_path):
-    _, run, _ = small.run(one_shot, ONE_SHOT, tmp_path / "a", criterion="magnitude", sparsity=0.5)
+    _, run, _ = small.run(one_shot, ONE_SHOT, tmp_path / "a", SCORING, criterion="magnitude", sparsity=0.5)
     path = str(run.ticket(1))
-    _, other, _ = small.run(one_shot, ONE_SHOT, tmp_path / "b", criterion="random", like=path)
+    _, other, _ = small.run(one_shot, ONE_SHOT, tmp_path / "b", SCORING, criterion="random", like=path)
     assert masks.by_layer(found(other)) == masks.by_layer(found(run))
     assert masks.distance(found(other), found(run)) > 0.1
 
     with pytest.raises(InputError, match=r"round_01.safetensors: a ticket of another network: layer01/conv/"):
-        small.run(one_shot, ONE_SHOT, tmp_path / "c", criterion="random", like=path, width=0.2)
+        small.run(one_shot, ONE_SHOT, tmp_path / "c", SCORING, criterion="random", like=path, width=0.2)
     assert not (tmp_path / "c").exists()
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import functools
 import html.parser
 import io
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import browser
 import pytest
 import small
+import stub
 from rich.console import Console
 
 from snnlth_jax import configs, files, report
@@ -36,10 +38,12 @@ def grid(tmp_path_factory):
     root = tmp_path_factory.mktemp("grid")
     config = configs.ImpConfig(**SHORT, num_timesteps=2, rounds=3, rewind_epoch=1, controls=("random",))
     fields = configs.resolve(config).__dict__ | {"workdir": str(root / "imp"), "seeds": (0, 1)}
-    replicates.run(imp.search, configs.ImpConfig(**fields), Console(file=io.StringIO()))
+    programs = stub.StubPrograms()
+    search = functools.partial(imp.search, programs=programs)
+    replicates.run(search, configs.ImpConfig(**fields), Console(file=io.StringIO()))
     eb = configs.EbConfig(**SHORT, num_timesteps=4, early_time=True, queue=2, tau=1.0, sparsity=0.75)
-    small.run(early_bird, eb, root / "eb")
-    small.run(early_time, configs.ProbeConfig(**SHORT, num_timesteps=4), root / "probe")
+    small.run(early_bird, eb, root / "eb", programs)
+    small.run(early_time, configs.ProbeConfig(**SHORT, num_timesteps=4), root / "probe", programs)
     for path in root.rglob("result.json"):
         result = json.loads(path.read_text())
         for row in rows_of(result):

@@ -65,41 +65,58 @@ def test_checkpoints_within_an_epoch_lose_nothing(module, config, times, tmp_pat
     small.same_outcome(run, undisturbed)
 
 
+class Signalled(stub.StubPrograms):
+    """Stubs that ask the process to stop while the n-th chunk of steps is computed."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.chunks = itertools.count(1)
+        self.n = n
+
+    def get(self, key, compile_program):
+        program, seconds = super().get(key, compile_program)
+        if key[0] != "train":
+            return program, seconds
+
+        def train(*args):
+            if next(self.chunks) == self.n:
+                signal.raise_signal(signal.SIGTERM)
+            return program.train(*args)
+
+        return program._replace(train=train), seconds
+
+
 def test_a_stopped_search_raises_and_goes_on(tmp_path):
-    """In Python, asked to stop in the middle of each step that it takes."""
-    _, undisturbed, _ = small.run(imp, IMP, tmp_path / "undisturbed")
+    """In Python, asked to stop in the middle of the third chunk that each call computes."""
+    _, undisturbed, _ = small.run(imp, IMP, tmp_path / "undisturbed", programs=stub.StubPrograms())
     stops = 0
-    for seconds in itertools.count(0):
-        # an alarm of the process itself, so that the signal comes while a step is computed
-        signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
-        signal.setitimer(signal.ITIMER_REAL, 2 + 0.37 * seconds)
+    while True:
         try:
-            _, run, _ = small.run(imp, IMP, tmp_path / "run")
+            _, run, _ = small.run(imp, IMP, tmp_path / "run", programs=Signalled(3))
             break
         except Stopped:
             stops += 1
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    assert stops >= 1
+    assert stops >= 2
     small.same_outcome(run, undisturbed)
 
 
 def test_two_processes_do_not_share_a_directory(tmp_path, monkeypatch):
+    programs = stub.StubPrograms()
     with monkeypatch.context() as patch:
         small.cut_off(patch, checkpoints, "save", 1)
         with pytest.raises(small.Interrupted):
-            small.run(imp, IMP, tmp_path / "run")
+            small.run(imp, IMP, tmp_path / "run", programs=programs)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with (
         rundir.hold(rundir.paths(tmp_path / "run")),
         pytest.raises(InputError, match="another process is at it"),
     ):
-        small.run(imp, IMP, tmp_path / "run")
+        small.run(imp, IMP, tmp_path / "run", programs=programs)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert small.run(imp, IMP, tmp_path / "run")[0]["finished"]  # it was let go
+    assert small.run(imp, IMP, tmp_path / "run", programs=programs)[0]["finished"]  # it was let go
 
 
-COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "40"]
+COMMAND = ["imp", "--width", "0.1", "--num-timesteps", "2", "--train-examples", "96", "--batch-size", "48"]
 COMMAND += ["--epochs", "4", "--rounds", "3", "--rewind-epoch", "1", "--controls", "random", "--devices", "1"]
 
 

@@ -3,6 +3,7 @@
 Process 0 alone records. A terminal has a progress bar, another output a plain line per epoch.
 """
 
+import functools
 import json
 import time
 from importlib.metadata import version
@@ -140,6 +141,7 @@ class Recorder:
             )
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of this package and those that it computes with, for provenance."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
