@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 AxisName = str | tuple[str, ...] | None
 MOST = 2**32 - 1
@@ -38,8 +39,8 @@ def vary_like(x: jax.Array, other: Any) -> jax.Array:
 def axes_of(axis_name: AxisName, *arrays: Any) -> tuple[str, ...]:
     """The axes of `axis_name` that a leaf is divided over, given as one or more arrays (mask, scores).
 
-    `shard_map` knows of an array that is the same on all devices of an axis; it is counted once. `vmap`, `pmap`
-    and `shard_map(check_vma=False)` do not, so that there every leaf counts as divided.
+    `shard_map` knows of an array that is the same on all devices of an axis; it is counted once. `vmap`,
+    `pmap` and `shard_map(check_vma=False)` do not, so that there every leaf counts as divided.
     """
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
     if any(name in varying(jax.lax.axis_index(name)) for name in names):
@@ -58,7 +59,7 @@ def total_size(leaves: Sequence[Any], axis_name: AxisName = None) -> int:
     Raises:
       ValueError: traced leaves with more entries than 32 bits can count.
     """
-    total = sum(leaf.size * axis_size(axes_of(axis_name, leaf)) for leaf in leaves)
+    total: int = sum(leaf.size * axis_size(axes_of(axis_name, leaf)) for leaf in leaves)
     if total > MOST and any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise ValueError(f"{total:,} weights: traced counts have 32 bits, at most {MOST:,} can be counted")
     return total
@@ -84,4 +85,7 @@ def unsharded(x: jax.Array) -> jax.Array:
         return x
     concrete = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
     mesh = getattr(concrete, "mesh", sharding.mesh)
-    return jax.sharding.reshard(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    replicated: jax.Array = jax.sharding.reshard(
+        x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    )
+    return replicated

@@ -49,7 +49,8 @@ def ratio_of(parts: jax.Array, n: jax.Array, whole: jax.Array) -> tuple[jax.Arra
         return quotient * 2 + value // whole, value % whole
 
     zero = jnp.zeros_like(parts) * n  # varies over devices as n does
-    return jax.lax.fori_loop(0, 32, digit, (zero, zero))
+    result: tuple[jax.Array, jax.Array] = jax.lax.fori_loop(0, 32, digit, (zero, zero))
+    return result
 
 
 def without_lowest(
@@ -108,7 +109,7 @@ def _positions(mask: jax.Array, end: int, axes: tuple[str, ...]) -> jax.Array:
     index, devices = jnp.uint32(0), axis_size(axes)
     for name in axes:
         index = index * jax.lax.axis_size(name) + jax.lax.axis_index(name).astype(jnp.uint32)
-    place = jnp.uint32(end - devices * mask.size) + index * jnp.uint32(mask.size)
+    place: jax.Array = jnp.uint32(end - devices * mask.size) + index * jnp.uint32(mask.size)
     place = jnp.broadcast_to(place, mask.shape)
     for axis in range(mask.ndim):
         stride = jnp.uint32(math.prod(mask.shape[axis + 1 :]))

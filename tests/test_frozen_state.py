@@ -215,8 +215,8 @@ def test_what_does_not_fit_is_refused():
     params = weights()
     kept = masks.make(params)
     tx = masks.freeze_pruned(optax.adam(0.1))
+    narrow = kept | {"a": {"kernel": kept["a"]["kernel"][:, :1], "bias": None}}
     with pytest.raises(ValueError, match=r"a/kernel: the mask has shape \(6, 1\), params \(6, 8\)"):
-        narrow = kept | {"a": {"kernel": kept["a"]["kernel"][:, :1], "bias": None}}
         tx.update(params, tx.init(params), params, masks=narrow)
     with pytest.raises(ValueError, match="in the masks"):
         tx.update(params, tx.init(params), params, masks={"params": kept})

@@ -1,4 +1,4 @@
-"""Masks and pruning wherever the weights lie: every sharding of a mesh, and axes that weights are divided over."""
+"""Masks and pruning wherever the weights lie: any sharding of a mesh, and axes that divide the weights."""
 
 import functools
 
@@ -137,11 +137,8 @@ def test_a_divided_axis_without_its_name_is_pruned_device_by_device():
     split = jax.tree.map(lambda w: w.reshape(4, -1, *w.shape[1:]), params)
     got = jax.vmap(lambda w: pruning.prune(w, masks.make(w), 0.5), axis_name="x")(split)
     for i in range(4):
-        one = jax.tree.map(lambda w: w[i], split)  # noqa: B023
-        chex.assert_trees_all_equal(
-            jax.tree.map(lambda m: m[i], got),
-            pruning.prune(one, masks.make(one), 0.5),  # noqa: B023
-        )
+        one, mine = (jax.tree.map(lambda x, i=i: x[i], tree) for tree in (split, got))
+        chex.assert_trees_all_equal(mine, pruning.prune(one, masks.make(one), 0.5))
 
 
 def test_more_than_32_bits_are_refused_or_counted():

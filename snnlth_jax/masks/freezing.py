@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax.masks.trees import Masks, PyTree, check, keep, name_of, tree_map
+from snnlth_jax.masks.trees import Masks, PyTree, check, flatten, keep, name_of, tree_map
 
 __all__ = ["FrozenState", "freeze_pruned", "replace_masks"]
 
@@ -37,10 +37,11 @@ def freeze_pruned(
       exchanges them; `masks=` in a call wins, and stays in the state.
 
     It has to be the outermost transformation: what is chained after it changes :math:`-w` too, and
-    `optax.chain(freeze_pruned(optax.sgd(1.0)), optax.scale(0.1))` takes a tenth of a removed weight away in each
-    step. Write `freeze_pruned(optax.chain(...))`. Inside `optax.multi_transform` and `optax.masked` it freezes
-    the leaves that it is given. State without the structure of the parameters (that of `optax.flatten`, the
-    factored moments of `adafactor`) is left as it is. `optax.lookahead` has its fast and slow weights both frozen.
+    `optax.chain(freeze_pruned(optax.sgd(1.0)), optax.scale(0.1))` takes a tenth of a removed weight away in
+    each step. Write `freeze_pruned(optax.chain(...))`. Inside `optax.multi_transform` and `optax.masked` it
+    freezes the leaves that it is given. State without the structure of the parameters (that of
+    `optax.flatten`, the factored moments of `adafactor`) is left as it is. `optax.lookahead` has its fast and
+    slow weights both frozen.
 
     Args:
       tx: any optax optimiser; further keyword arguments of `update` are passed on to it if it takes some.
@@ -137,9 +138,7 @@ def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
 
     result = jax.tree.map(replaced, opt_state, is_leaf=lambda x: isinstance(x, FrozenState))
     if not taken:
-        raise ValueError(
-            "the optimiser state holds no masks: make the optimiser with freeze_pruned(tx, masks)"
-        )
+        raise ValueError("the optimiser state holds no masks: make it with freeze_pruned(tx, masks)")
     if unknown := [name for name in names if name not in taken]:
         raise ValueError(f"{unknown[0]}: a new mask, but the optimiser state has none for it")
     return result
@@ -180,17 +179,12 @@ def _present(masks: Masks, params: PyTree) -> Masks:
 def _map(f: Any, masks: Masks, tree: PyTree, *rest: PyTree) -> PyTree:
     """`f(mask, leaf, *leaves)` where there is a mask, else the leaf of `tree`."""
     if isinstance(tree, optax.LookaheadParams):
-        return optax.LookaheadParams(
-            _map(f, masks, tree.fast, *(r.fast for r in rest)),
-            _map(f, masks, tree.slow, *(r.slow for r in rest)),
-        )
-    leaves, treedef = jax.tree.flatten(masks, is_leaf=lambda x: x is None)
-    columns = [treedef.flatten_up_to(t) for t in (tree, *rest)]
+        fast = _map(f, masks, tree.fast, *(other.fast for other in rest))
+        return optax.LookaheadParams(fast, _map(f, masks, tree.slow, *(other.slow for other in rest)))
+    leaves, treedef = flatten(masks)
+    rows = zip(leaves, *(treedef.flatten_up_to(t) for t in (tree, *rest)), strict=True)
     return treedef.unflatten(
-        [
-            first if m is None else f(m, first, *others)
-            for m, first, *others in zip(leaves, *columns, strict=True)
-        ]
+        [leaf if mask is None else f(mask, leaf, *others) for mask, leaf, *others in rows]
     )
 
 
@@ -204,16 +198,14 @@ def _frozen(mask: jax.Array, update: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _masked_state(state: PyTree, masks: Masks, params: PyTree) -> PyTree:
-    """The state, 0 at removed weights in every part that has the structure and the shapes of the parameters."""
+    """The state, 0 at removed weights in every part that has structure and shapes of the parameters."""
     if isinstance(params, optax.LookaheadParams):
         params = params.fast
-    # masks with a leaf or None for each leaf of the parameters
-    treedef = jax.tree.structure(masks, is_leaf=lambda x: x is None)
-    parts = zip(
-        jax.tree.leaves(masks, is_leaf=lambda x: x is None), treedef.flatten_up_to(params), strict=True
-    )
+    # a mask or None for each leaf of the parameters
+    leaves, treedef = flatten(masks)
+    parts = zip(leaves, treedef.flatten_up_to(params), strict=True)
     flat = [m for m, part in parts for _ in jax.tree.leaves(part, is_leaf=_absent)]
-    structure = jax.tree.structure(params, is_leaf=_absent)
+    structure: Any = jax.tree.structure(params, is_leaf=_absent)
 
     def like_params(x: Any) -> bool:
         return bool(jax.tree.structure(x, is_leaf=_absent) == structure)

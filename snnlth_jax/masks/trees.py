@@ -34,7 +34,7 @@ def tree_map(f: Callable[..., Any], masks: Masks, *rest: PyTree) -> PyTree:
     >>> tree_map(lambda m: m.size, {"kernel": jnp.ones((2, 3), bool), "bias": None})
     {'bias': None, 'kernel': 6}
     """
-    leaves, treedef = jax.tree.flatten(masks, is_leaf=_is_none)
+    leaves, treedef = flatten(masks)
     columns = [_aligned(masks, tree, f"tree {i}") for i, tree in enumerate(rest, start=1)]
     rows = zip(leaves, *columns, strict=True)
     return treedef.unflatten([None if m is None else f(m, *others) for m, *others in rows])
@@ -61,7 +61,7 @@ def check(masks: Masks, tree: PyTree = None, name: str = "params") -> None:
     """
     mine = jax.tree_util.tree_leaves_with_path(masks, is_leaf=_is_none)
     for path, mask in mine:
-        if mask is not None and getattr(mask, "dtype", None) != bool:
+        if mask is not None and np.dtype(bool) != getattr(mask, "dtype", None):
             kind = getattr(mask, "dtype", type(mask).__name__)
             raise ValueError(f"{name_of(path)}: a mask must be a bool array, got {kind}")
     if tree is None:
@@ -74,24 +74,32 @@ def check(masks: Masks, tree: PyTree = None, name: str = "params") -> None:
 
 
 def check_pair(a: Masks, b: Masks) -> None:
-    """Check that two trees of masks cover the same leaves in the same shapes; else a ValueError as `check`."""
+    """Check that two trees of masks cover the same leaves in the same shapes, as `check` does."""
     check(a)
     check(b)
     check(a, b, "the other mask")
-    for (path, mask), other in zip(
-        jax.tree_util.tree_leaves_with_path(a, is_leaf=_is_none),
-        _aligned(a, b, "the other masks"),
-        strict=True,
-    ):
+    mine = jax.tree_util.tree_leaves_with_path(a, is_leaf=_is_none)
+    for (path, mask), other in zip(mine, _aligned(a, b, "the other mask"), strict=True):
         if mask is None and jax.tree.leaves(other):
             raise ValueError(f"{name_of(path)}: one of the masks is None, the other is not")
 
 
+def flatten(masks: Masks) -> tuple[list[Any], Any]:
+    """The leaves of masks, with None for those that are not prunable, and their structure."""
+    leaves, treedef = jax.tree.flatten(masks, is_leaf=_is_none)
+    return leaves, treedef
+
+
+def flatten_kept(masks: Masks) -> tuple[list[jax.Array], Any]:
+    """The masks of a tree, without None, and its structure."""
+    leaves, treedef = jax.tree.flatten(masks)
+    return leaves, treedef
+
+
 def _aligned(masks: Masks, tree: PyTree, name: str) -> list[Any]:
     """What a tree has at each leaf of the masks, None included."""
-    treedef = jax.tree.structure(masks, is_leaf=_is_none)
     try:
-        leaves: list[Any] = treedef.flatten_up_to(tree)
+        leaves: list[Any] = flatten(masks)[1].flatten_up_to(tree)
     except (ValueError, TypeError) as error:
         raise ValueError(_difference(masks, tree, name, error)) from None
     return leaves
@@ -151,28 +159,17 @@ def _rule(name: str, leaf: Any) -> tuple[bool, str]:
 
 
 # biases, scales, and constants of neurons, which may be stacked or broadcast
-_VECTORS = (
-    "bias",
-    "scale",
-    "offset",
-    "tau",
-    "log_tau",
-    "v_threshold",
-    "threshold",
-    "v_reset",
-    "decay",
-    "alpha",
-)
-_VECTORS += ("beta", "gamma", "slope", "leak")
+_VECTORS = {"bias", "scale", "offset", "tau", "log_tau", "v_threshold", "threshold", "v_reset", "decay"}
+_VECTORS |= {"alpha", "beta", "gamma", "slope", "leak"}
 
 
 def is_weight(name: str, leaf: Any) -> bool:
     """Whether a leaf is prunable by default; `explain` lists what the rule does to a tree, and why.
 
     Prunable are floating-point (or complex) arrays of two or more axes: convolution, linear and embedding
-    weights, the classifier's included (the authors' rule). Not prunable, whatever their number of axes: what is
-    called bias, scale or offset, a constant of neurons by its name (tau, v_threshold, decay, beta ...), and what
-    belongs to a module called a norm.
+    weights, the classifier's included (the authors' rule). Not prunable, whatever their number of axes: what
+    is called bias, scale or offset, a constant of neurons by its name (tau, v_threshold, decay, beta ...),
+    and what belongs to a module called a norm.
     """
     return _rule(name, leaf)[0]
 
@@ -266,7 +263,7 @@ def apply(params: PyTree, masks: Masks) -> PyTree:
     [[1.0, 0.0]]
     """
     check(masks, params)
-    leaves, treedef = jax.tree.flatten(masks, is_leaf=_is_none)
+    leaves, treedef = flatten(masks)
     kept = [
         leaf if mask is None else keep(mask, leaf)
         for mask, leaf in zip(leaves, treedef.flatten_up_to(params), strict=True)

@@ -62,7 +62,7 @@ def uniform(masks: Masks, density: float | jax.Array, axis_name: AxisName = None
     """
     trees.check(masks)
     digits = removed_digits(density)
-    leaves, treedef = jax.tree.flatten(masks)
+    leaves, treedef = trees.flatten_kept(masks)
     return treedef.unflatten(
         [
             to_density(kept, total_size([leaf], axis_name), digits)
@@ -74,8 +74,8 @@ def uniform(masks: Masks, density: float | jax.Array, axis_name: AxisName = None
 def erk(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) -> PyTree:
     """Number of weights to remove from each layer: Erdős-Rényi-Kernel (Evci et al. 2020).
 
-    What is left of a layer is in proportion to the sum of its axes, or all of it if it has fewer; together the
-    layers keep as many as with `overall`. Largest remainders are rounded up.
+    What is left of a layer is in proportion to the sum of its axes, or all of it if it has fewer; together
+    the layers keep as many as with `overall`. Largest remainders are rounded up.
 
     Args:
       masks, density, axis_name: as for `overall`. Layers count with the axes that a device sees.
@@ -89,7 +89,7 @@ def erk(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) ->
     (217, 43)
     """
     trees.check(masks)
-    leaves, treedef = jax.tree.flatten(masks)
+    leaves, treedef = trees.flatten_kept(masks)
     if not leaves:
         return masks
     kept = _kept(leaves, axis_name)
@@ -125,7 +125,7 @@ def to_density(kept: jax.Array, total: int, digits: jax.Array | np.ndarray) -> j
 
 
 def erk_removals(leaves: list[jax.Array], kept: list[jax.Array], left: jax.Array) -> list[jax.Array]:
-    """Number of removals in each layer, so that `left` weights remain in proportion to the sum of its axes."""
+    """Number of removals in each layer; `left` weights remain, in proportion to the sums of axes."""
     axes = jnp.array([sum(leaf.shape) for leaf in leaves], jnp.uint32)
     have = jnp.stack(kept)
 

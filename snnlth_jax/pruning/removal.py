@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnlth_jax._axes import AxisName, axes_of, count_true, total_size, vary_like
+from snnlth_jax._axes import MOST, AxisName, axes_of, count_true, total_size, vary_like
 from snnlth_jax._selection import floor_of, without_lowest
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning import distributions
@@ -38,8 +38,8 @@ def prune(
       scope: "global" compares the scores of all layers with one threshold (as the paper does); "layer"
         removes the fraction from each layer; "erk" (Erdős-Rényi-Kernel, Evci et al. 2020) leaves each layer
         a number of weights in proportion to the sum of its axes, or all if it has fewer.
-      axis_name: inside `shard_map`, `pmap` or `vmap`, the mapped axes that the weights are divided over: N and
-        the threshold are then those of all devices. Without it each device prunes what it sees.
+      axis_name: inside `shard_map`, `pmap` or `vmap`, the mapped axes that the weights are divided over: N
+        and the threshold are then those of all devices. Without it each device prunes what it sees.
 
     Returns:
       The new masks.
@@ -98,7 +98,8 @@ def keep_top(
 def remove_lowest(scores: PyTree, masks: Masks, counts: PyTree, *, axis_name: AxisName = None) -> Masks:
     """Remove an exact number of the weights that are left, lowest scores first; the number may be traced.
 
-    Of equal scores the first in the order of the tree go first. A layer that has fewer weights left loses all.
+    Of equal scores the first in the order of the tree go first. A layer that has fewer weights left loses
+    all.
 
     Args:
       scores: a pytree like the parameters; floating point of any width. NaN is lowest.
@@ -119,7 +120,7 @@ def remove_lowest(scores: PyTree, masks: Masks, counts: PyTree, *, axis_name: Ax
     leaves, values, treedef = _leaves(scores, masks)
     if not leaves:
         return masks
-    if jax.tree.structure(counts) == jax.tree.structure(0):
+    if jax.tree_util.all_leaves([counts]):
         kept = _remove_from_all(values, leaves, _count("counts", counts), axis_name)
         return treedef.unflatten(kept)
     by_leaf = trees.tree_map(lambda m, n: n, masks, counts)
@@ -190,7 +191,8 @@ def _remove_grouped(
     else:
         left = sum(kept, start=jnp.uint32(0)) - removals(alive, kept)
         numbers = distributions.erk_removals(alive, kept, left)
-    return _remove_from_each(scores, alive, numbers, axis_name)
+    removed: list[jax.Array] = _remove_from_each(scores, alive, numbers, axis_name)
+    return removed
 
 
 @functools.partial(jax.jit, static_argnames="axis_name")
@@ -228,10 +230,12 @@ def _count(name: str, value: Any) -> jax.Array:
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or np.shape(value) != ():
         raise ValueError(f"{name}: a count must be an integer, got {value!r}")
     if isinstance(value, jax.core.Tracer):
-        return jnp.maximum(value, jnp.zeros((), value.dtype)).astype(jnp.uint32)
+        count: jax.Array = jnp.maximum(value, jnp.zeros((), value.dtype)).astype(jnp.uint32)
+        return count
     if int(value) < 0:
         raise ValueError(f"{name}: a count must be 0 or more, got {value}")
-    return jnp.uint32(min(int(value), 2**32 - 1))
+    number: jax.Array = jnp.uint32(min(int(value), MOST))
+    return number
 
 
 def _leaves(scores: PyTree, masks: Masks) -> tuple[list[jax.Array], list[jax.Array], Any]:
@@ -245,7 +249,7 @@ def _leaves(scores: PyTree, masks: Masks) -> tuple[list[jax.Array], list[jax.Arr
                 f"{trees.name_of(path)}: scores must be floating point (or integers of 16 bits), "
                 f"got {leaf.dtype}"
             )
-    leaves, treedef = jax.tree.flatten(masks)
+    leaves, treedef = trees.flatten_kept(masks)
     value_leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(values)]
     leaves = [vary_like(jnp.asarray(m), s) for m, s in zip(leaves, value_leaves, strict=True)]
     return leaves, value_leaves, treedef

@@ -13,23 +13,22 @@ __all__ = ["grasp", "magnitude", "random", "snip", "synflow"]
 
 def _scored(params: PyTree) -> tuple[list[Any], Callable[[list[Any]], PyTree], Callable[[list[Any]], PyTree]]:
     """The leaves that can have a score, and two functions of such leaves: scores, and whole parameters."""
+    leaves, treedef = _flatten(params)
+    places = [i for i, x in enumerate(leaves) if jnp.issubdtype(getattr(x, "dtype", bool), jnp.inexact)]
+
+    def filled(scored: list[Any], rest: list[Any]) -> PyTree:
+        rest = list(rest)
+        for i, leaf in zip(places, scored, strict=True):
+            rest[i] = leaf
+        return treedef.unflatten(rest)
+
+    nothing = [None] * len(leaves)
+    return [leaves[i] for i in places], lambda x: filled(x, nothing), lambda x: filled(x, leaves)
+
+
+def _flatten(params: PyTree) -> tuple[list[Any], Any]:
     leaves, treedef = jax.tree.flatten(params)
-    places = [
-        i
-        for i, leaf in enumerate(leaves)
-        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-    ]
-
-    def as_scores(scored: list[Any]) -> PyTree:
-        scores = dict(zip(places, scored, strict=True))
-        return treedef.unflatten([scores.get(i) for i in range(len(leaves))])
-
-    def as_params(scored: list[Any]) -> PyTree:
-        return treedef.unflatten(
-            [dict(zip(places, scored, strict=True)).get(i, x) for i, x in enumerate(leaves)]
-        )
-
-    return [leaves[i] for i in places], as_scores, as_params
+    return leaves, treedef
 
 
 def magnitude(params: PyTree) -> PyTree:
@@ -50,7 +49,7 @@ def random(key: jax.Array, params: PyTree) -> PyTree:
     >>> random(jax.random.key(0), {"w": jnp.zeros((2, 3))})["w"].shape
     (2, 3)
     """
-    leaves, treedef = jax.tree.flatten(params)
+    leaves, treedef = _flatten(params)
     keys = jax.random.split(key, len(leaves))
     return treedef.unflatten(
         [
