@@ -5,6 +5,7 @@ Exact arithmetic on counts, and bisection on the bit patterns of scores. Both wo
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 
@@ -12,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["decimal_digits", "floor_of", "without_lowest"]
+from snnlth_jax._axes import AxisName, axes_of, axis_size, count_true
+
+__all__ = ["decimal_digits", "floor_of", "ordered", "ratio_of", "without_lowest"]
 
 
 def decimal_digits(fraction: Decimal) -> tuple[int, ...]:
@@ -32,41 +35,68 @@ def floor_of(digits: Sequence[int] | np.ndarray | jax.Array, n: jax.Array) -> ja
     return result
 
 
-def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: jax.Array) -> list[jax.Array]:
+def ratio_of(parts: jax.Array, n: jax.Array, whole: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """floor(parts * n / whole) and the remainder, without rounding, in 32 bits; 0 where `whole` is 0.
+
+    Long division, bit by bit of n. The parts must not exceed `whole`, and `whole` not 2^30.
+    """
+    whole = jnp.maximum(whole, jnp.uint32(1))
+
+    def digit(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        quotient, remainder = carry
+        bit = (n >> (jnp.uint32(31) - i.astype(jnp.uint32))) & jnp.uint32(1)
+        value = remainder * 2 + parts * bit
+        return quotient * 2 + value // whole, value % whole
+
+    zero = jnp.zeros_like(parts) * n  # varies over devices as n does
+    result: tuple[jax.Array, jax.Array] = jax.lax.fori_loop(0, 32, digit, (zero, zero))
+    return result
+
+
+def without_lowest(
+    scores: list[jax.Array], alive: list[jax.Array], removals: jax.Array, axis_name: AxisName = None
+) -> list[jax.Array]:
     """`alive` less the `removals` entries of lowest score, the first in order where scores are equal.
 
     First it bisects the order-preserving integer image of the scores, with one counting pass over the weights
-    per step. Then, only if kept and removed weights share the threshold, it bisects their position.
+    per step. Then, only if kept and removed weights share the threshold, it bisects their position. Arrays
+    keep their shapes, so that they may be sharded in any way; entries that are divided over `axis_name` are
+    counted and compared with those of all devices, in the order leaf, device, entry.
     """
-    dtype = jnp.promote_types(jnp.result_type(*scores), jnp.float32)
-    keys = [_ordered(s.astype(dtype), m) for s, m in zip(scores, alive, strict=True)]
+    double = any(s.dtype == jnp.float64 for s in scores)
+    dtype = jnp.float64 if double else jnp.float32
+    keys = [ordered(s.astype(dtype), m) for s, m in zip(scores, alive, strict=True)]
+    axes = [axes_of(axis_name, s, m) for s, m in zip(scores, alive, strict=True)]
     highest = jnp.array(jnp.iinfo(keys[0].dtype).max, keys[0].dtype)
 
     def count(condition: Callable[..., jax.Array], *trees: list[jax.Array]) -> jax.Array:
-        counts = [_count(condition(*leaves)) for leaves in zip(*trees, strict=True)]
+        counts = [count_true(condition(*leaves), a) for a, *leaves in zip(axes, *trees, strict=True)]
         return functools.reduce(jnp.add, counts)
 
+    def over(reduce: Callable[..., jax.Array], value: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+        return reduce(value, axes) if axes else value
+
+    lows = [over(jax.lax.pmin, k.min(initial=highest), a) for k, a in zip(keys, axes, strict=True)]
+    highs = [over(jax.lax.pmax, k.max(initial=0 * highest), a) for k, a in zip(keys, axes, strict=True)]
     threshold = _smallest(
         lambda t: count(lambda key: key <= t, keys) >= removals,
-        low=functools.reduce(jnp.minimum, [key.min(initial=highest) for key in keys]),
-        high=functools.reduce(jnp.maximum, [key.max(initial=0 * highest) for key in keys]),
+        low=functools.reduce(jnp.minimum, lows),
+        high=functools.reduce(jnp.maximum, highs),
     )
     below = count(lambda key: key < threshold, keys)
     tied = count(lambda key: key == threshold, keys)
 
-    ends = list(itertools.accumulate(m.size for m in alive))
-    positions = [
-        jnp.arange(end - m.size, end, dtype=jnp.uint32).reshape(m.shape)
-        for m, end in zip(alive, ends, strict=True)
-    ]
+    ends = list(itertools.accumulate(m.size * axis_size(a) for m, a in zip(alive, axes, strict=True)))
+    positions = [_positions(m, end, a) for m, end, a in zip(alive, ends, axes, strict=True)]
     # if all tied weights are removed, there is nothing to bisect
-    start = jnp.where(removals - below == tied, jnp.uint32(ends[-1]), 0)
+    last = jnp.uint32(ends[-1])
+    start = jnp.where(removals - below == tied, last, jnp.uint32(0))
     position = _smallest(
         lambda p: (
             count(lambda key, place: (key == threshold) & (place < p), keys, positions) >= removals - below
         ),
         low=start,
-        high=jnp.maximum(start, jnp.uint32(ends[-1])),
+        high=jnp.maximum(start, last),
     )
     return [
         m & (key >= threshold) & ((key != threshold) | (place >= position))
@@ -74,23 +104,32 @@ def without_lowest(scores: list[jax.Array], alive: list[jax.Array], removals: ja
     ]
 
 
-def _count(condition: jax.Array) -> jax.Array:
-    """Number of True entries, in two sums: XLA's CPU backend vectorises the first, and not one over all."""
-    ones = condition.ravel().astype(jnp.uint32)
-    if ones.size % 8 == 0:
-        ones = jax.lax.optimization_barrier(ones.reshape(8, -1).sum(0, dtype=jnp.uint32))
-    return ones.sum(dtype=jnp.uint32)
+def _positions(mask: jax.Array, end: int, axes: tuple[str, ...]) -> jax.Array:
+    """The place of each entry among those of all leaves and devices, the last before `end`."""
+    index, devices = jnp.uint32(0), axis_size(axes)
+    for name in axes:
+        index = index * jax.lax.axis_size(name) + jax.lax.axis_index(name).astype(jnp.uint32)
+    place: jax.Array = jnp.uint32(end - devices * mask.size) + index * jnp.uint32(mask.size)
+    place = jnp.broadcast_to(place, mask.shape)
+    for axis in range(mask.ndim):
+        stride = jnp.uint32(math.prod(mask.shape[axis + 1 :]))
+        place = place + jax.lax.broadcasted_iota(jnp.uint32, mask.shape, axis) * stride
+    return place
 
 
-def _ordered(score: jax.Array, alive: jax.Array) -> jax.Array:
-    """Unsigned integers in the order of the scores; the greatest integer for weights that are not alive."""
-    bits = jnp.finfo(score.dtype).bits
-    unsigned = jnp.dtype(f"uint{bits}")
-    sign = jnp.array(1 << (bits - 1), unsigned)
+def ordered(score: jax.Array, alive: jax.Array, *, dead_last: bool = True) -> jax.Array:
+    """Unsigned integers in the order of the scores, NaN lowest; the greatest for what is not alive, or 0."""
+    if score.dtype not in (jnp.float32, jnp.float64):
+        score = score.astype(jnp.float32)
+    unsigned = jnp.dtype(f"uint{jnp.finfo(score.dtype).bits}")
+    sign = jnp.array(1 << (jnp.finfo(score.dtype).bits - 1), unsigned)
+    zero = jnp.zeros((), unsigned)
     raw = jax.lax.bitcast_convert_type(score, unsigned)
-    raw = jnp.where(raw == sign, 0, raw)  # -0.0 equals 0.0
+    raw = jnp.where(raw == sign, zero, raw)  # -0.0 equals 0.0
     highest = jnp.array(jnp.iinfo(unsigned).max, unsigned)
-    return jnp.where(alive, jnp.minimum(jnp.where(raw & sign, ~raw, raw | sign), highest - 1), highest)
+    key = jnp.where((raw & sign) != 0, ~raw, raw | sign)
+    key = jnp.where(jnp.isnan(score), zero + 1, key)
+    return jnp.where(alive, jnp.minimum(key, highest - 1), highest if dead_last else zero)
 
 
 def _smallest(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:

@@ -254,5 +254,5 @@ def test_forgetting_parameters_or_masks_is_an_error():
     params = {"w": jnp.ones((2, 2))}
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(params, tx.init(params), masks=masks.make(params))
-    with pytest.raises(TypeError, match="masks"):
+    with pytest.raises(ValueError, match="needs masks"):
         tx.update(params, tx.init(params), params)

@@ -41,7 +41,7 @@ def layers(masks: Any) -> list[Layer]:
     [Layer(name='conv/kernel', weights=2, kept=1, sparsity=0.5)]
     """
     counts = masks_lib.by_layer(masks)
-    return [Layer(name, total, kept, 1 - kept / total) for name, (kept, total) in counts.items()]
+    return [Layer(name, total, int(kept), 1 - int(kept) / total) for name, (kept, total) in counts.items()]
 
 
 def collapsed(masks: Any) -> list[str]:

@@ -1,0 +1,230 @@
+"""An optimiser under which removed weights stay removed, in the parameters and in its own state."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from snnlth_jax.masks.trees import Masks, PyTree, check, flatten, keep, name_of, tree_map
+
+__all__ = ["FrozenState", "freeze_pruned", "replace_masks"]
+
+
+class FrozenState(NamedTuple):
+    """State of `freeze_pruned(tx, masks)`: the masks, and the state of `tx`."""
+
+    masks: Masks
+    inner: PyTree
+
+
+def freeze_pruned(
+    tx: optax.GradientTransformation, masks: Masks | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""An optimiser under which removed weights are exactly 0 after every step.
+
+    With the masks :math:`m`, gradients :math:`g` and parameters :math:`w`, the inner optimiser sees
+    :math:`m \odot g` and :math:`m \odot w`, its updates :math:`u` become :math:`u` where kept and :math:`-w`
+    where removed, and whatever in its state has the shape of the parameters (momentum, averages) is 0 where
+    removed: kept weights move as they do in a network that never had the others, also after masks shrink in
+    the middle of training. The first step sets (finite) weights to 0 that were not 0 before.
+
+    The masks live in one of two places:
+
+    * in the call, `update(grads, state, params, masks=masks)`: nothing is added to the state;
+    * in the state, `freeze_pruned(tx, masks)`: `update(grads, state, params)` suffices, so that Flax's
+      `TrainState`, `nnx.Optimizer` and other people's loops need no change. Between rounds, `replace_masks`
+      exchanges them; `masks=` in a call wins, and stays in the state.
+
+    It has to be the outermost transformation: what is chained after it changes :math:`-w` too, and
+    `optax.chain(freeze_pruned(optax.sgd(1.0)), optax.scale(0.1))` takes a tenth of a removed weight away in
+    each step. Write `freeze_pruned(optax.chain(...))`. Inside `optax.multi_transform` and `optax.masked` it
+    freezes the leaves that it is given. State without the structure of the parameters (that of
+    `optax.flatten`, the factored moments of `adafactor`) is left as it is. `optax.lookahead` has its fast and
+    slow weights both frozen.
+
+    Args:
+      tx: any optax optimiser; further keyword arguments of `update` are passed on to it if it takes some.
+      masks: masks of the parameters, to be kept in the state; None if each call brings its own.
+
+    Returns:
+      A transformation whose `update` needs `params`.
+
+    Raises:
+      ValueError: no parameters, no masks, or masks that do not match the parameters (see `check`).
+
+    >>> import jax.numpy as jnp, optax
+    >>> params, masks = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> tx = freeze_pruned(optax.sgd(0.5))
+    >>> updates, _ = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params, masks=masks)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [[0.5, 0.0]]
+
+    The same with the masks in the state:
+
+    >>> tx = freeze_pruned(optax.sgd(0.5), masks)
+    >>> updates, _ = tx.update({"w": jnp.ones((1, 2))}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [[0.5, 0.0]]
+    """
+    inner = optax.with_extra_args_support(tx)
+    if masks is not None:
+        check(masks)
+    own = masks
+
+    def init(params: PyTree) -> PyTree:
+        if own is None:
+            return inner.init(params)
+        kept = _present(own, params)
+        return FrozenState(kept, inner.init(_apply(kept, params)))
+
+    def update(
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree | None = None,
+        *,
+        masks: Masks | None = None,
+        **extra: Any,
+    ) -> tuple[PyTree, PyTree]:
+        if params is None:
+            raise ValueError("freeze_pruned needs the parameters: update(grads, state, params)")
+        if masks is None and own is None:
+            raise ValueError(
+                "freeze_pruned needs masks: update(grads, state, params, masks=masks), "
+                "or freeze_pruned(tx, masks) to have them in its state"
+            )
+        inner_state = state if own is None else state.inner
+        kept = _present(state.masks if masks is None else masks, params)
+        inner_state = _masked_state(inner_state, kept, params)
+        updates, inner_state = inner.update(_apply(kept, updates), inner_state, _apply(kept, params), **extra)
+        inner_state = _masked_state(inner_state, kept, params)
+        updates = _map(_frozen, kept, updates, params)
+        return updates, inner_state if own is None else FrozenState(kept, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
+    """The optimiser state with other masks, for `freeze_pruned(tx, masks)` between two rounds.
+
+    Args:
+      opt_state: state of any optimiser with such transformations inside, such as `TrainState.opt_state`.
+      masks: the new masks, like those before; a transformation inside `multi_transform` takes its own leaves.
+
+    Raises:
+      ValueError: no masks are in the state, or others than those in structure, shape or dtype.
+
+    >>> import jax.numpy as jnp, optax
+    >>> state = freeze_pruned(optax.sgd(0.5), {"w": jnp.array([True, True])}).init({"w": jnp.ones(2)})
+    >>> replace_masks(state, {"w": jnp.array([True, False])}).masks["w"].tolist()
+    [True, False]
+    """
+    check(masks)
+    names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(masks)]
+    taken: set[str] = set()
+
+    def replaced(state: Any) -> Any:
+        if not isinstance(state, FrozenState):
+            return state
+        old = state.masks
+        if _names(old) == _names(masks):  # nodes may be of another type: flax.nnx wraps them in its optimiser
+            taken.update(names)
+            return FrozenState(
+                jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(masks)), state.inner
+            )
+        check(old, masks, "the new masks")
+        taken.update(name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(old))
+        return FrozenState(tree_map(lambda _, m: m, old, masks), state.inner)
+
+    result = jax.tree.map(replaced, opt_state, is_leaf=lambda x: isinstance(x, FrozenState))
+    if not taken:
+        raise ValueError("the optimiser state holds no masks: make it with freeze_pruned(tx, masks)")
+    if unknown := [name for name in names if name not in taken]:
+        raise ValueError(f"{unknown[0]}: a new mask, but the optimiser state has none for it")
+    return result
+
+
+def _names(masks: Masks) -> list[tuple[str, tuple[int, ...]]]:
+    leaves = jax.tree_util.tree_leaves_with_path(masks)
+    return [(name_of(path).removesuffix("/value"), leaf.shape) for path, leaf in leaves]
+
+
+# --- trees of which parts are somebody else's
+
+
+def _absent(x: Any) -> bool:
+    """None, and what `multi_transform` puts in place of leaves that are not for this transformation."""
+    return x is None or isinstance(x, optax.MaskedNode)
+
+
+def _present(masks: Masks, params: PyTree) -> Masks:
+    """Masks for the leaves that the parameters have, after `check` of these."""
+    if isinstance(params, optax.LookaheadParams):
+        return _present(masks, params.fast)
+    elsewhere = {
+        path
+        for path, p in jax.tree_util.tree_leaves_with_path(params, is_leaf=_absent)
+        if isinstance(p, optax.MaskedNode)
+    }
+    kept = jax.tree_util.tree_map_with_path(
+        lambda path, m: None if path in elsewhere else m,
+        masks,
+        is_leaf=lambda path, m: m is None or path in elsewhere,
+        is_leaf_takes_path=True,
+    )
+    check(kept, params)
+    return kept
+
+
+def _map(f: Any, masks: Masks, tree: PyTree, *rest: PyTree) -> PyTree:
+    """`f(mask, leaf, *leaves)` where there is a mask, else the leaf of `tree`."""
+    if isinstance(tree, optax.LookaheadParams):
+        fast = _map(f, masks, tree.fast, *(other.fast for other in rest))
+        return optax.LookaheadParams(fast, _map(f, masks, tree.slow, *(other.slow for other in rest)))
+    leaves, treedef = flatten(masks)
+    rows = zip(leaves, *(treedef.flatten_up_to(t) for t in (tree, *rest)), strict=True)
+    return treedef.unflatten(
+        [leaf if mask is None else f(mask, leaf, *others) for mask, leaf, *others in rows]
+    )
+
+
+def _apply(masks: Masks, tree: PyTree) -> PyTree:
+    return _map(keep, masks, tree)
+
+
+def _frozen(mask: jax.Array, update: jax.Array, weight: jax.Array) -> jax.Array:
+    with jax.numpy_dtype_promotion("standard"):  # updates of mixed precision are wider than their weights
+        return jnp.where(mask, update, -weight)
+
+
+def _masked_state(state: PyTree, masks: Masks, params: PyTree) -> PyTree:
+    """The state, 0 at removed weights in every part that has structure and shapes of the parameters."""
+    if isinstance(params, optax.LookaheadParams):
+        params = params.fast
+    # a mask or None for each leaf of the parameters
+    leaves, treedef = flatten(masks)
+    parts = zip(leaves, treedef.flatten_up_to(params), strict=True)
+    flat = [m for m, part in parts for _ in jax.tree.leaves(part, is_leaf=_absent)]
+    structure: Any = jax.tree.structure(params, is_leaf=_absent)
+
+    def like_params(x: Any) -> bool:
+        return bool(jax.tree.structure(x, is_leaf=_absent) == structure)
+
+    def masked(part: Any) -> Any:
+        if not like_params(part):
+            return part
+        leaves = jax.tree.leaves(part, is_leaf=_absent)
+        return jax.tree.unflatten(structure, [_masked_leaf(m, x) for m, x in zip(flat, leaves, strict=True)])
+
+    return jax.tree.map(masked, state, is_leaf=like_params)
+
+
+def _masked_leaf(mask: jax.Array | None, leaf: Any) -> Any:
+    """The leaf of a state at a removed weight 0; leading axes (a memory of several steps) are allowed."""
+    shape = getattr(leaf, "shape", None)
+    if mask is None or shape is None or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return leaf
+    leading = len(shape) - len(mask.shape)
+    if leading < 0 or shape[leading:] != mask.shape:
+        return leaf
+    return keep(jnp.expand_dims(mask, tuple(range(leading))), leaf)

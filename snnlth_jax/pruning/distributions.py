@@ -1,0 +1,154 @@
+"""Counts of weights to remove for a density: of all weights together, or divided among the layers.
+
+Counts may be computed under `jit`, from a density that is traced: `remove_lowest(scores, masks, erk(masks,
+density))` is a step of a sparsity schedule. They are exact: everything is computed in integers.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnlth_jax._axes import AxisName, axes_of, count_true, total_size
+from snnlth_jax._selection import decimal_digits, floor_of, ratio_of
+from snnlth_jax.masks import trees
+
+PyTree = Any
+Masks = Any
+
+__all__ = ["erk", "overall", "uniform"]
+
+
+def overall(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) -> jax.Array:
+    r"""Number of weights to remove so that a density of all prunable weights is left.
+
+    Of P prunable weights :math:`\lfloor (1 - d) P \rfloor` are removed, those included that the masks have
+    removed already; never a negative number.
+
+    Args:
+      masks: masks of the weights that are left.
+      density: d in (0, 1]. A Python number is read as the decimal number that it prints as; a traced one to
+        seven decimal places, as many as float32 holds.
+      axis_name: mapped axes that the weights are divided over, see `masks.count`.
+
+    Returns:
+      A number, uint32, for `remove_lowest`.
+
+    >>> import jax.numpy as jnp
+    >>> int(overall({"w": jnp.ones((4, 5), bool)}, 0.1))
+    18
+    """
+    trees.check(masks)
+    leaves = jax.tree.leaves(masks)
+    kept, total = _kept(leaves, axis_name), total_size(leaves, axis_name)
+    return to_density(sum(kept, start=jnp.uint32(0)), total, removed_digits(density))
+
+
+def uniform(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) -> PyTree:
+    """Number of weights to remove from each layer so that each has the same density.
+
+    Args:
+      masks, density, axis_name: as for `overall`.
+
+    Returns:
+      A tree like the masks of numbers, uint32, for `remove_lowest`.
+
+    >>> import jax.numpy as jnp
+    >>> counts = uniform({"a": jnp.ones((4, 5), bool), "b": jnp.ones((2, 5), bool)}, 0.5)
+    >>> int(counts["a"]), int(counts["b"])
+    (10, 5)
+    """
+    trees.check(masks)
+    digits = removed_digits(density)
+    leaves, treedef = trees.flatten_kept(masks)
+    return treedef.unflatten(
+        [
+            to_density(kept, total_size([leaf], axis_name), digits)
+            for kept, leaf in zip(_kept(leaves, axis_name), leaves, strict=True)
+        ]
+    )
+
+
+def erk(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) -> PyTree:
+    """Number of weights to remove from each layer: Erdős-Rényi-Kernel (Evci et al. 2020).
+
+    What is left of a layer is in proportion to the sum of its axes, or all of it if it has fewer; together
+    the layers keep as many as with `overall`. Largest remainders are rounded up.
+
+    Args:
+      masks, density, axis_name: as for `overall`. Layers count with the axes that a device sees.
+
+    Returns:
+      A tree like the masks of numbers, uint32, for `remove_lowest`.
+
+    >>> import jax.numpy as jnp
+    >>> counts = erk({"a": jnp.ones((50, 50), bool), "b": jnp.ones((10, 10), bool)}, 0.1)
+    >>> 2500 - int(counts["a"]), 100 - int(counts["b"])  # 260 in proportion 5 : 1, but for a rest
+    (217, 43)
+    """
+    trees.check(masks)
+    leaves, treedef = trees.flatten_kept(masks)
+    if not leaves:
+        return masks
+    kept = _kept(leaves, axis_name)
+    total = total_size(leaves, axis_name)
+    before = sum(kept, start=jnp.uint32(0))
+    left = before - to_density(before, total, removed_digits(density))
+    return treedef.unflatten(erk_removals(leaves, kept, left))
+
+
+# --- shared with `prune` and `keep_top`
+
+
+def removed_digits(density: float | jax.Array) -> jax.Array | np.ndarray:
+    """Decimal places of 1 - density, at most ten in front of the point, for `floor_of`."""
+    if isinstance(density, jax.Array) and jnp.issubdtype(density.dtype, jnp.floating):
+        kept = jnp.clip(jnp.round(density.astype(jnp.float32) * 10**7), 0, 10**7).astype(jnp.uint32)
+        removed = jnp.uint32(10**7) - kept  # may be 10**7: the first digit is then 10
+        return jnp.stack([removed // 10**place % (10 if place < 6 else 100) for place in range(6, -1, -1)])
+    if not 0 < float(density) <= 1:
+        raise ValueError(f"density must lie in (0, 1], got {density}")
+    return padded_digits(1 - Decimal(repr(float(density))))
+
+
+def padded_digits(fraction: Decimal) -> np.ndarray:
+    """Decimal places of a number in [0, 1), of one length, so that another fraction compiles nothing."""
+    digits = decimal_digits(fraction)
+    return np.array(digits + (0,) * (-len(digits) % 24), np.uint32)
+
+
+def to_density(kept: jax.Array, total: int, digits: jax.Array | np.ndarray) -> jax.Array:
+    """Removals from `kept` weights so that at most total - floor(0.digits * total) are left."""
+    return kept - jnp.minimum(kept, jnp.uint32(total) - floor_of(digits, jnp.uint32(total)))
+
+
+def erk_removals(leaves: list[jax.Array], kept: list[jax.Array], left: jax.Array) -> list[jax.Array]:
+    """Number of removals in each layer; `left` weights remain, in proportion to the sums of axes."""
+    axes = jnp.array([sum(leaf.shape) for leaf in leaves], jnp.uint32)
+    have = jnp.stack(kept)
+
+    # fill the layers in proportion; a layer that is full leaves the rest to the others
+    def shares(full: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rest = left - jnp.where(full, have, 0).sum(dtype=jnp.uint32)
+        return ratio_of(axes, rest, jnp.where(full, 0, axes).sum(dtype=jnp.uint32))
+
+    def fill(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        full, _ = carry
+        new = full | (shares(full)[0] >= have)
+        return new, (new != full).any()
+
+    start = (have == 0, jnp.array(True))
+    full, _ = jax.lax.while_loop(lambda carry: carry[1], fill, start)
+    share, remainder = shares(full)
+    keep = jnp.where(full, have, share)
+    # the largest remainders are rounded up
+    missing = (left - keep.sum(dtype=jnp.uint32)).astype(jnp.int32)
+    order = jnp.argsort(-jnp.where(full, -1, remainder.astype(jnp.int32)), stable=True)
+    keep = keep.at[order].add((jnp.arange(len(leaves)) < missing).astype(jnp.uint32))
+    return list(have - keep)
+
+
+def _kept(leaves: list[jax.Array], axis_name: AxisName) -> list[jax.Array]:
+    return [count_true(leaf, axes_of(axis_name, leaf)) for leaf in leaves]
