@@ -73,11 +73,11 @@ def test_a_ticket_of_another_network(ticket):
     wrong = r"layer01/conv/bias is \(3,\), here \(4,\); layer01/conv/kernel is .*, here \(3, 3, 1, 4\)"
     with pytest.raises(InputError, match=f"^t: a ticket of another network: {wrong}"):
         tickets.check("t", ticket, shapes["params"])
-    fewer, more = dict(ticket.params), {**ticket.params, "extra": [jnp.ones(2)] * 9}
+    fewer, more = dict(ticket.params), {**ticket.params, "extra": [jnp.ones(2)] * 14}
     del fewer["readout"]
     with pytest.raises(
         InputError, match=r"network: 2 unexpected: readout/bias \(3,\), readout/kernel \(20, 3\)$"
     ):
         tickets.check("t", ticket, fewer)
-    with pytest.raises(InputError, match=r"network: 9 missing: extra/0 \(2,\), .*, and 4 more$"):
+    with pytest.raises(InputError, match=r"network: 14 missing: extra/0 \(2,\), .*, and 4 more$"):
         tickets.check("t", ticket, more)

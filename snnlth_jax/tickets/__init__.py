@@ -162,6 +162,8 @@ class _File(NamedTuple):
 
 def _content(ticket: Ticket) -> bytes:
     """The bytes of a ticket's file."""
+    if not isinstance(ticket.provenance, dict):
+        raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: a dict of JSON values")
     _check_masks(ticket.masks, ticket.params)
     nodes, arrays, shapes = {}, {}, {}
     for kind, tree in (("params", ticket.params), ("batch_stats", ticket.batch_stats)):
@@ -309,7 +311,7 @@ def _shown(path: places.Path) -> str:
     return name if name.isprintable() and name else repr(name)
 
 
-def _listed(items: list[str], separator: str = ", ", most: int = 5) -> str:
+def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return separator.join([*items[:most], *more])
 
