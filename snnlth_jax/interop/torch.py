@@ -244,7 +244,8 @@ def _array(value: Any) -> np.ndarray:
         value = getattr(value, method)() if hasattr(value, method) else value
     if hasattr(value, "numpy"):  # a tensor, whose `numpy` knows neither bfloat16 nor float8
         narrow = getattr(ml_dtypes, str(getattr(value, "dtype", "")).removeprefix("torch."), None)
-        value = value.float().numpy().astype(narrow) if narrow else value.numpy()
+        with np.errstate(invalid="ignore"):  # NaN
+            value = value.float().numpy().astype(narrow) if narrow else value.numpy()
     array = np.asarray(value)
     if array.dtype.kind not in "biufc" and array.dtype.isbuiltin != 2:
         raise TypeError(f"an array of {array.dtype}")
