@@ -10,10 +10,11 @@ and the leaves of `leaves`. Nested dicts of NumPy's arrays need none; their file
 `snnlth-ticket-1`, which earlier versions read.
 """
 
+import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,7 +83,8 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
     """
     path = epath.Path(path)
     content = _content(ticket)
-    _parsed(path, content)  # the checksum is of the arrays that were given
+    with _refusing(path):
+        _read(path, content)  # the checksum is that of the arrays that were given
     path.parent.mkdir(parents=True, exist_ok=True)
     files.replace(path, content)
 
@@ -113,13 +115,8 @@ def load(path: epath.PathLike, like: PyTree | None = None) -> Ticket:
     [{'bias': None, 'kernel': array([[ True, False]])}]
     """
     path = epath.Path(path)
-    try:
-        content = tensors.read(path)
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise _not_a_ticket(path, error) from error
-    file = _parsed(path, content)
+    with _refusing(path):
+        file = _read(path, tensors.read(path))
     if like is None:
         return file.plain
     structure = like.params if isinstance(like, Ticket) else like
@@ -196,22 +193,28 @@ def _content(ticket: Ticket) -> bytes:
         raise ValueError(f"provenance: allowed: a dict of JSON values ({error})") from error
 
 
-def _parsed(path: epath.Path, content: bytes) -> _File:
-    """What the bytes of a file say; what is not a ticket is an InputError."""
+@contextlib.contextmanager
+def _refusing(path: epath.Path) -> Iterator[None]:
+    """Turn what bytes of any origin can raise into one InputError."""
     try:
-        metadata, arrays = tensors.parse(content)
-        header = json.loads(metadata["ticket"])
-        digest, version = header.pop("sha256"), header["format"]
-        if version not in (_NESTED_DICTS, FORMAT):
-            allowed = f"{_NESTED_DICTS!r} and {FORMAT!r}"
-            raise InputError(f"{path}: format {version!r:.80}, this version reads {allowed}")
-        if digest != _digest(arrays, header):
-            raise InputError(f"{path}: checksum does not match, the file was altered or damaged")
-        return _file(header, arrays)
+        yield
     except InputError:
         raise
     except _DAMAGE as error:
-        raise _not_a_ticket(path, error) from error
+        raise InputError(f"{path}: not a ticket file, or cut short ({type(error).__name__})") from error
+
+
+def _read(path: epath.Path, content: bytes) -> _File:
+    """What the bytes of a file say; `_DAMAGE` if they are not a ticket's."""
+    metadata, arrays = tensors.parse(content)
+    header = json.loads(metadata["ticket"])
+    digest, version = header.pop("sha256"), header["format"]
+    if version not in (_NESTED_DICTS, FORMAT):
+        allowed = f"{_NESTED_DICTS!r} and {FORMAT!r}"
+        raise InputError(f"{path}: format {version!r:.80}, this version reads {allowed}")
+    if digest != _digest(arrays, header):
+        raise InputError(f"{path}: checksum does not match, the file was altered or damaged")
+    return _file(header, arrays)
 
 
 def _file(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> _File:
@@ -254,11 +257,11 @@ def _like(name: str, given: Mapping[places.Path, Any], like: PyTree) -> PyTree:
     """The leaves of a file in the structure of `like`; Absent ones are those of `like`."""
     wanted = {path: leaves.kind(leaf) for path, leaf in places.leaves(like).items()}
     kinds = {path: leaves.kind(leaf) for path, leaf in given.items()}
-    for path in wanted.keys() & kinds.keys():
-        if leaves.fits(kinds[path], wanted[path]):
-            kinds[path] = wanted[path]
-    given_text, wanted_text = ({path: kind.text for path, kind in side.items()} for side in (kinds, wanted))
-    if differences := _differences(given_text, wanted_text, "in `like`"):
+    fitting = {
+        path: kind for path, kind in wanted.items() if path in kinds and leaves.fits(kinds[path], kind)
+    }
+    texts = [{path: kind.text for path, kind in side.items()} for side in (kinds | fitting, wanted)]
+    if differences := _differences(texts[0], texts[1], "in `like`"):
         raise InputError(f"{name}: a ticket of another network: {differences}")
 
     def leaf(path: places.Path, other: Any) -> Any:
@@ -284,7 +287,7 @@ def _differences(given: Mapping[places.Path, str], wanted: Mapping[places.Path, 
 
 def _check_masks(masks: PyTree, params: PyTree) -> None:
     """Check that masks mirror parameters; a stand-in for `masks.check`."""
-    given = {path: "None" if mask is None else _text(mask) for path, mask in places.leaves(masks).items()}
+    given = {path: leaves.kind(mask).text for path, mask in places.leaves(masks).items()}
     wanted = {}
     for path, leaf in places.leaves(params).items():
         if given.get(path) == "None":  # not prunable, whatever it is
@@ -299,10 +302,6 @@ def _check_masks(masks: PyTree, params: PyTree) -> None:
         differences = _differences(given, wanted, "must be")
     if differences:
         raise ValueError(f"masks that do not mirror the parameters: {differences}")
-
-
-def _text(leaf: Any) -> str:
-    return leaves.kind(leaf).text
 
 
 def _shown(path: places.Path) -> str:
@@ -327,10 +326,6 @@ def _below(kind: str, named: Mapping[str, Any]) -> dict[places.Path, Any]:
         for name, x in named.items()
         if name == kind or name.startswith(f"{kind}/")
     }
-
-
-def _not_a_ticket(path: epath.Path, error: BaseException) -> InputError:
-    return InputError(f"{path}: not a ticket file, or cut short ({type(error).__name__})")
 
 
 def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
