@@ -7,11 +7,16 @@ from typing import IO, Any
 
 from etils import epath
 
+from snnlth_jax.errors import StorageError
+
 __all__ = ["replace", "sync"]
 
 
 def replace(path: epath.Path, content: bytes) -> None:
-    """Write a file, which may be a `gs://` one; the old content stays until the new content is whole.
+    """Write a file, which may be a `gs://` one; the old content stays until the new is whole and read back.
+
+    Raises:
+      StorageError: the file system gives back other bytes than were written; the old content stays.
 
     >>> import tempfile
     >>> path = epath.Path(tempfile.mkdtemp()) / "note"
@@ -25,8 +30,10 @@ def replace(path: epath.Path, content: bytes) -> None:
         with partial.open("wb") as file:
             file.write(content)
             sync(file)
+        if partial.read_bytes() != content:
+            raise StorageError(f"{path}: what was written is not what is read back")
         partial.replace(path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
 

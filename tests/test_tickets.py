@@ -41,52 +41,12 @@ def test_other_programs_can_read_it(ticket, tmp_path):
     assert "mask/layer02/conv/bias" not in tensors
 
 
-def test_any_keys_and_no_other_trees(tmp_path):
+def test_any_keys(tmp_path):
     """Haiku's names have slashes."""
     params = {"net/~/conv": {"w": jnp.ones((2, 3)), "100%2F": jnp.zeros(3)}}
     ticket = tickets.Ticket(masks.make(params), params, {}, {})
     tickets.save(tmp_path / "t", ticket)
     chex.assert_trees_all_equal(tickets.load(tmp_path / "t"), jax.device_get(ticket))
-    with pytest.raises(ValueError, match="nested dicts of arrays, got list"):
-        tickets.save(tmp_path / "u", ticket._replace(params=[jnp.ones(2)]))
-    with pytest.raises(ValueError, match="params/w: bfloat16 cannot be stored"):
-        tickets.save(tmp_path / "u", ticket._replace(params={"w": jnp.ones(2, jnp.bfloat16)}))
-    assert not (tmp_path / "u").exists()
-
-
-def test_every_flipped_byte_is_noticed(ticket, tmp_path):
-    path = tmp_path / "t.safetensors"
-    tickets.save(path, ticket)
-    good = path.read_bytes()
-    intact = tickets.load(path)
-    rng = np.random.default_rng(0)
-    positions = [*range(16), *rng.choice(len(good), 150, replace=False)]
-    noticed = 0
-    for position in positions:
-        damaged = bytearray(good)
-        damaged[position] ^= 1 << rng.integers(8)
-        path.write_bytes(damaged)
-        try:
-            loaded = tickets.load(path)
-        except InputError as error:
-            message = str(error)
-        else:  # white space in the header
-            chex.assert_trees_all_equal(loaded, intact)
-            continue
-        noticed += 1
-        assert "\n" not in message
-        assert str(path) in message
-    assert noticed > 0.95 * len(positions)
-
-
-@pytest.mark.parametrize("keep", [0, 4, 8, 300, 0.5, -1])
-def test_a_file_cut_short_is_noticed(ticket, tmp_path, keep):
-    path = tmp_path / "t.safetensors"
-    tickets.save(path, ticket)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    with pytest.raises(InputError, match=r"not a ticket file, or cut short|checksum"):
-        tickets.load(path)
 
 
 def test_other_safetensors_files_and_no_file(tmp_path):
@@ -103,3 +63,21 @@ def test_describe(ticket):
     text = tickets.describe(ticket)
     assert "round: 3" in text
     assert f"{100 * masks.sparsity(ticket.masks):.2f} %" in text.splitlines()[-1]
+
+
+def test_a_ticket_of_another_network(ticket):
+    """All of the weights that differ, with counts."""
+    tickets.check("t", ticket, jax.eval_shape(lambda: ticket.params))
+    other = models.VGG(features=(4, "M", 5), num_classes=3)
+    shapes = jax.eval_shape(lambda: other.init(jax.random.key(0), jnp.ones((1, 4, 4, 1)), num_timesteps=1))
+    wrong = r"layer01/conv/bias is \(3,\), here \(4,\); layer01/conv/kernel is .*, here \(3, 3, 1, 4\)"
+    with pytest.raises(InputError, match=f"^t: a ticket of another network: {wrong}"):
+        tickets.check("t", ticket, shapes["params"])
+    fewer, more = dict(ticket.params), {**ticket.params, "extra": [jnp.ones(2)] * 14}
+    del fewer["readout"]
+    with pytest.raises(
+        InputError, match=r"network: 2 unexpected: readout/bias \(3,\), readout/kernel \(20, 3\)$"
+    ):
+        tickets.check("t", ticket, fewer)
+    with pytest.raises(InputError, match=r"network: 14 missing: extra/0 \(2,\), .*, and 4 more$"):
+        tickets.check("t", ticket, more)

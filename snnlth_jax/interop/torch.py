@@ -1,7 +1,8 @@
 """PyTorch state dicts, with the names and layouts of the authors' code, to Flax variables and back.
 
-Arrays are NumPy's; PyTorch itself is not needed. Convolutions are O, I, H, W in PyTorch and H, W, I, O in
-Flax; linear weights are O, I and I, O; the input of VGG's readout is a flattened map of C, H, W and H, W, C.
+Arrays are NumPy's and the caller's own: they share no memory with what was given. PyTorch itself is not
+needed. Convolutions are O, I, H, W in PyTorch and H, W, I, O in Flax; linear weights are O, I and I, O; the
+input of VGG's readout is a flattened map of C, H, W and H, W, C.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -22,15 +25,19 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
 
     Args:
       model: the same network in Flax.
-      state_dict: name -> anything `np.asarray` takes (tensors on the CPU). A prefix `module.` and entries
-        `num_batches_tracked` are ignored.
+      state_dict: name -> tensor on any device, or anything that `np.asarray` takes; or a checkpoint that has
+        it as `state_dict`, `model_state_dict`, `model` or `net`. `module` (DataParallel) and `_orig_mod`
+        (torch.compile) within names are ignored, and so are entries `num_batches_tracked`. Where pruning
+        left `weight_orig` and `weight_mask`, their product is the weight.
       sample_input: images [B, H, W, C], or their `jax.ShapeDtypeStruct`; only the shape matters.
 
     Returns:
-      `{"params": …, "batch_stats": …}` of NumPy arrays, in the dtypes of the state dict.
+      `{"params": …, "batch_stats": …}` of NumPy arrays, in the dtypes of the state dict (bfloat16 and float8
+      are those of ml_dtypes): copies, writeable and C-contiguous.
 
     Raises:
-      ValueError: an entry is missing, unexpected, or of another shape.
+      ValueError: entries are missing, unexpected, of another shape, or no arrays of numbers: all of them, in
+        one line.
 
     >>> import jax, numpy as np
     >>> model, images = VGG((2, "M"), num_classes=3), np.ones((1, 4, 4, 1))
@@ -38,26 +45,13 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
     >>> from_state_dict(model, state_dict, images)["params"]["layer01"]["conv"]["kernel"].shape
     (3, 3, 1, 2)
     """
-    given = {
-        name.removeprefix("module."): np.asarray(value)
-        for name, value in state_dict.items()
-        if not name.endswith("num_batches_tracked")
-    }
-    shapes = jax.eval_shape(partial(model.init, num_timesteps=1), jax.random.key(0), sample_input)
-    wanted = {
-        path: (name, _to_torch(model, np.broadcast_to(np.int8(0), leaf.shape)).shape)
-        for path, name, leaf in _leaves(model, shapes)
-    }
-    for name, shape in wanted.values():
-        if name not in given:
-            raise ValueError(f"{name} is missing from the state dict; the model has it with shape {shape}")
-        if given[name].shape != shape:
-            raise ValueError(f"{name} has shape {given[name].shape} in the state dict, {shape} in the model")
-    if unexpected := sorted(given.keys() - {name for name, _ in wanted.values()}):
-        name = unexpected[0]
-        raise ValueError(f"{name}, shape {given[name].shape} in the state dict, is not in the model")
-    leaves = {path: _from_torch(model, given[name]) for path, (name, _) in wanted.items()}
-    variables: dict[str, Any] = unflatten_dict(leaves)
+    given = _arrays(_entries(state_dict))
+    leaves = _leaves(model, _flat(_shapes(model, sample_input)))
+    wanted = {name: _to_torch(model, np.zeros(leaf.shape, np.int8)).shape for _, name, leaf in leaves}
+    _compare(wanted, {name: array.shape for name, array in given.items()}, "the state dict")
+    variables: dict[str, Any] = unflatten_dict(
+        {path: _from_torch(model, given[name]) for path, name, _ in leaves}
+    )
     return variables
 
 
@@ -65,14 +59,18 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
     """The state dict that the authors' PyTorch network would have; inverse of `from_state_dict`.
 
     `{"params": tree}` works for any tree of arrays shaped like the parameters, such as gradients or masks;
-    leaves that are None are left out.
+    leaves that are None are left out. `torch.from_numpy` takes the arrays; of a bfloat16 one it takes
+    `array.view(np.int16)`, and the tensor then has `.view(torch.bfloat16)`.
 
     Args:
       model: the network of the variables.
       variables: `{"params": …, "batch_stats": …}` or one of the two.
 
     Returns:
-      PyTorch name -> NumPy array in PyTorch's layout, same dtype.
+      PyTorch name -> NumPy array in PyTorch's layout, same dtype: a copy, writeable and C-contiguous.
+
+    Raises:
+      ValueError: leaves are missing, unexpected or of another shape: all of them, in one line.
 
     >>> import jax, numpy as np
     >>> model, images = VGG((2, "M"), num_classes=3), np.ones((1, 4, 4, 1))
@@ -86,9 +84,14 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
     classifier.weight (3, 8)
     classifier.bias (3,)
     """
-    return {name: _to_torch(model, np.asarray(leaf)) for path, name, leaf in _leaves(model, variables)}
+    given = _flat(variables)
+    wanted = {path: shape for path, shape in _wanted(model, given).items() if path[0] in variables}
+    shapes = {path: wanted.get(path, ()) if x is None else np.shape(x) for path, x in given.items()}
+    _compare(_named(wanted), _named(shapes), "the variables")
+    return {name: _to_torch(model, np.asarray(leaf)) for _, name, leaf in _leaves(model, given)}
 
 
+_Shape = tuple[int, ...]
 _Path = tuple[str, ...]  # path of a leaf: collection, modules from the outside in, its own name
 
 _LEAF_NAMES = {
@@ -100,15 +103,57 @@ _LEAF_NAMES = {
 }
 
 
-def _leaves(model: VGG | ResNet, variables: Mapping[str, Any]) -> list[tuple[_Path, str, Any]]:
-    """(path, PyTorch's name, leaf) of every leaf in `params` and `batch_stats`."""
+# --- the model's variables
+
+
+def _flat(variables: Mapping[str, Any]) -> dict[_Path, Any]:
+    """Leaves of `params` and `batch_stats` by path."""
+    trees = {}
+    if isinstance(variables, Mapping):
+        trees = {kind: variables[kind] for kind in ("params", "batch_stats") if kind in variables}
+    if not trees or not all(isinstance(tree, Mapping) for tree in trees.values()):
+        raise ValueError("variables must have params, batch_stats or both, nested dicts of arrays")
+    return {
+        (kind, *map(str, path)): leaf
+        for kind, tree in trees.items()
+        for path, leaf in flatten_dict(dict(tree)).items()
+    }
+
+
+def _named(shapes: Mapping[_Path, _Shape]) -> dict[str, _Shape]:
+    return {"/".join(path): shape for path, shape in shapes.items()}
+
+
+def _leaves(model: VGG | ResNet, flat: Mapping[_Path, Any]) -> list[tuple[_Path, str, Any]]:
+    """(path, PyTorch's name, leaf) of every leaf that is not None."""
     layers = _vgg_layers(model) if isinstance(model, VGG) else _resnet_layers(model)
     return [
-        ((collection, *path), f"{layers['/'.join(path[:-1])]}.{_LEAF_NAMES[path[-1]]}", leaf)
-        for collection in ("params", "batch_stats")
-        for path, leaf in flatten_dict(variables.get(collection, {})).items()
+        (path, f"{layers['/'.join(path[1:-1])]}.{_LEAF_NAMES[path[-1]]}", leaf)
+        for path, leaf in flat.items()
         if leaf is not None
     ]
+
+
+def _shapes(model: VGG | ResNet, images: Any) -> Any:
+    """Variables of a model, as `jax.ShapeDtypeStruct`."""
+    if not isinstance(model, (VGG, ResNet)):
+        raise ValueError(f"model must be a VGG or a ResNet, got {type(model).__name__}")
+    return jax.eval_shape(partial(model.init, num_timesteps=1), jax.random.key(0), images)
+
+
+def _wanted(model: VGG | ResNet, given: Mapping[_Path, Any]) -> dict[_Path, _Shape]:
+    """Shapes of the variables, for images of the channels and the size that the given ones are for."""
+    first = ("params", "layer01" if isinstance(model, VGG) else "block0", "conv", "kernel")
+    channels = np.shape(given.get(first, 0))[2:3] or (1,)
+    pixels = 2 ** model.features.count("M") if isinstance(model, VGG) else 1
+    images = jax.ShapeDtypeStruct((1, pixels, pixels, *channels), jnp.float32)
+    shapes = {path: leaf.shape for path, leaf in _flat(_shapes(model, images)).items()}
+    readout = ("params", "readout", "kernel")
+    num_inputs, num_outputs = shapes[readout]
+    given_inputs = sum(np.shape(given.get(readout, 0))[:1])
+    if isinstance(model, VGG) and given_inputs and given_inputs % num_inputs == 0:  # of larger images
+        shapes[readout] = (given_inputs, num_outputs)
+    return shapes
 
 
 def _vgg_layers(model: VGG) -> dict[str, str]:
@@ -143,6 +188,106 @@ def _resnet_layers(model: ResNet) -> dict[str, str]:
     return layers
 
 
+# --- a state dict's entries
+
+_CHECKPOINTS = ("state_dict", "model_state_dict", "model", "net")
+
+
+def _entries(checkpoint: Any) -> dict[str, Any]:
+    """Entries of a state dict, or of the one in a checkpoint, by the names of the bare network."""
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(f"state_dict must be a dict of arrays by name, got {type(checkpoint).__name__}")
+    inner = [key for key in _CHECKPOINTS if isinstance(checkpoint.get(key), Mapping)]
+    if len(inner) > 1:
+        raise ValueError(f"the checkpoint has several state dicts, {', '.join(inner)}: give one of them")
+    if inner:
+        return _entries(checkpoint[inner[0]])
+    entries: dict[str, Any] = {}
+    for key, value in checkpoint.items():
+        name = ".".join(part for part in str(key).split(".") if part not in ("module", "_orig_mod"))
+        if name in entries:
+            raise ValueError(f"{name} is in the state dict twice, under prefixes that are ignored")
+        if not name.endswith("num_batches_tracked"):
+            entries[name] = value
+    return entries
+
+
+def _arrays(entries: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The entries as arrays; `weight_orig` times `weight_mask` is `weight`."""
+    arrays, others = {}, []
+    for name, value in entries.items():
+        try:
+            arrays[name] = _array(value)
+        except Exception:  # a tensor's class raises what it likes
+            others.append(f"{name} ({type(value).__name__})")
+    if others:
+        allowed = f"tensors by name, or a checkpoint with such a dict as {', '.join(_CHECKPOINTS)}"
+        raise ValueError(f"no arrays of numbers in the state dict: {_listed(others)}; allowed: {allowed}")
+    for name in [name for name in arrays if name.endswith("_orig")]:
+        plain = name.removesuffix("_orig")
+        mask = f"{plain}_mask"
+        if mask not in arrays:
+            continue
+        if arrays[mask].shape != arrays[name].shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, {mask} {arrays[mask].shape}")
+        if plain in arrays:
+            raise ValueError(f"{plain} is in the state dict beside {name} and {mask}, whose product it is")
+        weight, kept = arrays.pop(name), arrays.pop(mask)
+        with np.errstate(invalid="ignore"):  # infinity times 0, as in PyTorch
+            arrays[plain] = weight * kept.astype(weight.dtype)
+    return arrays
+
+
+def _array(value: Any) -> np.ndarray:
+    """NumPy's array of a tensor on any device, or of anything that `np.asarray` takes."""
+    for method in ("detach", "cpu"):
+        value = getattr(value, method)() if hasattr(value, method) else value
+    if hasattr(value, "numpy"):  # a tensor, whose `numpy` knows neither bfloat16 nor float8
+        narrow = getattr(ml_dtypes, str(getattr(value, "dtype", "")).removeprefix("torch."), None)
+        with np.errstate(invalid="ignore"):  # NaN
+            value = value.float().numpy().astype(narrow) if narrow else value.numpy()
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc" and array.dtype.isbuiltin != 2:
+        raise TypeError(f"an array of {array.dtype}")
+    return array
+
+
+def _compare(wanted: Mapping[str, _Shape], given: Mapping[str, _Shape], where: str) -> None:
+    """Raise a ValueError about every difference."""
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
+    parts = [
+        f"{name} has shape {given[name]} in {where}, {shape} in the model"
+        for name, shape in wanted.items()
+        if name in given and given[name] != shape
+    ]
+    if len(parts) > _MOST:
+        parts = [*parts[:_MOST], f"and {len(parts) - _MOST} more of another shape"]
+    if len(missing) == 1:
+        parts.append(
+            f"{missing[0]} is missing from {where}; the model has it with shape {wanted[missing[0]]}"
+        )
+    elif missing:
+        parts.append(f"{len(missing)} are missing from {where}: {_listed(missing)}")
+    if len(unexpected) == 1:
+        parts.append(f"{unexpected[0]}, shape {given[unexpected[0]]} in {where}, is not in the model")
+    elif unexpected:
+        parts.append(f"{len(unexpected)} of {where} are not in the model: {_listed(unexpected)}")
+    if parts:
+        raise ValueError("; ".join(parts))
+
+
+_MOST = 10  # names in a message
+
+
+def _listed(names: list[str]) -> str:
+    more = [f"and {len(names) - _MOST} more"] if len(names) > _MOST else []
+    return ", ".join([*names[:_MOST], *more])
+
+
+# --- layouts
+
+
 def _flattened_channels(model: VGG | ResNet, num_inputs: int) -> int:
     """C of the H x W x C map that a linear layer reads flattened; ResNet pools its maps to 1 x 1 first."""
     if isinstance(model, VGG):
@@ -157,7 +302,7 @@ def _to_torch(model: VGG | ResNet, leaf: np.ndarray) -> np.ndarray:
         num_inputs, num_outputs = leaf.shape
         maps = leaf.reshape(-1, _flattened_channels(model, num_inputs), num_outputs)
         leaf = maps.transpose(2, 1, 0).reshape(num_outputs, num_inputs)
-    return np.ascontiguousarray(leaf)
+    return np.array(leaf, order="C")
 
 
 def _from_torch(model: VGG | ResNet, leaf: np.ndarray) -> np.ndarray:
@@ -167,4 +312,4 @@ def _from_torch(model: VGG | ResNet, leaf: np.ndarray) -> np.ndarray:
         num_outputs, num_inputs = leaf.shape
         maps = leaf.reshape(num_outputs, _flattened_channels(model, num_inputs), -1)
         leaf = maps.transpose(2, 1, 0).reshape(num_inputs, num_outputs)
-    return np.ascontiguousarray(leaf)
+    return np.array(leaf, order="C")

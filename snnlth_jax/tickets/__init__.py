@@ -1,0 +1,336 @@
+"""The ticket file: masks, the weights to rewind to, and where they come from, in one safetensors file.
+
+Tensors have names: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
+`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, `ticket`: as JSON the
+shapes of the masks, the provenance, `nodes`, and a SHA-256 of everything, so that `load` refuses a file that
+was cut short or altered. Equal tickets are equal files.
+
+`nodes` is what names and tensors do not say of the trees, `{name: [...]}`: the containers of `places.record`
+and the leaves of `leaves`. Nested dicts of NumPy's arrays need none; their file has the format
+`snnlth-ticket-1`, which earlier versions read.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+from etils import epath
+
+from snnlth_jax import files
+from snnlth_jax import masks as masks_lib
+from snnlth_jax.errors import InputError
+from snnlth_jax.tickets import leaves, places, tensors
+
+__all__ = ["FORMAT", "Ticket", "check", "describe", "load", "save"]
+
+PyTree = Any
+
+FORMAT = "snnlth-ticket-2"
+_NESTED_DICTS = "snnlth-ticket-1"
+
+# what reading bytes of any origin can raise
+_DAMAGE = (
+    *(safetensors.SafetensorError, ArithmeticError, AttributeError, LookupError, MemoryError),
+    *(RecursionError, TypeError, ValueError),
+)
+
+
+class Ticket(NamedTuple):
+    """A sub-network. Trees are pytrees of any kind.
+
+    Attributes:
+      masks: boolean array per prunable weight, None for the rest; the structure of `params`.
+      params: the weights at the rewind point, removed ones included.
+      batch_stats: running statistics at the rewind point.
+      provenance: the search that made the ticket; a dict of JSON values.
+    """
+
+    masks: Any
+    params: Any
+    batch_stats: Any
+    provenance: dict[str, Any]
+
+
+def save(path: epath.PathLike, ticket: Ticket) -> None:
+    """Write a ticket; the file is there whole, read back and compared, or not at all.
+
+    Arrays of every dtype of NumPy and JAX, typed PRNG keys, Python numbers and texts are stored exactly.
+    Other leaves, such as the functions in an Equinox module, are not stored: `load` takes them from `like`.
+
+    Args:
+      path: path of the file; it may be a `gs://` one.
+      ticket: masks that mirror the parameters, and trees of any kind.
+
+    Raises:
+      ValueError: masks that do not mirror the parameters, or a leaf whose values cannot be stored, by name.
+      StorageError: the file system gives back other bytes than were written.
+
+    Example, with `load`:
+
+    >>> import tempfile, jax.numpy as jnp
+    >>> path = tempfile.mkdtemp() + "/ticket.safetensors"
+    >>> weights = {"dense": {"kernel": jnp.array([[1.0, 2.0]]), "bias": jnp.zeros(2)}}
+    >>> masks = {"dense": {"kernel": jnp.array([[True, False]]), "bias": None}}
+    >>> save(path, Ticket(masks, weights, {}, {"seed": 0}))
+    >>> ticket = load(path)
+    >>> ticket.masks["dense"]["kernel"].tolist(), ticket.masks["dense"]["bias"], ticket.provenance
+    ([[True, False]], None, {'seed': 0})
+    """
+    path = epath.Path(path)
+    content = _content(ticket)
+    with _refusing(path):
+        _read(path, content)  # the checksum is that of the arrays that were given
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, content)
+
+
+def load(path: epath.PathLike, like: PyTree | None = None) -> Ticket:
+    """Read a ticket and verify it; arrays are NumPy's.
+
+    Without `like`, dicts with keys that are texts or numbers, lists, tuples and None come back as they were;
+    other containers (NamedTuple, dataclass, nnx.State, Equinox module) come back as nested dicts by name, and
+    leaves that could not be stored as None.
+
+    Args:
+      path: path of the file; it may be a `gs://` one.
+      like: parameters, or `jax.ShapeDtypeStruct` of them, whose structure masks and parameters get; what
+        could not be stored, such as a function, comes from there. With a `Ticket`, of which `params` and
+        `batch_stats` are read, the batch statistics get theirs too.
+
+    Raises:
+      InputError: no such file, not a ticket, not what `save` wrote, or not a ticket of `like`.
+
+    >>> import collections, tempfile, jax
+    >>> Dense = collections.namedtuple("Dense", ["kernel", "bias"])
+    >>> params, path = [Dense(np.ones((1, 2)), np.zeros(2))], tempfile.mkdtemp() + "/ticket.safetensors"
+    >>> save(path, Ticket([Dense(np.array([[True, False]]), None)], params, {}, {}))
+    >>> load(path, like=params).masks
+    [Dense(kernel=array([[ True, False]]), bias=None)]
+    >>> load(path).masks
+    [{'bias': None, 'kernel': array([[ True, False]])}]
+    """
+    path = epath.Path(path)
+    with _refusing(path):
+        file = _read(path, tensors.read(path))
+    if like is None:
+        return file.plain
+    structure = like.params if isinstance(like, Ticket) else like
+    params = _like(f"{path}: params", file.params, structure)
+    masks = places.rebuild(structure, lambda place, _: file.masks[place])
+    batch_stats = file.plain.batch_stats
+    if isinstance(like, Ticket):
+        batch_stats = _like(f"{path}: batch_stats", file.batch_stats, like.batch_stats)
+    return Ticket(masks, params, batch_stats, file.plain.provenance)
+
+
+def check(name: object, ticket: Ticket, params: PyTree) -> None:
+    """Check that a ticket belongs to the network with these parameters (or `jax.ShapeDtypeStruct` of them).
+
+    Raises:
+      InputError: naming the weights that one of the two lacks or has in another shape.
+    """
+    given, wanted = (
+        {place: str(np.shape(x)) for place, x in places.leaves(tree).items()}
+        for tree in (ticket.params, params)
+    )
+    if differences := _differences(given, wanted, "here"):
+        raise InputError(f"{name}: a ticket of another network: {differences}")
+
+
+def describe(ticket: Ticket) -> str:
+    """Provenance and layer-wise sparsity, as text to print."""
+    lines = [f"{name}: {value}" for name, value in ticket.provenance.items()]
+    return "\n".join([*lines, "", masks_lib.table(ticket.masks)])
+
+
+class _File(NamedTuple):
+    """A file's content: the ticket of plain containers, and the leaves of its trees by path."""
+
+    plain: Ticket
+    masks: dict[places.Path, np.ndarray | None]
+    params: dict[places.Path, Any]
+    batch_stats: dict[places.Path, Any]
+
+
+def _content(ticket: Ticket) -> bytes:
+    """The bytes of a ticket's file."""
+    if not isinstance(ticket.provenance, dict):
+        raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: a dict of JSON values")
+    _check_masks(ticket.masks, ticket.params)
+    nodes, arrays, shapes = {}, {}, {}
+    for kind, tree in (("params", ticket.params), ("batch_stats", ticket.batch_stats)):
+        for place in places.walk(tree):
+            name, array = _name(kind, place.path), None
+            if place.keys is None:
+                node, array = leaves.store(name, place.value)
+            else:
+                node = places.record(place)
+            if node is not None:
+                nodes[name] = node
+            if array is not None:
+                arrays[name] = array
+    for path, mask in places.leaves(ticket.masks).items():
+        if mask is not None:
+            bits = np.asarray(mask)
+            shapes["/".join(path)] = bits.shape
+            arrays[_name("mask", path)] = np.packbits(bits.reshape(-1))
+    plain = not nodes and all(array.dtype.isbuiltin == 1 for array in arrays.values())
+    header = {
+        "format": _NESTED_DICTS if plain else FORMAT,
+        "mask_shapes": shapes,
+        "provenance": ticket.provenance,
+        **({"nodes": nodes} if nodes else {}),
+    }
+    try:
+        header["sha256"] = _digest(arrays, header)
+        return tensors.serialize(arrays, {"ticket": json.dumps(header, sort_keys=True)})
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"provenance: allowed: a dict of JSON values ({error})") from error
+
+
+@contextlib.contextmanager
+def _refusing(path: epath.Path) -> Iterator[None]:
+    """Turn what bytes of any origin can raise into one InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise InputError(f"{path}: not a ticket file, or cut short ({type(error).__name__})") from error
+
+
+def _read(path: epath.Path, content: bytes) -> _File:
+    """What the bytes of a file say; `_DAMAGE` if they are not a ticket's."""
+    metadata, arrays = tensors.parse(content)
+    header = json.loads(metadata["ticket"])
+    digest, version = header.pop("sha256"), header["format"]
+    if version not in (_NESTED_DICTS, FORMAT):
+        allowed = f"{_NESTED_DICTS!r} and {FORMAT!r}"
+        raise InputError(f"{path}: format {version!r:.80}, this version reads {allowed}")
+    if digest != _digest(arrays, header):
+        raise InputError(f"{path}: checksum does not match, the file was altered or damaged")
+    return _file(header, arrays)
+
+
+def _file(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> _File:
+    nodes, shapes, provenance = header.get("nodes", {}), header["mask_shapes"], header["provenance"]
+    if not (isinstance(nodes, dict) and isinstance(shapes, dict) and isinstance(provenance, dict)):
+        raise TypeError("nodes, mask_shapes and provenance are not dicts")
+
+    def stored(kind: str) -> tuple[dict[places.Path, Any], dict[places.Path, places.Record]]:
+        records, below = _below(kind, nodes), _below(kind, arrays)
+        containers = {path: node for path, node in records.items() if node[0] in ("dict", "list", "tuple")}
+        paths = (records.keys() | below.keys()) - containers.keys()
+        restored = {path: leaves.restore(records.get(path), below.get(path)) for path in sorted(paths)}
+        return restored, containers
+
+    def plain(values: Mapping[places.Path, Any], containers: Mapping[places.Path, places.Record]) -> PyTree:
+        known = {path: None if isinstance(x, leaves.Absent) else x for path, x in values.items()}
+        return places.nested(known, containers)
+
+    params, containers = stored("params")
+    batch_stats, others = stored("batch_stats")
+    bits = _below("mask", arrays)
+    if not bits.keys() <= params.keys() or {"/".join(path) for path in bits} != shapes.keys():
+        raise ValueError("masks of no weights")
+    masks = {
+        path: _mask(bits[path], shapes["/".join(path)], np.shape(leaf)) if path in bits else None
+        for path, leaf in params.items()
+    }
+    trees = plain(masks, containers), plain(params, containers), plain(batch_stats, others)
+    return _File(Ticket(*trees, provenance), masks, params, batch_stats)
+
+
+def _mask(bits: np.ndarray, shape: list[int], weight: tuple[int, ...]) -> np.ndarray:
+    size = math.prod(weight)
+    if shape != list(weight) or bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
+        raise ValueError("a mask of another shape than its weight")
+    return np.unpackbits(bits, count=size).reshape(weight).astype(bool)
+
+
+def _like(name: str, given: Mapping[places.Path, Any], like: PyTree) -> PyTree:
+    """The leaves of a file in the structure of `like`; Absent ones are those of `like`."""
+    wanted = {path: leaves.kind(leaf) for path, leaf in places.leaves(like).items()}
+    kinds = {path: leaves.kind(leaf) for path, leaf in given.items()}
+    fitting = {
+        path: kind for path, kind in wanted.items() if path in kinds and leaves.fits(kinds[path], kind)
+    }
+    texts = [{path: kind.text for path, kind in side.items()} for side in (kinds | fitting, wanted)]
+    if differences := _differences(texts[0], texts[1], "in `like`"):
+        raise InputError(f"{name}: a ticket of another network: {differences}")
+
+    def leaf(path: places.Path, other: Any) -> Any:
+        return other if isinstance(given[path], leaves.Absent) else given[path]
+
+    return places.rebuild(like, leaf)
+
+
+def _differences(given: Mapping[places.Path, str], wanted: Mapping[places.Path, str], here: str) -> str:
+    """Leaves that two trees do not share, with counts, as one line; empty if there are none."""
+    other = [
+        f"{_shown(path)} is {given[path]}, {here} {text}"
+        for path, text in wanted.items()
+        if given.get(path, text) != text
+    ]
+    missing = [f"{_shown(path)} {text}" for path, text in wanted.items() if path not in given]
+    unexpected = [f"{_shown(path)} {text}" for path, text in given.items() if path not in wanted]
+    parts = [_listed(other, "; ")]
+    parts += [f"{len(missing)} missing: {_listed(missing)}"] if missing else []
+    parts += [f"{len(unexpected)} unexpected: {_listed(unexpected)}"] if unexpected else []
+    return "; ".join(part for part in parts if part)
+
+
+def _check_masks(masks: PyTree, params: PyTree) -> None:
+    """Check that masks mirror parameters; a stand-in for `masks.check`."""
+    given = {path: leaves.kind(mask).text for path, mask in places.leaves(masks).items()}
+    wanted = {}
+    for path, leaf in places.leaves(params).items():
+        if given.get(path) == "None":  # not prunable, whatever it is
+            wanted[path] = "None"
+        else:
+            wanted[path] = f"bool {np.shape(leaf)}" if leaves.kind(leaf).sort == "array" else "None"
+    if not (differences := _differences(given, wanted, "must be")):
+        given, wanted = (
+            {place.path: type(place.value).__name__ for place in places.walk(tree) if place.keys is not None}
+            for tree in (masks, params)
+        )
+        differences = _differences(given, wanted, "must be")
+    if differences:
+        raise ValueError(f"masks that do not mirror the parameters: {differences}")
+
+
+def _shown(path: places.Path) -> str:
+    """A path as a part of a message, in one line."""
+    name = "/".join(path)
+    return name if name.isprintable() and name else repr(name)
+
+
+def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *more])
+
+
+def _name(kind: str, path: places.Path) -> str:
+    return "/".join((kind, *path))
+
+
+def _below(kind: str, named: Mapping[str, Any]) -> dict[places.Path, Any]:
+    """The entries of a kind by path."""
+    return {
+        tuple(name.split("/")[1:]): x
+        for name, x in named.items()
+        if name == kind or name.startswith(f"{kind}/")
+    }
+
+
+def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(tensors.data(array))
+    return digest.hexdigest()
