@@ -85,7 +85,5 @@ def unsharded(x: jax.Array) -> jax.Array:
         return x
     concrete = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
     mesh = getattr(concrete, "mesh", sharding.mesh)
-    replicated: jax.Array = jax.sharding.reshard(
-        x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    )
+    replicated: jax.Array = jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
     return replicated

@@ -1,5 +1,6 @@
 """Pruning at initialisation: exact counts, scores that are what they say, collapse named."""
 
+import functools
 import math
 
 import chex
@@ -27,6 +28,10 @@ class Scoring(stub.StubPrograms):
 
 
 SCORING = Scoring()
+
+
+def initial(model, images):
+    return jax.jit(functools.partial(model.init, num_timesteps=1))(jax.random.key(0), images)
 
 
 def found(run):
@@ -59,7 +64,9 @@ def test_masks_have_the_exact_count_and_nest(criterion, tmp_path):
 
 @pytest.mark.parametrize("scope", ["layer", "erk"])
 def test_scopes(scope, tmp_path):
-    _, run, _ = small.run(one_shot, ONE_SHOT, tmp_path, SCORING, criterion="random", sparsity=0.5, scope=scope)
+    _, run, _ = small.run(
+        one_shot, ONE_SHOT, tmp_path, SCORING, criterion="random", sparsity=0.5, scope=scope
+    )
     if scope == "layer":
         assert all(kept == total - total // 2 for kept, total in masks.by_layer(found(run)).values())
     else:
@@ -69,11 +76,18 @@ def test_scopes(scope, tmp_path):
 def test_snip_judges_by_the_loss_on_the_training_images(tmp_path):
     """With all of them in one batch, the mask is that of |w dL/dw| of the plain training loss."""
     _, run, _ = small.run(
-        one_shot, ONE_SHOT, tmp_path, SCORING, criterion="snip", sparsity=0.7, batch_size=96, score_examples=96
+        one_shot,
+        ONE_SHOT,
+        tmp_path,
+        SCORING,
+        criterion="snip",
+        sparsity=0.7,
+        batch_size=96,
+        score_examples=96,
     )
     dataset = data.load("digits", train_examples=96, validation_examples=20)
     model = models.create("vgg5", 10, width=0.1)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), num_timesteps=1)
+    variables = initial(model, jnp.zeros((1, 8, 8, 1)))
     images = normalise(jnp.asarray(dataset.train.images), dataset.augmentation)
 
     def loss(params):
@@ -110,7 +124,7 @@ def test_synflow_conserves_flow_through_the_network(arch, x64):
     """The scores of each layer of a chain add up to R (Tanaka et al. 2020, theorem 1)."""
     model = models.create(arch, 10, width=0.2, activation="relu")
     images = jnp.ones((1, 8, 8, 1))
-    variables = model.init(jax.random.key(0), images, num_timesteps=1)
+    variables = initial(model, images)
     variables = jax.tree.map(lambda x: x.astype(jnp.float64), variables)
     params = variables["params"]
     total = one_shot.flow(model, variables["batch_stats"], images)

@@ -18,18 +18,22 @@ from snnlth_jax.train import optimizers
 
 # 44 images in batches of 16: the last one has 12, which 8 devices do not divide and 2 do
 EXAMPLES, BATCH = 44, 16
+NETWORKS = {
+    "vgg": models.VGG((4, "M", 8, "M"), num_classes=10),
+    "resnet": models.ResNet(stage_sizes=(1,), widths=(4,), stem=4, hidden=8, num_classes=10),
+}
 AUGMENTATION = Augmentation(mean=(0.5,), std=(0.25,), crop_padding=2, flip=True, cutout=3)
 
 
 @functools.cache
-def after_an_epoch(arch, count, how="shard_map", divided=False):
+def after_an_epoch(network, count, how="shard_map", divided=False):
     """State, training metrics and evaluation after an epoch on so many devices, images divided or whole."""
     tx = optimizers.create()
     rng = np.random.default_rng(0)
     split = data.Split(
         jnp.asarray(rng.integers(0, 256, (EXAMPLES, 8, 8, 1)), jnp.uint8), jnp.arange(EXAMPLES) % 10
     )
-    model = models.create(arch, 10, width=0.1)
+    model = NETWORKS[network]
     state = train.init_state(jax.random.key(0), model, tx, jnp.zeros((1, 8, 8, 1)))
     state = state._replace(masks=masks.tree_map(lambda m: m.at[..., :1].set(False), state.masks))
     devices = sharding.Devices.of(jax.devices()[:count], how)
@@ -58,12 +62,12 @@ def after_an_epoch(arch, count, how="shard_map", divided=False):
     return jax.device_get((epoch.state, epoch.metrics, program.evaluate(epoch.state, split)))
 
 
-@pytest.mark.parametrize("arch", ["vgg5", "resnet7"])
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("count", "how"), [(2, "shard_map"), (8, "shard_map"), (8, "pmap")])
-def test_devices_give_the_numbers_of_one(arch, count, how):
+def test_devices_give_the_numbers_of_one(network, count, how):
     """Weights, momentum and running statistics after an epoch of augmented batches of all sizes."""
-    expected, metrics, evaluated = after_an_epoch(arch, 1)
-    got, metrics_there, evaluated_there = after_an_epoch(arch, count, how)
+    expected, metrics, evaluated = after_an_epoch(network, 1)
+    got, metrics_there, evaluated_there = after_an_epoch(network, count, how)
     assert metrics_there.examples == metrics.examples == EXAMPLES
     assert evaluated_there.examples == evaluated.examples == EXAMPLES
     chex.assert_trees_all_equal(got.masks, expected.masks)
@@ -79,14 +83,14 @@ def test_devices_give_the_numbers_of_one(arch, count, how):
 
 
 def test_shard_map_and_pmap_are_the_same_to_the_bit():
-    first, second = (after_an_epoch("vgg5", 8, how)[0] for how in sharding.HOW)
+    first, second = (after_an_epoch("vgg", 8, how)[0] for how in sharding.HOW)
     chex.assert_trees_all_equal(first, second)
 
 
 @pytest.mark.parametrize("count", [2, 8])
 def test_divided_images_are_the_same_to_the_bit(count):
     """44 images on 8 devices are 6 on each, the last two with 2 and none."""
-    whole, divided = (after_an_epoch("vgg5", count, divided=divided) for divided in (False, True))
+    whole, divided = (after_an_epoch("vgg", count, divided=divided) for divided in (False, True))
     chex.assert_trees_all_equal(whole, divided)
 
 

@@ -426,28 +426,28 @@ def test_containers_are_those_of_like(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        ({"params": masks_of(PARAMS)}, r"params/a/b: in the masks \(shape \(3,\)\), but not in params"),
         (
-            {"params": masks_of(PARAMS)},
-            r"4 missing: a/b bool \(3,\), .*; 4 unexpected: params/a/b bool \(3,\), .*",
+            {"a": {"w": W > 0, "b": None}, "c": [W > 0]},
+            r"c/1: in params \(shape \(2, 3\)\), but not in the masks",
         ),
-        ({"a": {"w": W > 0, "b": None}, "c": [W > 0]}, r"1 missing: c/1 bool \(2, 3\)"),
         (
             {"a": {"w": W > 0, "b": None}, "c": [W > 0, W[0] > 0]},
-            r"c/1 is bool \(3,\), must be bool \(2, 3\)",
+            r"c/1: the mask has shape \(3,\), params \(2, 3\)",
         ),
         (
             {"a": {"w": W.astype("u1"), "b": None}, "c": [None] * 2},
-            r"a/w is uint8 \(2, 3\), must be bool \(2, 3\)",
+            "a/w: a mask must be a bool array, got uint8",
         ),
-        ({"a": {"w": W, "b": None}, "c": [None] * 2}, r"a/w is float32 \(2, 3\), must be bool \(2, 3\)"),
-        ({"a": {"w": True, "b": None}, "c": [None] * 2}, r"a/w is bool, must be bool \(2, 3\)"),
-        ({"a": {"w": None, "b": None}, "c": (None, None)}, "c is tuple, must be list"),
-        ({"a": {"w": None, "b": None}, "c": [None, None], "d": {}}, "1 unexpected: d dict"),
-        (None, r"4 missing: .*"),
-        ({}, r"4 missing: .*"),
+        ({"a": {"w": W, "b": None}, "c": [None] * 2}, "a/w: a mask must be a bool array, got float32"),
+        ({"a": {"w": True, "b": None}, "c": [None] * 2}, "a/w: a mask must be a bool array, got bool"),
+        ({"a": {"w": None, "b": None}, "c": (None, None)}, "trees of different kinds of nodes"),
+        ({"a": {"w": None, "b": None}, "c": [None, None], "d": {}}, "trees of different kinds of nodes"),
+        (None, "None in the masks, but params has 4 leaves there"),
+        ({}, r"a/b: in params \(shape \(3,\)\), but not in the masks"),
     ],
 )
 def test_masks_of_other_trees_are_refused(wrong, message, tmp_path):
-    with pytest.raises(ValueError, match=f"^masks that do not mirror the parameters: {message}$"):
+    with pytest.raises(ValueError, match=message):
         tickets.save(tmp_path / "t", Ticket(wrong, PARAMS, {}, {}))
     assert not list(tmp_path.iterdir())

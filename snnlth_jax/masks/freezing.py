@@ -132,9 +132,10 @@ def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
             return FrozenState(
                 jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(masks)), state.inner
             )
-        check(old, masks, "the new masks")
+        new = tree_map(lambda _, m: m, old, masks)
+        check(old, new, "the new masks")
         taken.update(name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(old))
-        return FrozenState(tree_map(lambda _, m: m, old, masks), state.inner)
+        return FrozenState(new, state.inner)
 
     result = jax.tree.map(replaced, opt_state, is_leaf=lambda x: isinstance(x, FrozenState))
     if not taken:

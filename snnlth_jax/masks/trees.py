@@ -43,7 +43,7 @@ def tree_map(f: Callable[..., Any], masks: Masks, *rest: PyTree) -> PyTree:
 def check(masks: Masks, tree: PyTree = None, name: str = "params") -> None:
     """Check that masks are boolean, and that a tree has their structure and shapes.
 
-    All of it is static: under `jit` it costs nothing. Where the masks have None, the tree may have anything.
+    All of it is static: under `jit` it costs nothing. Where the masks have None, the tree may have any leaf.
 
     Args:
       masks: the masks.
@@ -67,6 +67,8 @@ def check(masks: Masks, tree: PyTree = None, name: str = "params") -> None:
     if tree is None:
         return
     for (path, mask), leaf in zip(mine, _aligned(masks, tree, name), strict=True):
+        if mask is None and not jax.tree_util.all_leaves([leaf]) and (inside := jax.tree.leaves(leaf)):
+            raise ValueError(f"{name_of(path)}: None in the masks, but {name} has {len(inside)} leaves there")
         if mask is not None and np.shape(mask) != _shape(leaf):
             other = _shape(leaf)
             is_ = f"{name} {other}" if other is not None else f"{name} {type(leaf).__name__}"

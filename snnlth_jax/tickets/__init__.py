@@ -161,7 +161,7 @@ def _content(ticket: Ticket) -> bytes:
     """The bytes of a ticket's file."""
     if not isinstance(ticket.provenance, dict):
         raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: a dict of JSON values")
-    _check_masks(ticket.masks, ticket.params)
+    masks_lib.check(ticket.masks, ticket.params)
     nodes, arrays, shapes = {}, {}, {}
     for kind, tree in (("params", ticket.params), ("batch_stats", ticket.batch_stats)):
         for place in places.walk(tree):
@@ -283,25 +283,6 @@ def _differences(given: Mapping[places.Path, str], wanted: Mapping[places.Path, 
     parts += [f"{len(missing)} missing: {_listed(missing)}"] if missing else []
     parts += [f"{len(unexpected)} unexpected: {_listed(unexpected)}"] if unexpected else []
     return "; ".join(part for part in parts if part)
-
-
-def _check_masks(masks: PyTree, params: PyTree) -> None:
-    """Check that masks mirror parameters; a stand-in for `masks.check`."""
-    given = {path: leaves.kind(mask).text for path, mask in places.leaves(masks).items()}
-    wanted = {}
-    for path, leaf in places.leaves(params).items():
-        if given.get(path) == "None":  # not prunable, whatever it is
-            wanted[path] = "None"
-        else:
-            wanted[path] = f"bool {np.shape(leaf)}" if leaves.kind(leaf).sort == "array" else "None"
-    if not (differences := _differences(given, wanted, "must be")):
-        given, wanted = (
-            {place.path: type(place.value).__name__ for place in places.walk(tree) if place.keys is not None}
-            for tree in (masks, params)
-        )
-        differences = _differences(given, wanted, "must be")
-    if differences:
-        raise ValueError(f"masks that do not mirror the parameters: {differences}")
 
 
 def _shown(path: places.Path) -> str:
