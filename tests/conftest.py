@@ -1,9 +1,6 @@
 """Every test runs on several (forced CPU) devices, with strict promotion of ranks; warnings are errors."""
 
-import atexit
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -13,11 +10,8 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# what one test compiles the others need not
-if "SNNLTH_TEST_CACHE" not in os.environ:
-    os.environ["SNNLTH_TEST_CACHE"] = tempfile.mkdtemp(prefix="snnlth_jax_tests_")
-    atexit.register(shutil.rmtree, os.environ["SNNLTH_TEST_CACHE"], ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["SNNLTH_TEST_CACHE"]
+# what one test compiles the others need not, nor the next run; `make clean` removes it
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / "build" / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
