@@ -15,7 +15,7 @@ venv: .venv/ready  ## .venv with the package and all that is below
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnlth_jax needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[search,demo,dev,docs]'
 	touch $@
 
 demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
@@ -45,7 +45,7 @@ format: venv  ## let ruff rewrite the tree
 
 lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet -e '.[demo,plots,tensorboard,nir,dev,docs]'
+	.venv-lock/bin/pip install --quiet -e '.[search,demo,plots,tensorboard,nir,dev,docs]'
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 

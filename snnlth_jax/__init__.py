@@ -2,23 +2,21 @@
 
 The library is `surrogate`, `neurons`, `masks`, `pruning` and `losses`; it needs jax, numpy and optax alone.
 The experiment on top of it is `models`, `data`, `train`, `search`, `tickets`, `interop`, `report` and their
-neighbours; Python imports them on first use.
+neighbours; Python imports them on first use. They need the extra: `pip install 'snnlth_jax[search]'`.
 """
 
 import importlib
 from typing import Any
 
-from snnlth_jax import _moved, losses, masks, neurons, pruning, surrogate
+from snnlth_jax import _extra, _moved, losses, masks, neurons, pruning, surrogate
 
 __version__ = "0.1.0"
 
-_LAZY = (
-    *("analysis", "cli", "configs", "data", "errors", "files", "interop", "machine", "models", "report"),
-    *("run", "search", "tickets", "train"),
-)
+_LAZY = ("errors", *_extra.EXPERIMENT)
 
 __all__ = ["__version__", "losses", "masks", "neurons", "pruning", "surrogate"]  # and those of _LAZY
 
+_extra.install()
 _moved.install()
 
 

@@ -16,14 +16,17 @@ from snnlth_jax.machine import doctor
 from snnlth_jax.machine.doctor import Finding
 
 GIB = 2**30
-INSTALLED = {"python": "3.11.4", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6", "array-record": "0.8"}
+INSTALLED = {"python": "3.11.4", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6", "msgspec": "0.20"}
+INSTALLED |= {"array-record": "0.8"}
 REQUIREMENTS = {
     "snnlth_jax": [
         "python>=3.11",
         "jax>=0.10",
         "numpy>=2.0",
-        f'array_record>=0.7; sys_platform == "{sys.platform}"',
-        'colorama; sys_platform == "none"',
+        'msgspec>=0.19; extra == "search"',
+        f'array_record>=0.7; sys_platform == "{sys.platform}" and extra == "search"',
+        'colorama; sys_platform == "none" and extra == "search"',
+        'snnlth_jax[search]; extra == "demo"',
         'nir>=1.0.8; extra == "nir"',
     ],
     "jax": [
@@ -80,7 +83,7 @@ def test_versions_that_fit(change):
     installed = INSTALLED | change
     (finding,) = doctor.versions(installed, REQUIREMENTS)
     assert finding.level == "ok"
-    for name in set(installed) - {"nir", "nvidia-cudnn-cu13", "array-record"}:
+    for name in set(installed) - {"nir", "nvidia-cudnn-cu13", "array-record", "msgspec"}:
         assert f"{name} {installed[name]}" in finding.what
 
 
@@ -94,6 +97,7 @@ def test_versions_that_fit(change):
             "with that",
         ),
         ({"numpy": "1.26.4"}, "error", "numpy 1.26.4 is installed", "pip install 'numpy>=2.0'"),
+        ({"msgspec": "0.18"}, "error", "msgspec 0.18 is installed, snnlth_jax needs msgspec>=0.19", "pip"),
         ({"array-record": None}, "error", "array-record is not installed, snnlth_jax needs", "pip install"),
         ({"numpy": None}, "error", "numpy is not installed", "pip install 'numpy>=2.0'"),
         (

@@ -83,8 +83,8 @@ def versions(installed: Mapping[str, str], requirements: Mapping[str, Sequence[s
 
     Args:
       installed: versions by name (small letters, hyphens), "python" included.
-      requirements: lines of a package's metadata, by package. Requirements of extras are checked only for
-        libtpu and the libraries of CUDA, if they are installed.
+      requirements: lines of a package's metadata, by package. Of the extras, `search` is checked, which the
+        commands need, and libtpu and the libraries of CUDA, if they are installed.
 
     >>> print(report(versions({"numpy": "1.26.4"}, {"snnlth_jax": ["numpy>=2.0"]})))
     error    numpy 1.26.4 is installed, snnlth_jax needs numpy>=2.0: pip install 'numpy>=2.0'
@@ -93,6 +93,7 @@ def versions(installed: Mapping[str, str], requirements: Mapping[str, Sequence[s
     for package, line in [(package, line) for package, lines in requirements.items() for line in lines]:
         [(name, specifier, marker)] = re.findall(r"^([\w.-]+)(?:\[.*?\])? *([^;]*?) *(?:; *(.*))?$", line)
         version = installed.get(name := _normal(name))
+        marker = marker.removesuffix('extra == "search"').removesuffix(" and ")
         if "extra ==" in marker:
             required = bool(version and re.match("libtpu|nvidia-", name))
         else:
