@@ -43,7 +43,11 @@ def axes_of(axis_name: AxisName, *arrays: Any) -> tuple[str, ...]:
     `pmap` and `shard_map(check_vma=False)` do not, so that there every leaf counts as divided.
     """
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
-    if any(name in varying(jax.lax.axis_index(name)) for name in names):
+    try:
+        checked = any(name in varying(jax.lax.axis_index(name)) for name in names)
+    except NameError:
+        raise ValueError(f"axis_name {axis_name!r} is no mapped axis here") from None
+    if checked:
         return tuple(name for name in names if any(name in varying(x) for x in arrays))
     return names
 
@@ -53,14 +57,14 @@ def axis_size(axes: Sequence[str]) -> int:
     return math.prod(jax.lax.axis_size(name) for name in axes)
 
 
-def total_size(leaves: Sequence[Any], axis_name: AxisName = None) -> int:
+def total_size(leaves: Sequence[Any], axis_name: AxisName = None, *, on_device: bool = True) -> int:
     """Number of entries of all leaves, on all devices.
 
     Raises:
-      ValueError: traced leaves with more entries than 32 bits can count.
+      ValueError: leaves to be counted `on_device`, or traced, with more entries than 32 bits can count.
     """
     total: int = sum(leaf.size * axis_size(axes_of(axis_name, leaf)) for leaf in leaves)
-    if total > MOST and any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if total > MOST and (on_device or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)):
         raise ValueError(f"{total:,} weights: traced counts have 32 bits, at most {MOST:,} can be counted")
     return total
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnlth_jax._axes import AxisName, axes_of, axis_size, count_true
+from snnlth_jax._axes import AxisName, axes_of, axis_size, count_true, vary_like
 
 __all__ = ["decimal_digits", "floor_of", "ordered", "ratio_of", "without_lowest"]
 
@@ -44,7 +44,7 @@ def ratio_of(parts: jax.Array, n: jax.Array, whole: jax.Array) -> tuple[jax.Arra
 
     def digit(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         quotient, remainder = carry
-        bit = (n >> (jnp.uint32(31) - i.astype(jnp.uint32))) & jnp.uint32(1)
+        bit = (n >> (jnp.uint32(31) - jnp.asarray(i, jnp.uint32))) & jnp.uint32(1)
         value = remainder * 2 + parts * bit
         return quotient * 2 + value // whole, value % whole
 
@@ -80,8 +80,8 @@ def without_lowest(
     highs = [over(jax.lax.pmax, k.max(initial=0 * highest), a) for k, a in zip(keys, axes, strict=True)]
     threshold = _smallest(
         lambda t: count(lambda key: key <= t, keys) >= removals,
-        low=functools.reduce(jnp.minimum, lows),
-        high=functools.reduce(jnp.maximum, highs),
+        low=vary_like(functools.reduce(jnp.minimum, lows), removals),
+        high=vary_like(functools.reduce(jnp.maximum, highs), removals),
     )
     below = count(lambda key: key < threshold, keys)
     tied = count(lambda key: key == threshold, keys)
@@ -96,7 +96,7 @@ def without_lowest(
             count(lambda key, place: (key == threshold) & (place < p), keys, positions) >= removals - below
         ),
         low=start,
-        high=jnp.maximum(start, last),
+        high=vary_like(jnp.maximum(start, last), start),
     )
     return [
         m & (key >= threshold) & ((key != threshold) | (place >= position))
@@ -119,6 +119,7 @@ def _positions(mask: jax.Array, end: int, axes: tuple[str, ...]) -> jax.Array:
 
 def ordered(score: jax.Array, alive: jax.Array, *, dead_last: bool = True) -> jax.Array:
     """Unsigned integers in the order of the scores, NaN lowest; the greatest for what is not alive, or 0."""
+    score = jnp.asarray(score)
     if score.dtype not in (jnp.float32, jnp.float64):
         score = score.astype(jnp.float32)
     unsigned = jnp.dtype(f"uint{jnp.finfo(score.dtype).bits}")

@@ -20,7 +20,8 @@ def count(masks: Masks, axis_name: AxisName = None) -> tuple[Count, int]:
     Args:
       masks: the masks.
       axis_name: mapped axes (of `shard_map`, `pmap` or `vmap`) that the weights are divided over: the counts
-        are then those of all devices.
+        are then those of all devices. In `shard_map` leaves that are the same on all devices count once;
+        `vmap`, `pmap` and `shard_map(check_vma=False)` do not know of those, and count each as divided.
 
     Raises:
       ValueError: traced masks of more weights than 32 bits can count.
@@ -31,7 +32,7 @@ def count(masks: Masks, axis_name: AxisName = None) -> tuple[Count, int]:
     """
     check(masks)
     leaves = jax.tree.leaves(masks)
-    total = total_size(leaves, axis_name)
+    total = total_size(leaves, axis_name, on_device=False)
     if axis_name is None and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return sum(int(np.count_nonzero(leaf)) for leaf in leaves), total
     return sum((count_true(leaf, axes_of(axis_name, leaf)) for leaf in leaves), start=jnp.uint32(0)), total
@@ -45,7 +46,8 @@ def sparsity(masks: Masks, axis_name: AxisName = None) -> float | jax.Array:
     0.75
     """
     kept, total = count(masks, axis_name)
-    return _fraction(total - kept, total)
+    removed = total - kept if isinstance(kept, int) else jnp.uint32(total) - kept
+    return _fraction(removed, total)
 
 
 def by_layer(masks: Masks, axis_name: AxisName = None) -> dict[str, tuple[Count, int]]:
@@ -56,9 +58,14 @@ def by_layer(masks: Masks, axis_name: AxisName = None) -> dict[str, tuple[Count,
     {'conv/kernel': (1, 2)}
     """
     check(masks)
-    return {
-        name_of(path): count(leaf, axis_name) for path, leaf in jax.tree_util.tree_leaves_with_path(masks)
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(masks)
+    names = [name_of(path) for path, _ in leaves]
+    # where a key with a "/" makes two names equal, they are spelled as JAX does
+    names = [
+        name if names.count(name) == 1 else jax.tree_util.keystr(path)
+        for name, (path, _) in zip(names, leaves, strict=True)
+    ]
+    return {name: count(leaf, axis_name) for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def table(masks: Masks) -> str:
@@ -70,6 +77,8 @@ def table(masks: Masks) -> str:
     conv/kernel           1            2   50.00 %
     all                   1            2   50.00 %
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(masks)):
+        raise ValueError("a table needs masks that are not traced; under jit there is by_layer")
     rows = [*by_layer(masks).items(), ("all", count(masks))]
     width = max(len(name) for name, _ in rows)
     lines = [f"{'layer':{width}} {'kept':>11} {'total':>12}  sparsity"]
@@ -133,4 +142,4 @@ def is_subset(inner: Masks, outer: Masks, axis_name: AxisName = None) -> bool | 
 def _fraction(part: Any, total: int) -> float | jax.Array:
     if not total:
         return 0.0
-    return part / total if isinstance(part, int) else part.astype(float) / total
+    return part / total if isinstance(part, int) else part.astype(float) / float(total)

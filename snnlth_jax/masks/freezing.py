@@ -1,5 +1,6 @@
 """An optimiser under which removed weights stay removed, in the parameters and in its own state."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,8 +27,10 @@ def freeze_pruned(
     With the masks :math:`m`, gradients :math:`g` and parameters :math:`w`, the inner optimiser sees
     :math:`m \odot g` and :math:`m \odot w`, its updates :math:`u` become :math:`u` where kept and :math:`-w`
     where removed, and whatever in its state has the shape of the parameters (momentum, averages) is 0 where
-    removed: kept weights move as they do in a network that never had the others, also after masks shrink in
-    the middle of training. The first step sets (finite) weights to 0 that were not 0 before.
+    removed, also after masks shrink in the middle of training: under optimisers that work weight by weight or
+    with norms, kept weights move as in a network that never had the others. (What takes means over a layer,
+    as `centralize` does, still counts removed weights as zeros.) The first step sets (finite) weights to 0
+    that were not 0 before.
 
     The masks live in one of two places:
 
@@ -48,7 +51,9 @@ def freeze_pruned(
       masks: masks of the parameters, to be kept in the state; None if each call brings its own.
 
     Returns:
-      A transformation whose `update` needs `params`.
+      A transformation whose `update` needs `params`. With masks in the state, that is a `FrozenState`:
+      functions that read the state of `tx`, such as `optax.contrib.schedule_free_eval_params`, take its
+      `inner`.
 
     Raises:
       ValueError: no parameters, no masks, or masks that do not match the parameters (see `check`).
@@ -76,7 +81,7 @@ def freeze_pruned(
         if own is None:
             return inner.init(params)
         kept = _present(own, params)
-        return FrozenState(kept, inner.init(_apply(kept, params)))
+        return FrozenState(_owned(kept), inner.init(_apply(kept, params)))
 
     def update(
         updates: PyTree,
@@ -93,13 +98,17 @@ def freeze_pruned(
                 "freeze_pruned needs masks: update(grads, state, params, masks=masks), "
                 "or freeze_pruned(tx, masks) to have them in its state"
             )
+        if isinstance(state, FrozenState) != (own is not None):
+            there, here = ("no masks", "has") if own is not None else ("masks", "has none")
+            raise ValueError(f"the optimiser state holds {there}, but this freeze_pruned {here}")
         inner_state = state if own is None else state.inner
         kept = _present(state.masks if masks is None else masks, params)
+        check(kept, updates.fast if isinstance(updates, optax.LookaheadParams) else updates, "gradients")
         inner_state = _masked_state(inner_state, kept, params)
         updates, inner_state = inner.update(_apply(kept, updates), inner_state, _apply(kept, params), **extra)
         inner_state = _masked_state(inner_state, kept, params)
         updates = _map(_frozen, kept, updates, params)
-        return updates, inner_state if own is None else FrozenState(kept, inner_state)
+        return updates, inner_state if own is None else FrozenState(_owned(kept), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -122,11 +131,14 @@ def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
     check(masks)
     names = [name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(masks)]
     taken: set[str] = set()
+    seen = False
 
     def replaced(state: Any) -> Any:
+        nonlocal seen
         if not isinstance(state, FrozenState):
             return state
-        old = state.masks
+        seen, old = True, state.masks
+        inner = jax.tree.map(replaced, state.inner, is_leaf=lambda x: isinstance(x, FrozenState))
         if _names(old) == _names(masks):  # nodes may be of another type: flax.nnx wraps them in its optimiser
             taken.update(names)
             return FrozenState(
@@ -135,12 +147,13 @@ def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
         new = tree_map(lambda _, m: m, old, masks)
         check(old, new, "the new masks")
         taken.update(name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(old))
-        return FrozenState(new, state.inner)
+        return FrozenState(_owned(new), inner)
 
     result = jax.tree.map(replaced, opt_state, is_leaf=lambda x: isinstance(x, FrozenState))
-    if not taken:
+    if not seen:
         raise ValueError("the optimiser state holds no masks: make it with freeze_pruned(tx, masks)")
-    if unknown := [name for name in names if name not in taken]:
+    unknown = [name for name in names if name not in taken]
+    if unknown and isinstance(opt_state, FrozenState):  # others may have parts that they do not freeze
         raise ValueError(f"{unknown[0]}: a new mask, but the optimiser state has none for it")
     return result
 
@@ -189,6 +202,11 @@ def _map(f: Any, masks: Masks, tree: PyTree, *rest: PyTree) -> PyTree:
     )
 
 
+def _owned(masks: Masks) -> Masks:
+    """Copies, since a loop that donates its optimiser state deletes what is in it."""
+    return jax.tree.map(jnp.array, masks)
+
+
 def _apply(masks: Masks, tree: PyTree) -> PyTree:
     return _map(keep, masks, tree)
 
@@ -207,15 +225,32 @@ def _masked_state(state: PyTree, masks: Masks, params: PyTree) -> PyTree:
     parts = zip(leaves, treedef.flatten_up_to(params), strict=True)
     flat = [m for m, part in parts for _ in jax.tree.leaves(part, is_leaf=_absent)]
     structure: Any = jax.tree.structure(params, is_leaf=_absent)
+    bare = jax.tree_util.all_leaves([params])  # an array, whose structure every leaf has
+
+    def equal(x: Any) -> bool:
+        return bool(jax.tree.structure(x, is_leaf=_absent) == structure) and not (
+            bare and jnp.ndim(params) == 0
+        )
 
     def like_params(x: Any) -> bool:
-        return bool(jax.tree.structure(x, is_leaf=_absent) == structure)
+        if equal(x):
+            return True
+        # the place of a parameter may hold several arrays; a tuple of states is no tuple of parameters
+        if bare or isinstance(params, tuple | list) or any(map(equal, jax.tree.leaves(x, is_leaf=equal))):
+            return False
+        try:
+            structure.flatten_up_to(x)
+        except (ValueError, TypeError):
+            return False
+        return True
 
     def masked(part: Any) -> Any:
         if not like_params(part):
             return part
-        leaves = jax.tree.leaves(part, is_leaf=_absent)
-        return jax.tree.unflatten(structure, [_masked_leaf(m, x) for m, x in zip(flat, leaves, strict=True)])
+        own = zip(flat, structure.flatten_up_to(part), strict=True)
+        return structure.unflatten(
+            [jax.tree.map(partial(_masked_leaf, m), x, is_leaf=_absent) for m, x in own]
+        )
 
     return jax.tree.map(masked, state, is_leaf=like_params)
 

@@ -49,6 +49,12 @@ def unpack(packed: PyTree) -> Masks:
     def unpack_leaf(p: Any) -> Any:
         if not isinstance(p, PackedMask):
             raise ValueError(f"unpack takes what pack gives, got a leaf of type {type(p).__name__}")
+        bytes_ = -(-math.prod(p.shape) // 8)
+        if p.bits.dtype != jnp.uint8 or p.bits.ndim == 0 or p.bits.shape[-1] != bytes_:
+            raise ValueError(
+                f"a mask of shape {p.shape} has bits uint8 [..., {bytes_}], "
+                f"got {p.bits.dtype} {p.bits.shape}: axes of vmap come first"
+            )
         bits = jnp.unpackbits(unsharded(p.bits), axis=-1, count=math.prod(p.shape))
         return bits.reshape(*p.bits.shape[:-1], *p.shape).astype(bool)
 

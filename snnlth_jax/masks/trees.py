@@ -61,18 +61,25 @@ def check(masks: Masks, tree: PyTree = None, name: str = "params") -> None:
     """
     mine = jax.tree_util.tree_leaves_with_path(masks, is_leaf=_is_none)
     for path, mask in mine:
-        if mask is not None and np.dtype(bool) != getattr(mask, "dtype", None):
-            kind = getattr(mask, "dtype", type(mask).__name__)
+        array = isinstance(mask, jax.Array | np.ndarray | np.generic)
+        if mask is not None and not (array and mask.dtype == np.dtype(bool)):
+            kind = mask.dtype if array else type(mask).__name__
             raise ValueError(f"{name_of(path)}: a mask must be a bool array, got {kind}")
     if tree is None:
         return
     for (path, mask), leaf in zip(mine, _aligned(masks, tree, name), strict=True):
         if mask is None and not jax.tree_util.all_leaves([leaf]) and (inside := jax.tree.leaves(leaf)):
-            raise ValueError(f"{name_of(path)}: None in the masks, but {name} has {len(inside)} leaves there")
+            where = name_of(path) or "the root"
+            raise ValueError(f"{where}: None in the masks, but {name} has {len(inside)} leaves there")
         if mask is not None and np.shape(mask) != _shape(leaf):
             other = _shape(leaf)
             is_ = f"{name} {other}" if other is not None else f"{name} {type(leaf).__name__}"
             raise ValueError(f"{name_of(path)}: the mask has shape {np.shape(mask)}, {is_}")
+
+
+def check_structure(masks: Masks, tree: PyTree, name: str) -> None:
+    """Check that a tree has the structure of masks; else a ValueError with the name of a leaf."""
+    _aligned(masks, tree, name)
 
 
 def check_pair(a: Masks, b: Masks) -> None:
@@ -150,19 +157,21 @@ def _rule(name: str, leaf: Any) -> tuple[bool, str]:
     *modules, own_name = name.removesuffix("/value").split("/")
     if len(shape) < 2:
         return False, "fewer than two axes"
-    if own_name in _VECTORS:
-        return False, f"named {own_name}"
+    words = re.findall("[a-z]+", own_name.lower())
+    if vectors := [word for word in words if word in _VECTORS]:
+        return False, f"named {vectors[0]}"
     # "b" is a bias in Haiku, and a matrix elsewhere: only a bias has a single axis that is longer than 1
-    if own_name == "b" and sum(extent != 1 for extent in shape) < 2:
+    if words[:1] == ["b"] and sum(extent != 1 for extent in shape) < 2:
         return False, "named b, with one axis longer than 1"
-    if own_name != "kernel" and any(re.search(r"norm_?\d*$", module.lower()) for module in modules):
+    parts = [part for module in modules for part in re.findall("[a-z]+", module.lower())]
+    if own_name != "kernel" and any(part in ("ln", "bn") or re.search("norms?$", part) for part in parts):
         return False, "in a norm"
     return True, "two or more axes"
 
 
 # biases, scales, and constants of neurons, which may be stacked or broadcast
-_VECTORS = {"bias", "scale", "offset", "tau", "log_tau", "v_threshold", "threshold", "v_reset", "decay"}
-_VECTORS |= {"alpha", "beta", "gamma", "slope", "leak"}
+_VECTORS = {"bias", "scale", "offset", "tau", "threshold", "thresh", "th", "vth", "reset", "decay", "leak"}
+_VECTORS |= {"alpha", "beta", "gamma", "slope", "gain", "mean", "var"}
 
 
 def is_weight(name: str, leaf: Any) -> bool:
@@ -170,8 +179,8 @@ def is_weight(name: str, leaf: Any) -> bool:
 
     Prunable are floating-point (or complex) arrays of two or more axes: convolution, linear and embedding
     weights, the classifier's included (the authors' rule). Not prunable, whatever their number of axes: what
-    is called bias, scale or offset, a constant of neurons by its name (tau, v_threshold, decay, beta ...),
-    and what belongs to a module called a norm.
+    has one of the words bias, scale or offset in its name, or one of a constant of neurons (tau_mem,
+    v_threshold, decay, beta ...), and what belongs to a module called a norm.
     """
     return _rule(name, leaf)[0]
 
@@ -184,10 +193,11 @@ def make(params: PyTree, prunable: Callable[[str, Any], bool] = is_weight, *, ba
         not prunable.
       prunable: `(name, leaf) -> bool`, where a name reads like `"layer01/conv/kernel"`.
       batch_axes: number of leading axes that stack networks (an ensemble by `vmap`) or layers (a scan over
-        blocks). `prunable` sees leaves without them, so that a stack of biases is not taken for a matrix.
+        blocks). `prunable` sees leaves without them, so that a stack of biases is not taken for a matrix; a
+        leaf with fewer axes is not prunable.
 
     Raises:
-      ValueError: an array has fewer axes than `batch_axes`.
+      ValueError: a negative `batch_axes`; a prunable leaf that is no array.
 
     >>> import jax.numpy as jnp
     >>> masks = make({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)})
@@ -198,8 +208,11 @@ def make(params: PyTree, prunable: Callable[[str, Any], bool] = is_weight, *, ba
     """
 
     def whole(path: tuple[Any, ...], leaf: Any) -> jax.Array | None:
-        if not prunable(name_of(path), _unbatched(path, leaf, batch_axes)):
+        name, own = name_of(path), _unbatched(leaf, batch_axes)
+        if own is _TOO_FEW_AXES or not prunable(name, own):
             return None
+        if _shape(leaf) is None or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise ValueError(f"{name}: prunable must be an array, got {type(leaf).__name__}")
         if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
             return jnp.ones_like(leaf, dtype=bool)  # placed on devices as the leaf is
         mask = jnp.ones(leaf.shape, bool)
@@ -234,20 +247,29 @@ def explain(
     """
     leaves = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name, own = name_of(path), _unbatched(path, leaf, batch_axes)
-        taken, rule = bool(prunable(name, own)), getattr(prunable, "__name__", "prunable")
-        if prunable is is_weight:
+        name, own = name_of(path), _unbatched(leaf, batch_axes)
+        if own is _TOO_FEW_AXES:
+            taken, rule = False, "fewer axes than batch_axes"
+        elif prunable is is_weight:
             taken, rule = _rule(name, own)
+        else:
+            taken, rule = bool(prunable(name, own)), getattr(prunable, "__name__", "prunable")
         leaves.append(Leaf(name, _shape(leaf), getattr(leaf, "dtype", None), taken, rule))
     return leaves
 
 
-def _unbatched(path: tuple[Any, ...], leaf: Any, batch_axes: int) -> Any:
+_TOO_FEW_AXES = object()
+
+
+def _unbatched(leaf: Any, batch_axes: int) -> Any:
+    """A leaf as `prunable` sees it: without the axes that stack networks."""
+    if batch_axes < 0:
+        raise ValueError(f"batch_axes must be 0 or more, got {batch_axes}")
     shape = _shape(leaf)
     if not batch_axes or shape is None:
         return leaf
     if len(shape) < batch_axes:
-        raise ValueError(f"{name_of(path)}: shape {shape} has fewer than batch_axes = {batch_axes} axes")
+        return _TOO_FEW_AXES
     return jax.ShapeDtypeStruct(shape[batch_axes:], leaf.dtype)
 
 

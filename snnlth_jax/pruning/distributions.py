@@ -4,7 +4,7 @@ Counts may be computed under `jit`, from a density that is traced: `remove_lowes
 density))` is a step of a sparsity schedule. They are exact: everything is computed in integers.
 """
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ def overall(masks: Masks, density: float | jax.Array, axis_name: AxisName = None
     Args:
       masks: masks of the weights that are left.
       density: d in (0, 1]. A Python number is read as the decimal number that it prints as; a traced one to
-        seven decimal places, as many as float32 holds.
+        seven decimal places, as many as float32 holds, and clipped to [0, 1].
       axis_name: mapped axes that the weights are divided over, see `masks.count`.
 
     Returns:
@@ -103,19 +103,39 @@ def erk(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) ->
 
 
 def removed_digits(density: float | jax.Array) -> jax.Array | np.ndarray:
-    """Decimal places of 1 - density, at most ten in front of the point, for `floor_of`."""
-    if isinstance(density, jax.Array) and jnp.issubdtype(density.dtype, jnp.floating):
-        kept = jnp.clip(jnp.round(density.astype(jnp.float32) * 10**7), 0, 10**7).astype(jnp.uint32)
-        removed = jnp.uint32(10**7) - kept  # may be 10**7: the first digit is then 10
+    """Decimal places of 1 - density, for `floor_of`."""
+    if jnp.shape(density) != ():
+        raise ValueError(f"density must be one number, got shape {jnp.shape(density)}")
+    if isinstance(density, jax.core.Tracer):
+        share = jnp.clip(jnp.round(density.astype(jnp.float32) * 10**7), 0, 10**7)
+        removed = jnp.uint32(10**7) - share.astype(jnp.uint32)  # may be 10**7: the first digit is then 10
         return jnp.stack([removed // 10**place % (10 if place < 6 else 100) for place in range(6, -1, -1)])
-    if not 0 < float(density) <= 1:
+    if not 0 < number("density", density) <= 1:
         raise ValueError(f"density must lie in (0, 1], got {density}")
-    return padded_digits(1 - Decimal(repr(float(density))))
+    return padded_digits(density, complement=True)
 
 
-def padded_digits(fraction: Decimal) -> np.ndarray:
-    """Decimal places of a number in [0, 1), of one length, so that another fraction compiles nothing."""
-    digits = decimal_digits(fraction)
+def number(name: str, value: Any) -> float:
+    """A Python, NumPy or concrete JAX number; a ValueError or TypeError for anything else."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name} must be a Python number, so that the count is exact; got a traced array "
+            f"(under jit: remove_lowest, with counts of overall, uniform or erk)"
+        )
+    real = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and jnp.shape(value) == ()
+    if not real or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def padded_digits(fraction: Any, *, complement: bool = False) -> np.ndarray:
+    """Decimal places of a number in [0, 1), as it prints; of 1 less the number for the complement.
+
+    They have one of few lengths, so that another fraction compiles nothing.
+    """
+    with localcontext(prec=400):
+        decimal = 1 - Decimal(str(fraction)) if complement else Decimal(str(fraction))
+    digits = decimal_digits(decimal)
     return np.array(digits + (0,) * (-len(digits) % 24), np.uint32)
 
 
@@ -126,7 +146,7 @@ def to_density(kept: jax.Array, total: int, digits: jax.Array | np.ndarray) -> j
 
 def erk_removals(leaves: list[jax.Array], kept: list[jax.Array], left: jax.Array) -> list[jax.Array]:
     """Number of removals in each layer; `left` weights remain, in proportion to the sums of axes."""
-    axes = jnp.array([sum(leaf.shape) for leaf in leaves], jnp.uint32)
+    axes = jnp.array([max(sum(leaf.shape), 1) for leaf in leaves], jnp.uint32)
     have = jnp.stack(kept)
 
     # fill the layers in proportion; a layer that is full leaves the rest to the others
@@ -139,14 +159,14 @@ def erk_removals(leaves: list[jax.Array], kept: list[jax.Array], left: jax.Array
         new = full | (shares(full)[0] >= have)
         return new, (new != full).any()
 
-    start = (have == 0, jnp.array(True))
+    start = (have == 0, (have == have).any())  # varies over devices as the counts do
     full, _ = jax.lax.while_loop(lambda carry: carry[1], fill, start)
     share, remainder = shares(full)
     keep = jnp.where(full, have, share)
     # the largest remainders are rounded up
     missing = (left - keep.sum(dtype=jnp.uint32)).astype(jnp.int32)
     order = jnp.argsort(-jnp.where(full, -1, remainder.astype(jnp.int32)), stable=True)
-    keep = keep.at[order].add((jnp.arange(len(leaves)) < missing).astype(jnp.uint32))
+    keep = keep.at[order].add((jnp.arange(len(leaves), dtype=jnp.int32) < missing).astype(jnp.uint32))
     return list(have - keep)
 
 

@@ -1,7 +1,6 @@
 """From scores to masks at an exact count, whatever the ties."""
 
 import functools
-from decimal import Decimal
 from typing import Any, Literal
 
 import jax
@@ -12,7 +11,6 @@ from snnlth_jax._axes import MOST, AxisName, axes_of, count_true, total_size, va
 from snnlth_jax._selection import floor_of, without_lowest
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning import distributions
-from snnlth_jax.pruning.scores import random
 
 PyTree = Any
 Masks = Any
@@ -39,7 +37,9 @@ def prune(
         removes the fraction from each layer; "erk" (Erdős-Rényi-Kernel, Evci et al. 2020) leaves each layer
         a number of weights in proportion to the sum of its axes, or all if it has fewer.
       axis_name: inside `shard_map`, `pmap` or `vmap`, the mapped axes that the weights are divided over: N
-        and the threshold are then those of all devices. Without it each device prunes what it sees.
+        and the threshold are then those of all devices. Without it each device prunes what it sees. In
+        `shard_map` leaves that are the same on all devices count once; `vmap`, `pmap` and
+        `shard_map(check_vma=False)` do not know of those, and count each as divided.
 
     Returns:
       The new masks.
@@ -58,9 +58,9 @@ def prune(
     >>> prune(magnitude(w), masks, 0.34)["w"].tolist()       # one of the three that are left
     [[True, False, False, True]]
     """
-    if not 0 <= _number("fraction", fraction) < 1:
+    if not 0 <= distributions.number("fraction", fraction) < 1:
         raise ValueError(f"fraction must lie in [0, 1), got {fraction}")
-    digits = distributions.padded_digits(Decimal(repr(float(fraction))))
+    digits = distributions.padded_digits(fraction)
     return _remove(scores, masks, digits, "kept", scope, axis_name)
 
 
@@ -89,9 +89,9 @@ def keep_top(
     >>> keep_top(magnitude(w), masks_lib.make(w), 0.5)["w"].tolist()
     [[True, False, False, True]]
     """
-    if not 0 < _number("density", density) <= 1:
+    if not 0 < distributions.number("density", density) <= 1:
         raise ValueError(f"density must lie in (0, 1], got {density}")
-    digits = distributions.padded_digits(1 - Decimal(repr(float(density))))
+    digits = distributions.padded_digits(density, complement=True)
     return _remove(scores, masks, digits, "total", scope, axis_name)
 
 
@@ -117,12 +117,14 @@ def remove_lowest(scores: PyTree, masks: Masks, counts: PyTree, *, axis_name: Ax
     >>> step(scores, {"w": jnp.ones((1, 4), bool)}, jnp.int32(2))["w"].tolist()
     [[True, False, False, True]]
     """
-    leaves, values, treedef = _leaves(scores, masks)
+    leaves, values, treedef = scored_leaves(scores, masks)
     if not leaves:
         return masks
+    total_size(leaves, axis_name)
     if jax.tree_util.all_leaves([counts]):
         kept = _remove_from_all(values, leaves, _count("counts", counts), axis_name)
         return treedef.unflatten(kept)
+    trees.check_structure(masks, counts, "counts")
     by_leaf = trees.tree_map(lambda m, n: n, masks, counts)
     numbers = [_count(trees.name_of(path), n) for path, n in jax.tree_util.tree_leaves_with_path(by_leaf)]
     if len(numbers) != len(leaves):
@@ -145,11 +147,17 @@ def shuffle(key: jax.Array, masks: Masks, *, axis_name: AxisName = None) -> Mask
     (1, 4)
     """
     trees.check(masks)
-    for name in (axis_name,) if isinstance(axis_name, str) else axis_name or ():
-        key = jax.random.fold_in(key, jax.lax.axis_index(name))
-    everything = trees.tree_map(lambda m: m | True, masks)
-    removals = trees.tree_map(lambda m: count_true(~m, axes_of(axis_name, m)), masks)
-    return remove_lowest(random(key, everything), everything, removals, axis_name=axis_name)
+    leaves, treedef = trees.flatten_kept(masks)
+    keys = jax.random.split(key, len(leaves))
+    scores, removals = [], []
+    for key, mask in zip(keys, leaves, strict=True):
+        axes = axes_of(axis_name, mask)
+        for name in axes:
+            key = jax.random.fold_in(key, jax.lax.axis_index(name))
+        scores.append(jax.random.uniform(key, mask.shape))
+        removals.append(count_true(~mask, axes))
+    everything = [mask | True for mask in leaves]
+    return treedef.unflatten(remove_lowest(scores, everything, removals, axis_name=axis_name))
 
 
 # --- compiled: one program for all fractions and counts
@@ -161,7 +169,7 @@ def _remove(
     """Remove floor(0.digits * kept), or all above total - floor(0.digits * total), in each group."""
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}; got {scope!r}")
-    leaves, values, treedef = _leaves(scores, masks)
+    leaves, values, treedef = scored_leaves(scores, masks)
     if not leaves:
         return masks
     total_size(leaves, axis_name)
@@ -215,22 +223,14 @@ def _remove_from_each(
 # --- what is refused
 
 
-def _number(name: str, value: float) -> float:
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(
-            f"{name} must be a Python number, so that the count is exact; got a traced array "
-            f"(under jit: remove_lowest, with counts of overall, uniform or erk)"
-        )
-    return float(value)
-
-
 def _count(name: str, value: Any) -> jax.Array:
     """A number of weights as uint32; a traced negative one is 0."""
     dtype = getattr(value, "dtype", np.dtype(type(value)) if isinstance(value, int) else None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer) or np.shape(value) != ():
         raise ValueError(f"{name}: a count must be an integer, got {value!r}")
     if isinstance(value, jax.core.Tracer):
-        count: jax.Array = jnp.maximum(value, jnp.zeros((), value.dtype)).astype(jnp.uint32)
+        most = jnp.array(min(MOST, jnp.iinfo(value.dtype).max), value.dtype)
+        count: jax.Array = jnp.clip(value, jnp.zeros_like(most), most).astype(jnp.uint32)
         return count
     if int(value) < 0:
         raise ValueError(f"{name}: a count must be 0 or more, got {value}")
@@ -238,7 +238,7 @@ def _count(name: str, value: Any) -> jax.Array:
     return number
 
 
-def _leaves(scores: PyTree, masks: Masks) -> tuple[list[jax.Array], list[jax.Array], Any]:
+def scored_leaves(scores: PyTree, masks: Masks) -> tuple[list[jax.Array], list[jax.Array], Any]:
     """Masks, scores that can be ordered, and the structure of the masks."""
     trees.check(masks, scores, "scores")
     values = trees.tree_map(lambda m, s: s, masks, scores)

@@ -53,7 +53,7 @@ def random(key: jax.Array, params: PyTree) -> PyTree:
     keys = jax.random.split(key, len(leaves))
     return treedef.unflatten(
         [
-            jax.random.uniform(k, x.shape) if isinstance(getattr(x, "shape", None), tuple) else None
+            jax.random.uniform(k, x.shape) if jnp.issubdtype(getattr(x, "dtype", bool), jnp.inexact) else None
             for k, x in zip(keys, leaves, strict=True)
         ]
     )
@@ -96,10 +96,16 @@ def grasp(loss: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:
     gradient = jax.lax.stop_gradient(slope(weights))
 
     def along_gradient(weights: list[jax.Array]) -> jax.Array | int:
-        return sum(jnp.sum(g * h) for g, h in zip(gradient, slope(weights), strict=True))
+        return sum(_dot(g, h) for g, h in zip(gradient, slope(weights), strict=True))
 
     products = jax.grad(along_gradient)(weights)
     return as_scores([w * hg for w, hg in zip(weights, products, strict=True)])
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The real part of a sum of products, in at least float32, so that leaves of all widths add up."""
+    product = jnp.real(a * b)
+    return jnp.sum(product if product.dtype == jnp.float64 else product.astype(jnp.float32))
 
 
 def synflow(flow: Callable[[PyTree], jax.Array], params: PyTree) -> PyTree:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from snnlth_jax._axes import unsharded
 from snnlth_jax._selection import ordered
 from snnlth_jax.masks import trees
-from snnlth_jax.pruning.removal import Scope, prune
+from snnlth_jax.pruning.removal import Scope, prune, scored_leaves
 
 PyTree = Any
 Masks = Any
@@ -39,14 +39,14 @@ def keep_n_of_m(scores: PyTree, masks: Masks, n: int, m: int, *, axis: int = -2)
     """
     if not 1 <= n <= m:
         raise ValueError(f"n must lie in 1 to m = {m}, got {n}")
-    trees.check(masks, scores, "scores")
+    scored_leaves(scores, masks)
     for path, leaf in jax.tree_util.tree_leaves_with_path(masks):
         if not -leaf.ndim <= axis < leaf.ndim or leaf.shape[axis] % m:
             raise ValueError(f"{trees.name_of(path)}: axis {axis} of {leaf.shape} has no groups of {m}")
 
     def keep(mask: jax.Array, score: jax.Array) -> jax.Array:
         key = jnp.moveaxis(ordered(unsharded(score), unsharded(mask), dead_last=False), axis, -1)
-        groups = key.reshape(*key.shape[:-1], -1, m)
+        groups = key.reshape(*key.shape[:-1], key.shape[-1] // m, m)
         mine, others = groups[..., :, None], groups[..., None, :]
         later = jnp.broadcast_to(jnp.triu(jnp.ones((m, m), bool), 1), (*groups.shape, m))
         above = (others > mine) | ((others == mine) & later)
@@ -62,7 +62,8 @@ def prune_channels(
     """Remove a fraction of the output channels that are left, lowest mean score first.
 
     A channel is what lies at one index of `axis`; its score is the mean over its kept weights. Of N channels
-    with a weight left exactly floor(fraction * N) are removed, with all of their weights.
+    with a weight left exactly floor(fraction * N) are removed, with all of their weights. Inside `shard_map`
+    each device prunes the channels that it sees.
 
     Args:
       scores: a pytree like the parameters; floating point of any width.
@@ -76,16 +77,19 @@ def prune_channels(
     >>> prune_channels(scores, {"w": jnp.ones((2, 2), bool)}, 0.5)["w"].tolist()
     [[True, False], [True, False]]
     """
-    trees.check(masks, scores, "scores")
+    scored_leaves(scores, masks)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(masks):
+        if not -leaf.ndim <= axis < leaf.ndim:
+            raise ValueError(f"{trees.name_of(path)}: shape {leaf.shape} has no axis {axis}")
 
     def others(mask: jax.Array) -> tuple[int, ...]:
         return tuple(i for i in range(mask.ndim) if i != axis % mask.ndim)
 
     def mean(mask: jax.Array, score: jax.Array) -> jax.Array:
+        score = jnp.asarray(score)
         score = score.astype(jnp.float64 if score.dtype == jnp.float64 else jnp.float32)
-        kept = mask.sum(others(mask))
-        total = jnp.where(mask, score, jnp.zeros_like(score)).sum(others(mask))
-        return total / jnp.maximum(kept, 1).astype(total.dtype)
+        kept = jnp.maximum(mask.sum(others(mask), keepdims=True), 1).astype(score.dtype)
+        return jnp.where(mask, score / kept, jnp.zeros_like(score)).sum(others(mask))
 
     alive = trees.tree_map(lambda mask: mask.any(others(mask)), masks)
     left = prune(trees.tree_map(mean, masks, scores), alive, fraction, scope)
