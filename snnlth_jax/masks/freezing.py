@@ -141,9 +141,8 @@ def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
         inner = jax.tree.map(replaced, state.inner, is_leaf=lambda x: isinstance(x, FrozenState))
         if _names(old) == _names(masks):  # nodes may be of another type: flax.nnx wraps them in its optimiser
             taken.update(names)
-            return FrozenState(
-                jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(masks)), state.inner
-            )
+            new = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(masks))
+            return FrozenState(_owned(new), inner)
         new = tree_map(lambda _, m: m, old, masks)
         check(old, new, "the new masks")
         taken.update(name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(old))
