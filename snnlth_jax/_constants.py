@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnlth_jax._tracing import concrete
-
 __all__ = [
     "STATIC",
     "Constant",
@@ -16,6 +14,7 @@ __all__ = [
     "against",
     "broadcasts",
     "check",
+    "concrete",
     "is_number",
     "known",
     "promoted",
@@ -97,6 +96,23 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 # --- their values
+
+
+def concrete(x: Any) -> Values | None:
+    """The values of a number or an array; None where a program is traced for any values.
+
+    An array of which other processes hold a part has no values here either.
+
+    >>> concrete(2.0)
+    array(2.)
+    >>> jax.eval_shape(lambda x: concrete(x), 2.0) is None
+    True
+    """
+    if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+        return None
+    if isinstance(x, jax.Array):
+        return np.asarray(jax.device_get(x)) if x.is_fully_addressable or x.is_fully_replicated else None
+    return np.asarray(x)
 
 
 def is_number(constant: Any) -> bool:

@@ -20,6 +20,7 @@ infinite current or threshold makes no NaN, neither in this timestep nor later.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -28,8 +29,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from snnlth_jax import surrogate
+from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import STATIC, Constant, Constants, against, check, is_number, known, promoted
-from snnlth_jax._tracing import alike
 
 __all__ = ["LIF", "lif_scan", "lif_step"]
 
@@ -174,7 +175,8 @@ def lif_scan(
     v = _meeting(name, v, xs.shape[1:], dtype)
     # full_like, so that the potential is placed as the currents are
     start = jnp.full_like(xs[0], v, dtype=dtype) if is_number(v) else jnp.zeros_like(xs[0], dtype) + v
-    start, *_ = alike(start, *(leaf for leaf in jax.tree.leaves(neuron) if isinstance(leaf, jax.Array)))
+    arrays = (leaf for leaf in jax.tree.leaves(neuron) if isinstance(leaf, jax.Array))
+    start = functools.reduce(vary_like, arrays, start)  # the carry of a loop varies as all that it meets
     return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), start, xs, unroll=unroll)
 
 

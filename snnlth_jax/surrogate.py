@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import Constant, Constants, against, check, is_number, known, promoted
-from snnlth_jax._tracing import alike
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
@@ -64,7 +64,7 @@ class _Surrogate(Constants):
         else:
             u = jnp.asarray(u)
             array = against(name, parameter, "v - v_threshold", u.shape, promoted(u, parameter))
-            spikes = _step(derivative, *alike(u, array))
+            spikes = _step(derivative, vary_like(u, array), vary_like(array, u))  # as their gradients do
         return spikes
 
     def _parameter(self) -> tuple[str, Constant]:

@@ -21,9 +21,7 @@ from snnlth_jax.search import imp, rewinding
 from snnlth_jax.search.programs import Programs
 from snnlth_jax.train import loop, optimizers
 
-SMALL = configs.ImpConfig(
-    **small.NETWORK, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3
-)
+SMALL = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=4, rewind_epoch=1, prune_fraction=0.3)
 
 
 def search(tmp_path, name="run", **changes):

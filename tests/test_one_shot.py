@@ -59,7 +59,9 @@ def test_masks_have_the_exact_count_and_nest(criterion, tmp_path):
 
 @pytest.mark.parametrize("scope", ["layer", "erk"])
 def test_scopes(scope, tmp_path):
-    _, run, _ = small.run(one_shot, ONE_SHOT, tmp_path, SCORING, criterion="random", sparsity=0.5, scope=scope)
+    _, run, _ = small.run(
+        one_shot, ONE_SHOT, tmp_path, SCORING, criterion="random", sparsity=0.5, scope=scope
+    )
     if scope == "layer":
         assert all(kept == total - total // 2 for kept, total in masks.by_layer(found(run)).values())
     else:
@@ -69,7 +71,14 @@ def test_scopes(scope, tmp_path):
 def test_snip_judges_by_the_loss_on_the_training_images(tmp_path):
     """With all of them in one batch, the mask is that of |w dL/dw| of the plain training loss."""
     _, run, _ = small.run(
-        one_shot, ONE_SHOT, tmp_path, SCORING, criterion="snip", sparsity=0.7, batch_size=96, score_examples=96
+        one_shot,
+        ONE_SHOT,
+        tmp_path,
+        SCORING,
+        criterion="snip",
+        sparsity=0.7,
+        batch_size=96,
+        score_examples=96,
     )
     dataset = data.load("digits", train_examples=96, validation_examples=20)
     model = models.create("vgg5", 10, width=0.1)
