@@ -18,6 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from snnlth_jax._axes import vary_like
+from snnlth_jax._constants import promoted
 from snnlth_jax.models import _winograd
 from snnlth_jax.models._linear import linear
 
@@ -90,7 +91,7 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
         return _winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
-    total = jnp.zeros_like(kernel, jnp.promote_types(kernel.dtype, jnp.float32)).reshape(outputs, inputs)
+    total = jnp.zeros_like(kernel, promoted(kernel, jnp.float32)).reshape(outputs, inputs)
 
     def add(total: jax.Array, images: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x, grad = images

@@ -1,8 +1,8 @@
 """A linear function with a transpose of its own, for both modes of differentiation.
 
-`jax.custom_vjp` gives up the forward mode. Reverse mode is the transposed tangent: where the linear functions of
-a tangent know their transposes, it serves both modes. JAX takes a transpose in `linear_call`, which knows no
-`vmap`; `jax.lax.custom_linear_solve` does, and the solution of the transposed equation is given to it.
+`jax.custom_vjp` gives up the forward mode. Reverse mode is the transposed tangent: where the linear functions
+of a tangent know their transposes, it serves both modes. JAX takes transposes in `linear_call`, which knows
+no `vmap`; `jax.lax.custom_linear_solve` does, and the solution of the transposed equation is given to it.
 """
 
 from collections.abc import Callable
