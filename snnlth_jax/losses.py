@@ -1,10 +1,18 @@
-"""Training loss and accuracy over timesteps. Logits are `[T, B, classes]`, labels `[B]`."""
+"""Training loss and accuracy over timesteps. Logits are `[T, B, classes]`, labels integers `[B]`.
 
-from typing import Literal
+Shapes and dtypes are compared when a program is traced, at no cost when it runs. Labels lie in
+0 ... classes - 1: others raise ValueError where their values are known. In a program that is traced for any
+labels, they have a loss of NaN, with a gradient of NaN, and are never classified correctly.
+"""
+
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from snnlth_jax._constants import concrete
 
 __all__ = ["correct", "cross_entropy", "timestep_divergence"]
 
@@ -18,19 +26,26 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     (the authors' code divides by 5 whatever T is).
 
     Args:
-      logits: `[T, B, classes]`.
-      labels: integers `[B]`.
+      logits: `[T, B, classes]`, floating-point numbers.
+      labels: integers `[B]`, from 0 to classes - 1.
 
     Returns:
       `[B]`, in nats; the training loss is its mean.
+
+    Raises:
+      ValueError: other shapes or dtypes, or a known label that is no class.
 
     >>> import jax.numpy as jnp
     >>> [round(float(x), 4) for x in cross_entropy(jnp.zeros((3, 2, 4)), jnp.array([0, 1]))]
     [1.3863, 1.3863]
     """
-    labels = jnp.broadcast_to(labels, logits.shape[:2])
-    by_timestep: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return by_timestep.mean(axis=0)
+    logits, labels, valid = _checked(logits, labels)
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise ValueError(f"logits must be floating-point numbers, got {logits.dtype}")
+    by_timestep: jax.Array = optax.softmax_cross_entropy_with_integer_labels(
+        logits, jnp.broadcast_to(labels, logits.shape[:2])
+    )
+    return by_timestep.mean(axis=0) * jnp.where(valid, jnp.ones((), logits.dtype), jnp.nan)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -38,16 +53,21 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       logits: `[T, B, classes]`.
-      labels: integers `[B]`.
+      labels: integers `[B]`, from 0 to classes - 1.
 
     Returns:
       Booleans `[B]`; accuracies are their sums, so that uneven batches and devices add up.
+
+    Raises:
+      ValueError: other shapes or dtypes, or a known label that is no class.
 
     >>> import jax.numpy as jnp
     >>> correct(jnp.array([[[2.0, 0.0]], [[0.0, 3.0]]]), jnp.array([1])).tolist()
     [True]
     """
-    return jnp.argmax(logits.sum(axis=0), axis=-1) == labels
+    logits, labels, valid = _checked(logits, labels)
+    predicted = jnp.argmax(logits.sum(axis=0), axis=-1)
+    return (predicted == labels.astype(predicted.dtype)) & valid
 
 
 def timestep_divergence(
@@ -62,21 +82,62 @@ def timestep_divergence(
     All prefixes come from one forward pass: the first t of T timesteps are a run with t timesteps.
 
     Args:
-      logits: `[T, B, classes]`.
+      logits: `[T, B, classes]`, at least one example.
       direction: "forward" as above; "reverse" for :math:`\mathrm{KL}(P_T \| P_t)`, as in the authors' code.
       reduction: "sum" as above; "mean" for the mean of the first t logits, as in the authors' code.
 
     Returns:
       `[T]`: D_1 ... D_T, mean over the examples, in nats; D_T is 0.
 
+    Raises:
+      ValueError: other shapes, another direction or reduction.
+
     >>> import jax.numpy as jnp
     >>> [round(float(d), 4) for d in timestep_divergence(jnp.array([[[0.0, 0.0]], [[0.0, 2.0]]]))]
     [0.4338, 0.0]
     """
+    logits = _checked_logits(logits)
+    if logits.shape[1] == 0:
+        raise ValueError(f"logits must be of at least one example, got shape {logits.shape}")
+    for name, value, allowed in (
+        ("direction", direction, ("forward", "reverse")),
+        ("reduction", reduction, ("sum", "mean")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
     accumulated = jnp.cumsum(logits, axis=0)
     if reduction == "mean":
-        accumulated /= jnp.arange(1, len(logits) + 1)[:, None, None]
+        accumulated /= jnp.arange(1, len(logits) + 1, dtype=accumulated.dtype)[:, None, None]
     prefix = jax.nn.log_softmax(accumulated)
     p, q = {"forward": (prefix, prefix[-1:]), "reverse": (prefix[-1:], prefix)}[direction]
     divergences = jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
     return jnp.maximum(divergences, 0)  # rounding can make them negative
+
+
+def _checked_logits(logits: Any) -> jax.Array:
+    array = jnp.asarray(logits)
+    if array.ndim != 3 or len(array) == 0 or array.shape[-1] == 0 or jnp.iscomplexobj(array):
+        raise ValueError(
+            "logits must be real numbers [T, B, classes] of at least one timestep and class, "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    return array
+
+
+def _checked(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Logits, labels, and which labels are classes."""
+    values = concrete(labels)
+    logits, labels = _checked_logits(logits), jnp.asarray(labels)
+    classes = logits.shape[-1]
+    if labels.shape != logits.shape[1:2] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            "labels must be integers [B] for logits [T, B, classes], "
+            f"got {labels.dtype} of shape {labels.shape} for logits of shape {logits.shape}"
+        )
+    if values is not None:
+        wrong = np.flatnonzero((values < 0) | (values >= classes))
+        if wrong.size:
+            value, index = values[wrong[0]], wrong[0]
+            raise ValueError(f"labels must lie in 0 ... {classes - 1}, got {value} at [{index}]")
+    last = min(classes - 1, int(jnp.iinfo(labels.dtype).max))
+    return logits, labels, (labels >= 0) & (labels <= last)

@@ -14,93 +14,151 @@ In one timestep (the paper's neuron; with its constants `v_charged = 0.25 v + 0.
 
 with `v_reset` read as 0 in the charge of a soft-reset neuron, and the `s` of the reset hidden from the
 gradient where `detach_reset`.
+
+A charge beyond the largest number of its dtype stays at that number, with the gradient of the equation: an
+infinite current or threshold makes no NaN, neither in this timestep nor later.
 """
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from snnlth_jax import surrogate
+from snnlth_jax._axes import vary_like
+from snnlth_jax._constants import STATIC, Constant, Constants, against, check, is_number, known, promoted
 
 __all__ = ["LIF", "lif_scan", "lif_step"]
 
 
-@dataclasses.dataclass(frozen=True)
-class LIF:
+@dataclasses.dataclass(frozen=True, eq=False)
+class LIF(Constants):
     """Constants of a leaky integrate-and-fire neuron; the defaults are the paper's.
 
-    Hashable, so it can be a static argument of `jit` and a field of a Flax module.
+    A pytree. Its leaves are `tau`, `v_threshold`, `v_reset` and the parameter of `spike`: numbers, or arrays
+    that broadcast to the currents of one timestep, such as one value per channel; they may be traced, trained
+    and mapped over. While they are numbers, neurons are hashable and equal by value, so that one can be a
+    static argument of `jit` and a field of a Flax module.
 
     Attributes:
       tau: membrane time constant in timesteps, >= 1 (1: no memory).
-      v_threshold: potential at which the neuron fires, above `v_reset`.
-      v_reset: potential after a spike and at the start; None for a soft reset, which subtracts the
+      v_threshold: potential at which the neuron fires, above `v_reset`; infinite: never.
+      v_reset: potential after a spike and at the start, finite; None for a soft reset, which subtracts the
         threshold and starts at 0.
       decay_input: whether the input is divided by tau too.
       detach_reset: whether the gradient ignores the path through the reset.
-      spike: the spike function, see `snnlth_jax.surrogate`.
+      spike: the spike function, see `snnlth_jax.surrogate`, or any function of `v - v_threshold`.
+
+    Raises:
+      ValueError: a constant with a value that is not allowed, wherever the value is known. A neuron that JAX
+        or an optimiser builds from leaves is not checked.
+
+    >>> import jax, jax.numpy as jnp
+    >>> neuron = LIF(tau=jnp.array([2.0, 4.0]))  # one tau per channel
+    >>> rate = lambda neuron: lif_scan(neuron, jnp.full((4, 2), 1.5))[1].mean()
+    >>> float(rate(neuron))
+    0.375
+    >>> (jax.grad(rate)(neuron).tau < 0).tolist()  # longer memory, fewer spikes
+    [True, True]
     """
 
-    tau: float = 4 / 3
-    v_threshold: float = 1.0
-    v_reset: float | None = 0.0
-    decay_input: bool = True
-    detach_reset: bool = True
+    tau: Constant = 4 / 3
+    v_threshold: Constant = 1.0
+    v_reset: Constant | None = 0.0
+    decay_input: bool = dataclasses.field(default=True, metadata=STATIC)
+    detach_reset: bool = dataclasses.field(default=True, metadata=STATIC)
     spike: surrogate.SpikeFn = surrogate.atan()
 
     def __post_init__(self) -> None:
-        if isinstance(self.tau, (int, float)) and not self.tau >= 1:
-            raise ValueError(f"tau must be at least 1 timestep, got {self.tau}")
-        if isinstance(self.v_threshold, (int, float)) and not self.v_threshold > (self.v_reset or 0.0):
-            raise ValueError(
-                f"v_threshold must lie above v_reset ({self.v_reset or 0.0}), got {self.v_threshold}"
-            )
+        tau, v_threshold = known("tau", self.tau), known("v_threshold", self.v_threshold)
+        v_reset = np.zeros(()) if self.v_reset is None else known("v_reset", self.v_reset)
+        if tau is not None:
+            check("tau", tau, tau >= 1, "must be at least 1 timestep")
+        if v_reset is not None:
+            check("v_reset", v_reset, np.isfinite(v_reset), "must be finite")
+        if v_threshold is not None and v_reset is not None:
+            v_threshold, v_reset = _paired(v_threshold, v_reset)
+            above = v_threshold.astype(float) > v_reset.astype(float)
+            rest = v_reset[~above][:1].tolist()  # where it is not, first
+            check("v_threshold", v_threshold, above, f"must lie above v_reset ({', '.join(map(str, rest))})")
+        for name in ("decay_input", "detach_reset"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        if not callable(self.spike):
+            raise ValueError(f"spike must be a function of v - v_threshold, got {self.spike!r}")
 
 
-def lif_step(neuron: LIF, v: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _paired(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    """Both arrays, in one shape."""
+    try:
+        return np.broadcast_arrays(a, b)
+    except ValueError as error:
+        text = f"v_threshold of shape {a.shape} and v_reset of shape {b.shape} do not broadcast"
+        raise ValueError(text) from error
+
+
+def lif_step(neuron: LIF, v: ArrayLike, x: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """One timestep of a layer of neurons: charge, fire, reset (equations at the top of this module).
 
     Args:
-      neuron: the constants.
-      v: membrane potential before the timestep, any shape.
-      x: input current, same shape.
+      neuron: the constants; arrays among them broadcast to `x`.
+      v: membrane potential before the timestep: a number, or an array that broadcasts to `x`.
+      x: input current, any shape; a number is the current of each neuron of `v`.
 
     Returns:
-      `(v, spikes)`: the potential after the reset, and 0 or 1 per neuron; same shape, the promoted dtype.
+      `(v, spikes)`: the potential after the reset, and 0 or 1 per neuron; of the shape of `x`, and of the
+      floating-point dtype to which `x`, `v` and the constants promote.
+
+    Raises:
+      ValueError: a potential or a constant that does not broadcast to the current, or complex numbers.
 
     >>> import jax.numpy as jnp
     >>> v, spikes = lif_step(LIF(), jnp.zeros(2), jnp.array([1.0, 2.0]))
     >>> v.tolist(), spikes.tolist()
     ([0.75, 0.0], [0.0, 1.0])
     """
-    v_rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+    x = jnp.asarray(x)
+    shape, dtype = x.shape or jnp.shape(v), _dtype(neuron, v, x)
+    x, before = x.astype(dtype), _meeting("v", v, shape, dtype)
+    tau, threshold = (_meeting(name, getattr(neuron, name), shape, dtype) for name in ("tau", "v_threshold"))
+    reset = None if neuron.v_reset is None else _meeting("v_reset", neuron.v_reset, shape, dtype)
+    rest = 0.0 if reset is None else reset
+
     if neuron.decay_input:
-        v = v + (x - (v - v_rest)) / neuron.tau
+        charged = before + _divided(_saturated(x - (before - rest)), tau)
     else:
-        v = v - (v - v_rest) / neuron.tau + x
-    spikes = neuron.spike(v - neuron.v_threshold)
+        charged = before - _divided(before - rest, tau) + x
+    charged = _saturated(charged)
+    spikes = jnp.asarray(neuron.spike(charged - threshold), dtype)
     fired = jax.lax.stop_gradient(spikes) if neuron.detach_reset else spikes
-    if neuron.v_reset is None:
-        v = v - fired * neuron.v_threshold
-    else:
-        v = (1 - fired) * v + fired * neuron.v_reset
-    return v, spikes
+    if reset is None:
+        return charged - fired * _finite(threshold), spikes
+    kept = (1 - fired) * charged if neuron.detach_reset else _kept(fired, charged, charged - threshold)
+    return kept + fired * reset, spikes
 
 
 def lif_scan(
-    neuron: LIF, xs: jax.Array, v: jax.Array | None = None, *, unroll: int | bool = 1
+    neuron: LIF, xs: ArrayLike, v: ArrayLike | None = None, *, unroll: int | bool = 1
 ) -> tuple[jax.Array, jax.Array]:
     """Scan `lif_step` over the first axis: a layer of neurons over all timesteps.
 
     Args:
-      neuron: the constants.
-      xs: input current per timestep, `[T, ...]`.
-      v: potential before the first timestep, `[...]`; by default `v_reset`, or 0 for a soft reset.
+      neuron: the constants; arrays among them broadcast to the currents of one timestep.
+      xs: input current per timestep, `[T, ...]`, T at least 1; integers count as floating-point numbers.
+      v: potential before the first timestep: a number, or an array that broadcasts to `[...]`; by default
+        `v_reset`, or 0 for a soft reset.
       unroll: number of timesteps that `jax.lax.scan` lays out in a row; True for all of them.
 
     Returns:
-      `(v, spikes)`: the potential after the last timestep `[...]`, and the spikes `[T, ...]`.
+      `(v, spikes)`: the potential after the last timestep `[...]`, and the spikes `[T, ...]`; both of the
+      floating-point dtype to which `xs`, `v` and the constants promote, from the first timestep on.
+
+    Raises:
+      ValueError: currents without timesteps, and what `lif_step` refuses.
 
     >>> import jax.numpy as jnp
     >>> v, spikes = lif_scan(LIF(), jnp.full((4, 1), 1.2))
@@ -108,8 +166,85 @@ def lif_scan(
     [0.0, 1.0, 0.0, 1.0]
     """
     xs = jnp.asarray(xs)
+    if xs.ndim == 0 or len(xs) == 0:
+        raise ValueError(f"xs must be currents [T, ...] of at least one timestep, got shape {xs.shape}")
+    name = "v" if v is not None else "v_reset"
     if v is None:
-        # full_like, not full: in shard_map v must vary over the devices as xs does
-        v_start = 0.0 if neuron.v_reset is None else neuron.v_reset
-        v = jnp.full_like(xs[0], v_start, dtype=jnp.result_type(xs, v_start))
-    return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), v, xs, unroll=unroll)
+        v = 0.0 if neuron.v_reset is None else neuron.v_reset
+    dtype = _dtype(neuron, v, xs)
+    v = _meeting(name, v, xs.shape[1:], dtype)
+    # full_like, so that the potential is placed as the currents are
+    start = jnp.full_like(xs[0], v, dtype=dtype) if is_number(v) else jnp.zeros_like(xs[0], dtype) + v
+    arrays = (leaf for leaf in jax.tree.leaves(neuron) if isinstance(leaf, jax.Array))
+    start = functools.reduce(vary_like, arrays, start)  # the carry of a loop varies as all that it meets
+    return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), start, xs, unroll=unroll)
+
+
+def _dtype(neuron: LIF, v: Any, x: jax.Array) -> Any:
+    v_reset = 0.0 if neuron.v_reset is None else neuron.v_reset
+    dtype = promoted(neuron.tau, neuron.v_threshold, v_reset, v if is_number(v) else jnp.asarray(v), x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"currents, potentials and constants must be real numbers, got {dtype}")
+    return dtype
+
+
+def _meeting(name: str, constant: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    return against(name, constant, "the currents of a timestep", shape, dtype)
+
+
+def _largest(dtype: Any) -> float:
+    return float(jnp.finfo(dtype).max)
+
+
+@jax.custom_jvp
+def _saturated(x: jax.Array) -> jax.Array:
+    """`x` without infinities, with the gradient of `x`."""
+    return jnp.clip(x, -_largest(x.dtype), _largest(x.dtype))
+
+
+@_saturated.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _saturated(*primals), tangents[0]
+
+
+def _finite(threshold: Any) -> Any:
+    """The threshold, and 0 where it is infinite: never reached, it is never subtracted."""
+    if is_number(threshold):
+        return threshold if threshold < float("inf") else 0.0
+    return jnp.where(jnp.isfinite(threshold), threshold, 0)
+
+
+def _divided(x: jax.Array, tau: Any) -> jax.Array:
+    return x / tau if is_number(tau) else _divided_by_array(x, tau)
+
+
+@jax.custom_jvp
+def _divided_by_array(x: jax.Array, tau: jax.Array) -> jax.Array:
+    """`x / tau`, with the gradient of that, except that tau has none where `x` is saturated."""
+    return x / tau
+
+
+@_divided_by_array.defjvp
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (x, tau), (dx, dtau) = primals, tangents
+    unsaturated = jnp.where(abs(x) < _largest(x.dtype), x, 0)
+    return x / tau, dx / tau + -dtau * unsaturated * tau**-2
+
+
+@jax.custom_jvp
+def _kept(fired: jax.Array, charged: jax.Array, u: jax.Array) -> jax.Array:
+    """`(1 - fired) * charged`, and its gradient.
+
+    Except that spikes have none so far from the threshold that the surrogates are 0: there the product of
+    `charged` and a gradient might overflow.
+    """
+    return (1 - fired) * charged
+
+
+@_kept.defjvp
+def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+    (fired, charged, u), (dfired, dcharged, _) = primals, tangents
+    near = jnp.where(abs(u) < 16 * _largest(u.dtype) ** 0.5, charged, 0)
+    return (1 - fired) * charged, (1 - fired) * dcharged + -dfired * near

@@ -2,48 +2,81 @@
 
 A neuron fires when its membrane potential reaches the threshold; the derivative of that step is zero
 almost everywhere, so training replaces it by the derivative of a smooth *surrogate*.
-Each factory below returns a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and returns 1 where
-`u >= 0`, else 0, in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`.
+Each class below makes a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and returns 1 where
+`u >= 0`, else 0, in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`, repeatedly.
 
-Equal arguments return the same function object, so neurons that hold one compare equal and are cached
-by `jit` as static arguments.
+Its parameter is a number, or an array that broadcasts to `u`: traced, or one value per channel. A spike does
+not depend on the parameter, its derivative does. A spike function is a pytree, and the parameter its leaf.
+While that is a number, spike functions of the same class and number are equal, with the same hash: neurons
+that hold them are cached by `jit` as static arguments. A parameter that is not positive raises ValueError,
+wherever its value is known.
 """
 
+import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from snnlth_jax._axes import vary_like
+from snnlth_jax._constants import Constant, Constants, against, check, is_number, known, promoted
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
 __all__ = ["SpikeFn", "atan", "fast_sigmoid", "rectangle", "sigmoid", "triangle"]
 
 
-def _spike_function(name: str, derivative: Callable[[jax.Array], jax.Array]) -> SpikeFn:
-    """A Heaviside step (1 at zero) whose derivative is `derivative`."""
-
-    def step(u: jax.Array) -> jax.Array:
-        return jnp.asarray(u >= 0, jnp.result_type(u))
-
-    step.__name__ = step.__qualname__ = name
-    spike = jax.custom_jvp(step)
-
-    @spike.defjvp
-    def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        (u,), (du,) = primals, tangents
-        return spike(u), derivative(u) * du
-
-    return spike
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _step(derivative: Callable[..., jax.Array], u: jax.Array, *parameter: jax.Array) -> jax.Array:
+    """A Heaviside step (1 at zero) whose derivative is `derivative(u, *parameter)`."""
+    return jnp.asarray(u >= 0, jnp.result_type(u))
 
 
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+@_step.defjvp
+def _(
+    derivative: Callable[..., jax.Array], primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array]:
+    (u, *parameter), (du, *_) = primals, tangents
+    return _step(derivative, u, *parameter), derivative(u, *parameter) * du
 
 
-@lru_cache
-def atan(alpha: float = 2.0) -> SpikeFn:
+class _Surrogate(Constants):
+    """A spike function: its subclasses are dataclasses of one parameter, and define the derivative."""
+
+    def __post_init__(self) -> None:
+        values = known(*self._parameter())
+        if values is not None:
+            check(self._parameter()[0], values, values > 0, "must be positive")
+            check(self._parameter()[0], values, np.isfinite(values), "must be finite")
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        name, parameter = self._parameter()
+
+        def derivative(u: jax.Array, parameter: Any) -> Any:
+            return self._derivative(u.astype(parameter.dtype), parameter).astype(u.dtype)
+
+        spikes: jax.Array
+        if is_number(parameter):  # which stays a constant of the program
+            spikes = _step(lambda u: self._derivative(u, parameter), u)
+        else:
+            u = jnp.asarray(u)
+            array = against(name, parameter, "v - v_threshold", u.shape, promoted(u, parameter))
+            spikes = _step(derivative, vary_like(u, array), vary_like(array, u))  # as their gradients do
+        return spikes
+
+    def _parameter(self) -> tuple[str, Constant]:
+        return next(iter(vars(self).items()))
+
+    @staticmethod
+    def _derivative(u: jax.Array, parameter: Any) -> Any:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class atan(_Surrogate):
     r"""Derivative of a scaled arc tangent, the paper's choice (alpha = 2).
 
     .. math:: \frac{ds}{du} = \frac{\alpha / 2}{1 + (\pi \alpha u / 2)^2}
@@ -53,17 +86,23 @@ def atan(alpha: float = 2.0) -> SpikeFn:
 
     >>> import jax, jax.numpy as jnp
     >>> spike = atan()
+    >>> spike
+    atan(alpha=2.0)
     >>> spike(jnp.array([-0.1, 0.0, 0.1])).tolist()
     [0.0, 1.0, 1.0]
     >>> float(jax.grad(spike)(0.0))
     1.0
     """
-    _positive("alpha", alpha)
-    return _spike_function(f"atan({alpha})", lambda u: alpha / 2 / (1 + (jnp.pi / 2 * alpha * u) ** 2))
+
+    alpha: Constant = 2.0
+
+    @staticmethod
+    def _derivative(u: jax.Array, alpha: Any) -> Any:
+        return alpha / 2 / (1 + (jnp.pi / 2 * alpha * u) ** 2)
 
 
-@lru_cache
-def sigmoid(alpha: float = 4.0) -> SpikeFn:
+@dataclasses.dataclass(frozen=True, eq=False)
+class sigmoid(_Surrogate):
     r"""Derivative of a logistic function, :math:`\alpha\,\sigma(\alpha u)\,(1 - \sigma(\alpha u))`.
 
     Args:
@@ -73,17 +112,17 @@ def sigmoid(alpha: float = 4.0) -> SpikeFn:
     >>> float(jax.grad(sigmoid())(0.0))
     1.0
     """
-    _positive("alpha", alpha)
 
-    def derivative(u: jax.Array) -> jax.Array:
+    alpha: Constant = 4.0
+
+    @staticmethod
+    def _derivative(u: jax.Array, alpha: Any) -> Any:
         s = jax.nn.sigmoid(alpha * u)
         return alpha * s * (1 - s)
 
-    return _spike_function(f"sigmoid({alpha})", derivative)
 
-
-@lru_cache
-def fast_sigmoid(slope: float = 25.0) -> SpikeFn:
+@dataclasses.dataclass(frozen=True, eq=False)
+class fast_sigmoid(_Surrogate):
     r"""SuperSpike's derivative, :math:`1 / (1 + k |u|)^2` (Zenke and Ganguli 2018).
 
     Args:
@@ -93,12 +132,16 @@ def fast_sigmoid(slope: float = 25.0) -> SpikeFn:
     >>> float(jax.grad(fast_sigmoid(1.0))(1.0))
     0.25
     """
-    _positive("slope", slope)
-    return _spike_function(f"fast_sigmoid({slope})", lambda u: 1 / (1 + slope * jnp.abs(u)) ** 2)
+
+    slope: Constant = 25.0
+
+    @staticmethod
+    def _derivative(u: jax.Array, slope: Any) -> Any:
+        return 1 / (1 + slope * jnp.abs(u)) ** 2
 
 
-@lru_cache
-def triangle(gamma: float = 1.0) -> SpikeFn:
+@dataclasses.dataclass(frozen=True, eq=False)
+class triangle(_Surrogate):
     r"""A triangle of height gamma, :math:`\gamma \max(0, 1 - |u|)` (Bellec et al. 2018).
 
     Args:
@@ -108,12 +151,16 @@ def triangle(gamma: float = 1.0) -> SpikeFn:
     >>> float(jax.grad(triangle(0.5))(0.5))
     0.25
     """
-    _positive("gamma", gamma)
-    return _spike_function(f"triangle({gamma})", lambda u: gamma * jnp.maximum(0, 1 - jnp.abs(u)))
+
+    gamma: Constant = 1.0
+
+    @staticmethod
+    def _derivative(u: jax.Array, gamma: Any) -> Any:
+        return gamma * jnp.maximum(0, 1 - jnp.abs(u))
 
 
-@lru_cache
-def rectangle(width: float = 1.0) -> SpikeFn:
+@dataclasses.dataclass(frozen=True, eq=False)
+class rectangle(_Surrogate):
     r"""A box of unit area, :math:`1 / w` where :math:`|u| < w / 2`, else 0 (Wu et al. 2018).
 
     Args:
@@ -123,7 +170,9 @@ def rectangle(width: float = 1.0) -> SpikeFn:
     >>> [float(jax.grad(rectangle(2.0))(u)) for u in (0.0, 0.9, 1.1)]
     [0.5, 0.5, 0.0]
     """
-    _positive("width", width)
-    return _spike_function(
-        f"rectangle({width})", lambda u: jnp.asarray(jnp.abs(u) < width / 2, jnp.result_type(u)) / width
-    )
+
+    width: Constant = 1.0
+
+    @staticmethod
+    def _derivative(u: jax.Array, width: Any) -> Any:
+        return jnp.asarray(jnp.abs(u) < width / 2, jnp.result_type(u)) / width

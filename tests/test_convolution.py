@@ -1,5 +1,8 @@
 """The convolution that the networks use is XLA's, whichever way this platform computes it."""
 
+import collections
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +71,86 @@ def test_gradients_of_gradients(x64):
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
+def objective(conv, stride):
+    return lambda x, k: jnp.sum(jnp.tanh(conv(x, k, stride)) ** 2) + jnp.sum(conv(x, k, stride))
+
+
+WAYS = {
+    "jvp": lambda f, t: lambda *a: jax.jvp(f, a, t)[1],
+    "linearize": lambda f, t: lambda *a: jax.linearize(f, *a)[1](*t),
+    "jvp of image": lambda f, t: lambda x, k: jax.jvp(lambda x: f(x, k), (x,), t[:1])[1],
+    "forward over reverse": lambda f, t: lambda *a: jax.jvp(jax.grad(f, (0, 1)), a, t)[1],
+    "reverse over forward": lambda f, t: jax.grad(lambda *a: jax.jvp(f, a, t)[1], (0, 1)),
+    "reverse over reverse": lambda f, t: jax.grad(lambda *a: jnp.vdot(jax.grad(f, 1)(*a), t[1]), (0, 1)),
+    "forward over forward": lambda f, t: lambda *a: jax.jvp(lambda *a: jax.jvp(f, a, t)[1], a, t)[1],
+    "image by kernel": lambda f, t: jax.grad(lambda *a: jnp.vdot(jax.grad(f, 0)(*a), t[0]), 1),
+    "checkpointed": lambda f, t: lambda *a: jax.jvp(jax.grad(jax.checkpoint(f), (0, 1)), a, t)[1],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_modes_of_differentiation(way, stride, x64):
+    x, kernel = arguments((4, 4), 3)
+    tangents = jnp.cos(x), jnp.sin(kernel)
+    got, expected = (jax.jit(WAYS[way](objective(f, stride), tangents))(x, kernel) for f in (conv, reference))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), got, expected)
+
+
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)], ids=["both", "images", "kernels"])
+def test_maps_and_modes(axes, x64):
+    """A map of gradients, the gradient of a map, and the tangent of either."""
+    x, kernel = arguments((4, 4), 3)
+    both = tuple(
+        jnp.stack([a, -2 * a]) if axis == 0 else a for a, axis in zip((x, kernel), axes, strict=True)
+    )
+
+    def outcome(conv):
+        f = objective(conv, 1)
+        inside = jax.vmap(jax.grad(f, (0, 1)), axes)
+        outside = jax.grad(lambda *a: jax.vmap(f, axes)(*a).sum(), (0, 1))
+        tangent = jax.jvp(lambda *a: jax.vmap(f, axes)(*a), both, both)[1]
+        return inside(*both), outside(*both), jax.jvp(outside, both, both)[1], tangent
+
+    got, expected = jax.jit(lambda: outcome(conv))(), jax.jit(lambda: outcome(reference))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), got, expected)
+
+
+@pytest.mark.parametrize("way", ["forward over reverse", "reverse over reverse"])
+def test_forward_mode_with_minimal_filtering(way, x64, monkeypatch):
+    fits = _winograd.fits
+    monkeypatch.setattr(_winograd, "fits", lambda x, kernel, channels, tiles: fits(x, kernel, 0, 0))
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, kernel = jax.random.normal(keys[0], (3, 6, 4, 5)), jax.random.normal(keys[1], (3, 3, 5, 3))
+    tangents = jnp.cos(x), jnp.sin(kernel)
+    got, expected = (jax.jit(WAYS[way](objective(f, 1), tangents))(x, kernel) for f in (conv, reference))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9), got, expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_reverse_mode_compiles_to_its_own_parts_and_nothing_else(stride):
+    """Forward mode is free: the gradients are those functions of this module, with not an operation more."""
+
+    @jax.custom_vjp
+    def direct(x, kernel):
+        return _conv_cpu._conv(x, kernel, stride)
+
+    def backward(saved, grad):
+        return tuple(f(*saved, stride, grad) for f in (_conv_cpu._cpu_grad_x, _conv_cpu._cpu_grad_kernel))
+
+    direct.defvjp(lambda x, kernel: (direct(x, kernel), (x, kernel)), backward)
+    x, kernel = arguments((6, 6), 3)
+
+    def operations(conv):
+        program = jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(conv(x, k))), (0, 1))).lower(x, kernel)
+        lines = program.compile().as_text().splitlines()
+        return collections.Counter(
+            found[1] for line in lines if (found := re.search(r"= \S+ ([\w-]+)\(", line))
+        )
+
+    assert operations(lambda x, k: conv(x, k, stride)) == operations(direct)
+
+
 def test_vmap_over_replicates(x64):
     x, kernel = arguments((4, 4), 3)
     xs, kernels = jnp.stack([x, -x]), jnp.stack([kernel, 2 * kernel])
@@ -93,6 +176,15 @@ def test_shard_map_over_one_of_the_two(apart, x64):
         return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=P("each"))(*both)
 
     np.testing.assert_allclose(mapped(conv), mapped(reference), rtol=1e-9, atol=1e-9)
+
+    def tangent(conv):
+        def each(x, k):
+            x, k = (a[0] if a.ndim > 4 else a for a in (x, k))
+            return jax.jvp(jax.grad(lambda k: jnp.sum(conv(x, k) ** 3)), (k,), (jnp.cos(k),))[1][None]
+
+        return jax.shard_map(each, mesh=mesh, in_specs=specs, out_specs=P("each"))(*both)
+
+    np.testing.assert_allclose(tangent(conv), tangent(reference), rtol=1e-9, atol=1e-9)
 
 
 def test_what_it_does_not_do_is_refused():

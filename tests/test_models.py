@@ -9,8 +9,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from snnlth_jax import models
 from snnlth_jax.errors import InputError
-from snnlth_jax.models import VGG, ResNet
-from snnlth_jax.models.layers import ConvNorm, TimestepBatchNorm, max_pool
+from snnlth_jax.models import VGG, ResNet, _conv_cpu
+from snnlth_jax.models.layers import ConvNorm, TimestepBatchNorm, fire, max_pool
+from snnlth_jax.neurons import LIF
 
 SMALL_VGG = VGG(features=(4, "M", 6, "M"), num_classes=3)
 SMALL_RESNET = ResNet(stage_sizes=(2,), widths=(6,), stem=4, hidden=5, num_classes=3)
@@ -22,9 +23,9 @@ def images(batch=4, size=8):
 
 
 @cache
-def initialised(model):
+def initialised(model, size=8):
     """Variables for `images()`, some leaves raised, so that neurons do fire in all layers."""
-    variables = jax.jit(partial(model.init, num_timesteps=1))(jax.random.key(1), images())
+    variables = jax.jit(partial(model.init, num_timesteps=1))(jax.random.key(1), images(size=size))
 
     def louder(path, leaf):
         return 3 * leaf if path[-1].key == "scale" or path[-2].key == "hidden" else leaf
@@ -269,21 +270,158 @@ def test_bfloat16(model):
     assert {leaf.dtype for leaf in jax.tree.leaves(inner)} == {jnp.dtype("bfloat16")}
 
 
+def refusal(call, message):
+    """A ValueError that begins with a line like this, whatever JAX notes below it."""
+    with pytest.raises(ValueError, match=rf"^{message}(\n|$)"):
+        call()
+
+
 @pytest.mark.parametrize(
     ("model", "size", "num_timesteps", "message"),
     [
-        (SMALL_VGG, 3, 1, r"^images of 3 x 3 pixels are too small for 2 poolings: .* at least 4"),
-        (SMALL_VGG, 8, 0, r"^num_timesteps must be at least 1, got 0"),
-        (SMALL_RESNET, 8, -1, r"^num_timesteps must be at least 1, got -1"),
-        (SMALL_VGG.clone(activation="relu"), 8, 2, r"^a network .* num_timesteps must be 1, got 2"),
-        (SMALL_RESNET.clone(activation="relu"), 8, 0, r"^a network .* num_timesteps must be 1, got 0"),
-        (SMALL_VGG.clone(activation="tanh"), 8, 1, r"^activation must be 'lif' or 'relu', got 'tanh'"),
+        (SMALL_VGG, 3, 1, r"images of 3 x 3 pixels are too small for 2 poolings: .* at least 4"),
+        (SMALL_VGG, 8, 0, r"num_timesteps must be at least 1, got 0"),
+        (SMALL_RESNET, 8, -1, r"num_timesteps must be at least 1, got -1"),
+        (SMALL_VGG, 8, 2.0, r"num_timesteps must be a whole number, got 2.0"),
+        (SMALL_VGG, 8, True, r"num_timesteps must be a whole number, got True"),
+        (SMALL_RESNET, 8, None, r"num_timesteps must be a whole number, got None"),
+        (SMALL_RESNET, 8, np.ones(2, int), r"num_timesteps must be a whole number, got array\(\[1, 1\]\)"),
+        (SMALL_VGG.clone(activation="relu"), 8, 2, r"a network .* num_timesteps must be 1, got 2"),
+        (SMALL_RESNET.clone(activation="relu"), 8, 0, r"a network .* num_timesteps must be 1, got 0"),
+        (SMALL_VGG.clone(activation="tanh"), 8, 1, r"activation must be 'lif' or 'relu', got 'tanh'"),
+        (SMALL_VGG.clone(num_classes=0), 8, 1, r"num_classes must be at least 1, got 0"),
+        (SMALL_RESNET.clone(num_classes=2.5), 8, 1, r"num_classes must be a whole number, got 2.5"),
+        (SMALL_VGG.clone(features=(4, "X")), 8, 1, r"features\[1\] must be a whole number, got 'X'"),
+        (SMALL_VGG.clone(features=(0, "M")), 8, 1, r"features\[0\] must be at least 1, got 0"),
+        (SMALL_RESNET.clone(stem=-1), 8, 1, r"stem must be at least 1, got -1"),
+        (SMALL_RESNET.clone(hidden=0), 8, 1, r"hidden must be at least 1, got 0"),
+        (SMALL_RESNET.clone(stage_sizes=(0,)), 8, 1, r"stage_sizes must be at least 1, got 0"),
+        (SMALL_RESNET.clone(widths=(6, 6)), 8, 1, r"stage_sizes and widths .*, got \(2,\) and \(6, 6\)"),
+        (SMALL_VGG.clone(dtype=jnp.int8), 8, 1, r"dtype must be a floating-point dtype, got int8"),
+        (
+            SMALL_RESNET.clone(param_dtype=int),
+            8,
+            1,
+            r"param_dtype must be a floating-point dtype, got int\d+",
+        ),
     ],
 )
 def test_what_networks_refuse(model, size, num_timesteps, message):
-    with pytest.raises(ValueError, match=message) as refusal:
-        jax.eval_shape(partial(model.init, num_timesteps=num_timesteps), jax.random.key(0), images(1, size))
-    assert "\n" not in str(refusal.value)
+    refusal(
+        lambda: model.init(jax.random.key(0), images(1, size), num_timesteps=num_timesteps),
+        message,
+    )  # fmt: skip
+
+
+def test_a_traced_number_of_timesteps_is_refused():
+    apply = jax.jit(lambda t: SMALL_VGG.apply(initialised(SMALL_VGG), images(), num_timesteps=t))
+    refusal(lambda: apply(2), r"num_timesteps must be a whole number, got .*int32.*")
+
+
+@SMALL
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (images()[0], r"images must be \[B, H, W, C\], got shape \(8, 8, 3\)"),
+        (images()[None], r"images must be \[B, H, W, C\], got shape \(1, 4, 8, 8, 3\)"),
+        (images().reshape(4, -1), r"images must be \[B, H, W, C\], got shape \(4, 192\)"),
+        (images()[:0], r"images must be \[B, H, W, C\], got shape \(0, 8, 8, 3\)"),
+        (images().astype(jnp.uint8), r"images must be floating-point numbers, normalised; got uint8"),
+        (images() > 0, r"images must be floating-point numbers, normalised; got bool"),
+        (images()[..., :1], r"channels of images \(4, 8, 8, 1\): .*conv/kernel are for 3, got 1"),
+    ],
+)
+def test_images_that_networks_refuse(model, x, message):
+    for apply in (model.apply, partial(jax.eval_shape, partial(model.apply, num_timesteps=2))):
+        options = {"num_timesteps": 2} if apply == model.apply else {}
+        refusal(lambda apply=apply, options=options: apply(initialised(model), x, **options), message)
+
+
+def test_images_of_another_size_than_at_first():
+    """A VGG's readout is made for one size; a ResNet averages over the image."""
+    variables = initialised(SMALL_VGG)
+    message = r"features of the last layer, \(4, 4, 6\): the parameters readout/kernel are for 24, got 96"
+    refusal(lambda: SMALL_VGG.apply(variables, images(size=16), num_timesteps=1), message)
+    assert run(SMALL_RESNET, initialised(SMALL_RESNET), images(size=16), num_timesteps=1)[0].shape == (
+        1,
+        4,
+        3,
+    )
+
+
+def test_what_layers_refuse():
+    norm, unit = TimestepBatchNorm(), ConvNorm(2, jax.nn.initializers.ones)
+    key, x = jax.random.key(0), jnp.ones((2, 3, 4, 4, 3))
+    variables = unit.init(key, x)
+    train = partial(unit.apply, variables, train=True, mutable=["batch_stats"])
+    for call, message in (
+        (lambda: norm.init(key, x[0, 0, 0]), r"x must be \[T, B, ..., C\], got shape \(4, 3\)"),
+        (lambda: train(x[0]), r"x must be \[T, B, H, W, C\], got shape \(3, 4, 4, 3\)"),
+        (lambda: unit.init(key, x[0, 0]), r"x must be \[T, B, H, W, C\], got shape \(4, 4, 3\)"),
+        (lambda: max_pool(x[0, 0, 0]), r"x must be \[..., H, W, C\], H and W at least 2, got shape \(4, 3\)"),
+        (lambda: max_pool(x[:, :, :1]), r"x must be .*, got shape \(2, 3, 1, 4, 3\)"),
+        (lambda: fire(x, 2, LIF(), "tanh"), "activation must be 'lif' or 'relu', got 'tanh'"),
+        (
+            lambda: fire(x, 3, LIF(), "lif"),
+            r"x must be \[3, ...\] or \[1, ...\], got shape \(2, 3, 4, 4, 3\)",
+        ),
+        (lambda: fire(x, 2.0, LIF(), "lif"), "num_timesteps must be a whole number, got 2.0"),
+    ):
+        refusal(call, message)
+
+
+@SMALL
+def test_constants_of_the_neurons_can_be_traced(model, x64):
+    """Trained through a network, by both modes; as numbers, they give the same logits."""
+    x, variables = images(), in_float64(initialised(model))
+
+    def logits(neuron):
+        return model.clone(neuron=neuron).apply(variables, x, num_timesteps=2).sum((0, 1))
+
+    neuron = jax.tree.map(jnp.float64, model.neuron)
+    got, backward = jax.jit(lambda n: (logits(n), jax.jacrev(logits)(n)))(neuron)
+    forward = jax.jit(jax.jacfwd(logits))(neuron)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-9), backward, forward)
+    assert forward.tau.any()
+    expected = run(model, variables, x, num_timesteps=2)[0].sum((0, 1))
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [SMALL_VGG, SMALL_RESNET.clone(stage_sizes=(1,)), SMALL_VGG.clone(activation="relu")],
+    ids=["vgg", "resnet", "relu"],
+)
+def test_forward_mode_and_hessian_vector_products(model, x64, monkeypatch):
+    """The tangent is that of the gradient; products with the Hessian are those by XLA's own convolutions.
+
+    A surrogate gradient is the gradient of no function, so that its derivative is not symmetric: reverse over
+    reverse is another product, except without spikes.
+    """
+    num_timesteps = 1 if model.activation == "relu" else 2
+    x, variables = images(2, 4), in_float64(initialised(model, 4))
+    keys = iter(jax.random.split(jax.random.key(5), 99))
+    direction = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), variables["params"])
+
+    def loss(params):
+        state = {**variables, "params": params}
+        y, _ = model.apply(state, x, num_timesteps=num_timesteps, train=True, mutable=["batch_stats"])
+        return jnp.sum(jnp.tanh(y))
+
+    def along(tree):
+        return sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (tree, direction)), strict=True))
+
+    def tangents(params):
+        return jax.jvp(loss, (params,), (direction,))[1], jax.jvp(jax.grad(loss), (params,), (direction,))
+
+    tangent, (grads, product) = jax.jit(tangents)(variables["params"])
+    np.testing.assert_allclose(tangent, along(grads), rtol=1e-9)
+    if model.activation == "relu":
+        expected = jax.jit(jax.grad(lambda params: along(jax.grad(loss)(params))))(variables["params"])
+    else:
+        monkeypatch.setattr(_conv_cpu, "_conv", _conv_cpu._plain)
+        _, (_, expected) = jax.jit(lambda params: tangents(params))(variables["params"])
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-9), product, expected)
 
 
 def test_batch_norm_of_single_values_cannot_train():
@@ -292,10 +430,31 @@ def test_batch_norm_of_single_values_cannot_train():
         norm.apply(variables, jnp.ones((3, 1, 2)), train=True, mutable=["batch_stats"])
 
 
-@pytest.mark.parametrize("width", [0, -1.0, float("nan"), float("inf")])
-def test_what_the_registry_refuses(width):
-    with pytest.raises(InputError, match=r"^width .*: allowed: a positive number$"):
-        models.create("vgg5", 10, width=width)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 0}, "width 0: allowed: a positive number"),
+        ({"width": -1.0}, "width -1.0: allowed: a positive number"),
+        ({"width": float("nan")}, "width nan: allowed: a positive number"),
+        ({"width": float("inf")}, "width inf: allowed: a positive number"),
+        ({"width": "1"}, "width '1': allowed: a positive number"),
+        ({"width": True}, "width True: allowed: a positive number"),
+        ({"num_classes": 0}, "num_classes 0: allowed: 1 or more"),
+        ({"num_classes": -3}, "num_classes -3: allowed: 1 or more"),
+        ({"num_classes": 10.0}, "num_classes 10.0: allowed: 1 or more"),
+        ({"num_classes": True}, "num_classes True: allowed: 1 or more"),
+        ({"neuron": LIF}, "neuron <class .*>: allowed: a neurons.LIF"),
+        ({"activation": "relo"}, "activation relo: allowed: lif, relu; nearest: relu"),
+        ({"dtype": jnp.int32}, "dtype .*: allowed: a floating-point dtype"),
+    ],
+)
+def test_what_the_registry_refuses(options, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        models.create("vgg5", **{"num_classes": 10} | options)
+
+
+def test_what_the_registry_knows():
     for refuses in (models.min_image_size, partial(models.create, num_classes=10)):
         with pytest.raises(InputError, match=r"^arch vgg12: allowed: vgg5, .*, resnet19; nearest: vgg1.$"):
             refuses("vgg12")
+    assert models.create("vgg5", np.int64(7), np.float32(0.5), dtype="bfloat16").num_classes == 7

@@ -50,6 +50,8 @@ def _count(jaxpr: Any, padding: bool) -> int:
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+        elif eqn.primitive.name == "custom_linear_solve":  # the other programs in it do not run
+            total += _count(eqn.params["jaxprs"].solve.jaxpr, padding)
         elif eqn.primitive.name == "cond":  # the last is the default of `lax.platform_dependent`
             total += _count(eqn.params["branches"][-1].jaxpr, padding)
         else:

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from snnlth_jax.errors import InputError, not_one_of
+from snnlth_jax.models._checks import is_floating, is_whole
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features
 from snnlth_jax.neurons import LIF
@@ -47,7 +50,7 @@ def create(
 
     Args:
       name: one of `names()`.
-      num_classes: number of logits.
+      num_classes: number of logits, at least 1.
       width: factor on the channels of every layer (rounded, at least 1 channel), > 0.
       neuron: constants of the LIF neurons.
       activation: "lif", or "relu" for the same network without time.
@@ -58,14 +61,24 @@ def create(
       A Flax linen module, see `VGG` and `ResNet` for how to call it.
 
     Raises:
-      InputError: unknown name, or a width that is not positive.
+      InputError: unknown name or activation, a width that is not positive, a number of classes below 1, a
+        neuron that is no `LIF`, or a dtype of integers.
 
     >>> create("vgg5", num_classes=10, width=0.25).features
     (8, 8, 'M', 16, 16, 'M')
     """
     _check_name(name)
-    if not 0 < width < float("inf"):
-        raise InputError("`width`", width, allowed="a positive number")
+    real = is_whole(width) or isinstance(width, float | np.floating)
+    for argument, value, good, allowed in (
+        ("`width`", width, real and 0 < width < float("inf"), "a positive number"),
+        ("`num_classes`", num_classes, is_whole(num_classes) and num_classes >= 1, "1 or more"),
+        ("`neuron`", neuron, isinstance(neuron, LIF), "a neurons.LIF"),
+        ("`dtype`", dtype, is_floating(dtype), "a floating-point dtype"),
+    ):
+        if not good:
+            raise InputError(argument, repr(value), allowed=allowed)
+    if activation not in ("lif", "relu"):
+        raise not_one_of("`activation`", activation, ("lif", "relu"))
 
     def scaled(channels: Any) -> Any:
         if isinstance(channels, tuple):

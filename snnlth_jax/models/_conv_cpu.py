@@ -15,8 +15,12 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
+from snnlth_jax._axes import vary_like
+from snnlth_jax._constants import promoted
 from snnlth_jax.models import _winograd
+from snnlth_jax.models._linear import linear
 
 __all__ = ["conv"]
 
@@ -39,7 +43,7 @@ def conv(
       **options: further arguments of flax, which must have their defaults.
 
     Returns:
-      `[N, ceil(H / stride), ceil(W / stride), features]`; differentiable in reverse mode, repeatedly.
+      `[N, ceil(H / stride), ceil(W / stride), features]`; differentiable in both modes, repeatedly.
 
     Raises:
       NotImplementedError: other arguments, which `lax.conv_general_dilated` may take.
@@ -53,19 +57,7 @@ def conv(
         if options.get(name) not in (None, 1, (1, 1)):
             raise NotImplementedError(f"{name} {options[name]}")
     # in shard_map both vary over the devices, since all branches below must have gradients of one type
-    varying = _varying(x) | _varying(kernel)
-    return _conv(_vary(x, varying), _vary(kernel, varying), stride)
-
-
-def _varying(x: jax.Array) -> frozenset[str]:
-    """The mapped axes of `shard_map` over which an array varies; the attribute depends on the release."""
-    aval: Any = jax.typeof(x)
-    return aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", frozenset())
-
-
-def _vary(x: jax.Array, over: frozenset[str]) -> jax.Array:
-    missing = tuple(over - _varying(x))
-    return lax.pcast(x, missing, to="varying") if missing else x
+    return _conv(vary_like(x, kernel), vary_like(kernel, x), stride)
 
 
 def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
@@ -99,7 +91,7 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
         return _winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
-    total = jnp.zeros_like(kernel, jnp.promote_types(kernel.dtype, jnp.float32)).reshape(outputs, inputs)
+    total = jnp.zeros_like(kernel, promoted(kernel, jnp.float32)).reshape(outputs, inputs)
 
     def add(total: jax.Array, images: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x, grad = images
@@ -127,31 +119,58 @@ def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
 
 # --- with its gradients
 
-_Pair = tuple[jax.Array, jax.Array]  # image and kernel, or their gradients
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     on_cpu, plain = functools.partial(_cpu, stride=stride), functools.partial(_plain, stride=stride)
     output: jax.Array = lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
     return output
 
 
-def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, _Pair]:
-    return _conv(x, kernel, stride), (x, kernel)
+_traced_once = jax.jit(_conv, static_argnums=2)  # for the several places of it in a tangent
 
 
-def _backward(stride: int, residuals: _Pair, grad: jax.Array) -> _Pair:
-    def on_cpu(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> _Pair:
-        return _cpu_grad_x(x, kernel, stride, grad), _cpu_grad_kernel(x, kernel, stride, grad)
+def _tangent(
+    stride: int, primals: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """The convolution and its change: a linear function of the image's change, plus one of the kernel's."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+    output = _conv(x, kernel, stride)
 
-    def transpose(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> _Pair:
+    def by_x(dx: jax.Array) -> jax.Array:
+        return cast(jax.Array, _traced_once(dx, kernel, stride))
+
+    def by_kernel(dkernel: jax.Array) -> jax.Array:
+        return cast(jax.Array, _traced_once(x, dkernel, stride))
+
+    grad_x, grad_kernel = (functools.partial(grad, x, kernel, stride) for grad in (_grad_x, _grad_kernel))
+    terms = ((by_x, grad_x, dx), (by_kernel, grad_kernel, dkernel))
+    changes = [linear(fun, grad, d, output) for fun, grad, d in terms if not isinstance(d, SymbolicZero)]
+    return output, functools.reduce(jnp.add, changes) if changes else jnp.zeros_like(output)
+
+
+_conv.defjvp(_tangent, symbolic_zeros=True)
+
+
+def _grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    def on_cpu(kernel: jax.Array, grad: jax.Array) -> jax.Array:
+        return _cpu_grad_x(x, kernel, stride, grad)
+
+    def plain(kernel: jax.Array, grad: jax.Array) -> jax.Array:
         (grad_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride), x)(grad)
+        return cast(jax.Array, grad_x)
+
+    result: jax.Array = lax.platform_dependent(kernel, grad, cpu=on_cpu, default=plain)
+    return result
+
+
+def _grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    def on_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return _cpu_grad_kernel(x, kernel, stride, grad)
+
+    def plain(x: jax.Array, grad: jax.Array) -> jax.Array:
         (grad_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(grad)
-        return grad_x, grad_kernel
+        return cast(jax.Array, grad_kernel)
 
-    grads: _Pair = lax.platform_dependent(*residuals, grad, cpu=on_cpu, default=transpose)
-    return grads
-
-
-_conv.defvjp(_forward, _backward)
+    result: jax.Array = lax.platform_dependent(x, grad, cpu=on_cpu, default=plain)
+    return result

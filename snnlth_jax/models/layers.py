@@ -13,10 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnlth_jax._constants import promoted
+from snnlth_jax.models._checks import check_activation, check_counts, check_time
 from snnlth_jax.models._conv_cpu import conv
 from snnlth_jax.neurons import LIF, lif_scan
 
-__all__ = ["ConvNorm", "TimestepBatchNorm", "at_least_float32", "check_time", "fire", "max_pool"]
+__all__ = [
+    "ConvNorm",
+    "TimestepBatchNorm",
+    "at_least_float32",
+    "check_time",
+    "fire",
+    "max_pool",
+]
 
 # Laid out in a row the timesteps fuse with the norm before them; long scans would only compile for longer.
 MAX_UNROLL = 5
@@ -29,26 +38,7 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     >>> at_least_float32(jnp.ones(2, jnp.bfloat16)).dtype
     dtype('float32')
     """
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def check_time(num_timesteps: int, activation: str) -> None:
-    """Refuse timesteps that the activation function cannot have, with a ValueError.
-
-    >>> check_time(5, "lif")
-    >>> check_time(5, "relu")
-    Traceback (most recent call last):
-    ...
-    ValueError: a network with activation 'relu' has no time: num_timesteps must be 1, got 5
-    """
-    if activation not in ("lif", "relu"):
-        raise ValueError(f"activation must be 'lif' or 'relu', got {activation!r}")
-    if activation == "relu" and num_timesteps != 1:
-        raise ValueError(
-            f"a network with activation 'relu' has no time: num_timesteps must be 1, got {num_timesteps}"
-        )
-    if num_timesteps < 1:
-        raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
+    return x.astype(promoted(x, jnp.float32))
 
 
 def fire(x: jax.Array, num_timesteps: int, neuron: LIF, activation: str) -> jax.Array:
@@ -61,16 +51,23 @@ def fire(x: jax.Array, num_timesteps: int, neuron: LIF, activation: str) -> jax.
       activation: "lif" or "relu".
 
     Returns:
-      `[T, ...]`, dtype of `x`.
+      `[T, ...]`; dtype of `x`, or that to which the neuron's constants promote it.
+
+    Raises:
+      ValueError: another activation, or currents of another number of timesteps.
 
     >>> import jax.numpy as jnp
     >>> fire(jnp.full((1, 1), 1.2), 4, LIF(), "lif")[:, 0].tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
+    check_activation(activation)
+    check_counts(num_timesteps=num_timesteps)
+    if x.shape[:1] not in ((1,), (num_timesteps,)):
+        raise ValueError(f"x must be [{num_timesteps}, ...] or [1, ...], got shape {x.shape}")
     x = jnp.broadcast_to(x, (num_timesteps, *x.shape[1:]))
     if activation == "relu":
         return nn.relu(x)
-    return lif_scan(neuron, x, unroll=num_timesteps <= MAX_UNROLL)[1]
+    return lif_scan(neuron, x, unroll=bool(num_timesteps <= MAX_UNROLL))[1]
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -80,10 +77,13 @@ def max_pool(x: jax.Array) -> jax.Array:
     the rule among binary spikes, so a shared gradient would be another method.
 
     Args:
-      x: `[..., H, W, C]`.
+      x: `[..., H, W, C]`, H and W at least 2.
 
     Returns:
       `[..., H // 2, W // 2, C]`.
+
+    Raises:
+      ValueError: other shapes.
 
     >>> import jax, jax.numpy as jnp
     >>> x = jnp.array([[0.0, 1.0], [1.0, 1.0]])[..., None]
@@ -92,6 +92,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     >>> jax.grad(lambda x: max_pool(x).sum())(x)[..., 0].tolist()
     [[0.0, 1.0], [0.0, 0.0]]
     """
+    if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
+        raise ValueError(f"x must be [..., H, W, C], H and W at least 2, got shape {x.shape}")
     height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
     corners = [x[..., i:height:2, j:width:2, :] for i in (0, 1) for j in (0, 1)]
     # a later corner wins only if strictly larger
@@ -110,8 +112,8 @@ class TimestepBatchNorm(nn.Module):
     as in the authors' code, in closed form. Evaluation uses r for every t. `init` leaves r at 0 and 1.
 
     Input `[T, B, ..., C]`, output the same shape. Parameters `scale`, `bias` and `batch_stats` `mean`, `var`
-    are `[C]`, in `param_dtype`; statistics are computed in at least float32. Training on a single value per
-    channel and timestep raises ValueError.
+    are `[C]`, in `param_dtype`; statistics are computed in at least float32. Fewer axes, and training on a
+    single value per channel and timestep, raise ValueError.
 
     Attributes:
       momentum: m, share of the old running value kept in one update.
@@ -138,17 +140,19 @@ class TimestepBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if x.ndim < 3:
+            raise ValueError(f"x must be [T, B, ..., C], got shape {x.shape}")
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, self.param_dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, self.param_dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, self.param_dtype)
 
-        dtype = self.dtype or jnp.result_type(x, scale, bias)
+        dtype = self.dtype or promoted(x, scale, bias)
         x = at_least_float32(x)
         if train and not self.is_initializing():
             mean, var, count = _statistics(x, self.axis_name)
-            if count == 1:
+            if count < 2:
                 raise ValueError(
                     f"batch norm cannot train on one value per channel and timestep, got input {x.shape}"
                 )
@@ -188,7 +192,9 @@ class ConvNorm(nn.Module):
     """A convolution and its `TimestepBatchNorm`, the unit all the networks are made of.
 
     Zero padding keeps the image size (up to the stride). Input `[T, B, H, W, C]`, output
-    `[T, B, ceil(H / stride), ceil(W / stride), features]`. The one place where a convolution is computed.
+    `[T, B, ceil(H / stride), ceil(W / stride), features]`; ValueError for other axes, except that T and B may
+    be one without training, when all timesteps are normalised alike. The one place where a convolution is
+    computed.
 
     Attributes:
       features: output channels.
@@ -215,6 +221,8 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        if x.ndim != 5 and (train or x.ndim != 4):
+            raise ValueError(f"x must be [T, B, H, W, C], got shape {x.shape}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = nn.Conv(
             self.features,

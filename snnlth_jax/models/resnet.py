@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models.layers import ConvNorm, at_least_float32, check_time, fire
+from snnlth_jax.models._checks import check_counts, check_floating, check_images, check_inputs, check_time
+from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire
 from snnlth_jax.neurons import LIF
 
 __all__ = ["ResNet"]
@@ -24,7 +25,9 @@ class ResNet(nn.Module):
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
     norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
-    in at least float32. `num_timesteps` below 1 raises ValueError. The stem runs once, for all timesteps.
+    in at least float32. The stem runs once, for all timesteps. ValueError is raised for images with other
+    axes, of integers or with other channels than the variables', and for a `num_timesteps` or another count
+    that is no whole number of at least 1.
 
     Parameters sort by depth: `block0/{conv, norm}` is the stem, then `block1_1/{first, second, shortcut}/
     {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`.
@@ -66,7 +69,17 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
         check_time(num_timesteps, self.activation)
+        check_counts(num_classes=self.num_classes, stem=self.stem, hidden=self.hidden)
+        if len(self.stage_sizes) != len(self.widths):
+            raise ValueError(
+                f"stage_sizes and widths must be of one length, got {self.stage_sizes} and {self.widths}"
+            )
+        for blocks, width in zip(self.stage_sizes, self.widths, strict=True):
+            check_counts(stage_sizes=blocks, widths=width)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        check_floating(**dtypes)
+        x = check_images(x)
+        check_inputs(self, ("block0", "conv", "kernel"), x.shape[-1], f"channels of images {x.shape}")
         unit = partial(ConvNorm, kernel_init=_uniform_fan_in, axis_name=self.axis_name, **dtypes)
         active = partial(fire, num_timesteps=num_timesteps, neuron=self.neuron, activation=self.activation)
 
