@@ -237,7 +237,9 @@ def explain(
     """Every leaf of the parameters, prunable or not, with the rule that decided: what `make` does.
 
     Args:
-      params, prunable, batch_axes: as for `make`.
+      params: as for `make`.
+      prunable: as for `make`.
+      batch_axes: as for `make`.
 
     >>> import jax.numpy as jnp
     >>> for leaf in explain({"norm": {"weight": jnp.ones((4, 8))}, "dense": {"kernel": jnp.ones((8, 3))}}):

@@ -50,7 +50,9 @@ def uniform(masks: Masks, density: float | jax.Array, axis_name: AxisName = None
     """Number of weights to remove from each layer so that each has the same density.
 
     Args:
-      masks, density, axis_name: as for `overall`.
+      masks: as for `overall`.
+      density: as for `overall`.
+      axis_name: as for `overall`.
 
     Returns:
       A tree like the masks of numbers, uint32, for `remove_lowest`.
@@ -78,7 +80,9 @@ def erk(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) ->
     the layers keep as many as with `overall`. Largest remainders are rounded up.
 
     Args:
-      masks, density, axis_name: as for `overall`. Layers count with the axes that a device sees.
+      masks: as for `overall`; layers count with the axes that a device sees.
+      density: as for `overall`.
+      axis_name: as for `overall`.
 
     Returns:
       A tree like the masks of numbers, uint32, for `remove_lowest`.
