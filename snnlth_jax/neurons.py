@@ -129,14 +129,14 @@ def lif_step(neuron: LIF, v: ArrayLike, x: ArrayLike) -> tuple[jax.Array, jax.Ar
     rest = 0.0 if reset is None else reset
 
     if neuron.decay_input:
-        charged = before + _divided(_saturated(x - (before - rest)), tau)
+        charged = before + _divided(x - (before - rest), tau)
     else:
         charged = before - _divided(before - rest, tau) + x
     charged = _saturated(charged)
     spikes = jnp.asarray(neuron.spike(charged - threshold), dtype)
     fired = jax.lax.stop_gradient(spikes) if neuron.detach_reset else spikes
     if reset is None:
-        return charged - fired * _finite(threshold), spikes
+        return charged - fired * _finite(threshold, dtype), spikes
     kept = (1 - fired) * charged if neuron.detach_reset else _kept(fired, charged, charged - threshold)
     return kept + fired * reset, spikes
 
@@ -207,15 +207,21 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     return _saturated(*primals), tangents[0]
 
 
-def _finite(threshold: Any) -> Any:
+def _finite(threshold: Any, dtype: Any) -> Any:
     """The threshold, and 0 where it is infinite: never reached, it is never subtracted."""
     if is_number(threshold):
-        return threshold if threshold < float("inf") else 0.0
+        return threshold if threshold <= _largest(dtype) else 0.0
     return jnp.where(jnp.isfinite(threshold), threshold, 0)
 
 
 def _divided(x: jax.Array, tau: Any) -> jax.Array:
-    return x / tau if is_number(tau) else _divided_by_array(x, tau)
+    """`x / tau`, also where both are infinite."""
+    quotient: jax.Array
+    if is_number(tau) and tau <= _largest(x.dtype):
+        quotient = x / tau
+    else:
+        quotient = _divided_by_array(_saturated(x), jnp.asarray(tau, x.dtype))
+    return quotient
 
 
 @jax.custom_jvp

@@ -681,6 +681,15 @@ def test_infinite_currents_are_the_largest_ones():
         assert float(v) == np.sign(x) * largest
 
 
+def test_an_infinite_time_constant_keeps_the_potential():
+    """Without decay of the input, a perfect integrator; with it, no current matters."""
+    xs = jnp.array([0.25, 0.5, -0.5, jnp.inf])
+    for tau in (float("inf"), np.float32("inf"), jnp.array(jnp.inf)):
+        assert lif_scan(LIF(tau=tau, decay_input=False), xs[:3])[0] == 0.25
+        v, spikes = lif_scan(LIF(tau=tau), xs, 0.5)
+        assert (float(v), float(spikes.sum())) == (0.5, 0.0)
+
+
 def test_nan_stays_nan():
     v, spikes = lif_scan(LIF(), jnp.array([1.0, jnp.nan, 2.0]))
     assert jnp.isnan(v)
