@@ -14,7 +14,7 @@ from snnlth_jax.run import results
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "snnlth_jax"
-LIBRARY = ["surrogate", "neurons", "masks", "_axes", "_selection", "pruning", "losses"]
+LIBRARY = ["surrogate", "neurons", "masks", "_axes", "_constants", "_selection", "pruning", "losses"]
 
 
 def order():
