@@ -122,6 +122,8 @@ def is_number(constant: Any) -> bool:
 
 def known(name: str, constant: Any) -> Values | None:
     """The values of a constant, None where it is traced; ValueError for what is no real number or array."""
+    if callable(as_array := getattr(constant, "__jax_array__", None)):  # such as a variable of Flax NNX
+        constant = as_array()
     number = is_number(constant) and not isinstance(constant, bool)
     if number or isinstance(constant, np.generic | np.ndarray | jax.Array | jax.ShapeDtypeStruct):
         dtype = np.asarray(constant).dtype if number else constant.dtype
@@ -148,13 +150,16 @@ def check(name: str, values: Values | None, allowed: Any, requirement: str) -> N
 
 
 def promoted(*values: Any) -> Any:
-    """The floating-point dtype of what is computed from arrays and numbers, in any mode of promotion.
+    """The floating-point dtype of what is computed from arrays, numbers and types, in any mode of promotion.
 
     >>> promoted(jnp.ones(2, jnp.bfloat16), 2.0), promoted(jnp.ones(2, jnp.bfloat16), np.float32(2.0))
     (dtype(bfloat16), dtype('float32'))
     """
+    arrays = (
+        value if is_number(value) or isinstance(value, type) else jnp.asarray(value) for value in values
+    )
     with jax.numpy_dtype_promotion("standard"):
-        return jnp.result_type(*values, 1.0)
+        return jnp.result_type(*arrays, 1.0)
 
 
 def against(name: str, constant: Any, of: str, shape: tuple[int, ...], dtype: Any) -> Any:

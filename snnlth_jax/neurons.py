@@ -182,7 +182,7 @@ def lif_scan(
 
 def _dtype(neuron: LIF, v: Any, x: jax.Array) -> Any:
     v_reset = 0.0 if neuron.v_reset is None else neuron.v_reset
-    dtype = promoted(neuron.tau, neuron.v_threshold, v_reset, v if is_number(v) else jnp.asarray(v), x)
+    dtype = promoted(neuron.tau, neuron.v_threshold, v_reset, v, x)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"currents, potentials and constants must be real numbers, got {dtype}")
     return dtype

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from snnlth_jax.analysis.flops import macs
 from snnlth_jax.models import _conv_cpu, _winograd
 
 CASES = [
@@ -149,6 +150,16 @@ def test_reverse_mode_compiles_to_its_own_parts_and_nothing_else(stride):
         )
 
     assert operations(lambda x, k: conv(x, k, stride)) == operations(direct)
+
+
+def test_gradients_cost_what_is_computed():
+    """Each product once for the output and once for each gradient; programs that do not run are not counted."""
+    x, kernel = arguments((6, 6), 3)
+    forward = macs(conv, x, kernel)
+    f = objective(lambda x, k, _: conv(x, k), 1)
+    assert macs(f, x, kernel) == 2 * forward  # two convolutions
+    assert macs(jax.grad(f, (0, 1)), x, kernel) == 6 * forward
+    assert macs(jax.grad(f, 1), x, kernel) == 4 * forward
 
 
 def test_vmap_over_replicates(x64):

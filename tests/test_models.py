@@ -313,9 +313,18 @@ def test_what_networks_refuse(model, size, num_timesteps, message):
     )  # fmt: skip
 
 
-def test_a_traced_number_of_timesteps_is_refused():
-    apply = jax.jit(lambda t: SMALL_VGG.apply(initialised(SMALL_VGG), images(), num_timesteps=t))
-    refusal(lambda: apply(2), r"num_timesteps must be a whole number, got .*int32.*")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_timesteps": 2}, r"num_timesteps must be a whole number, got .*int32.*"),
+        ({"train": True}, r"train must be True or False, got .*bool.*"),
+    ],
+)
+def test_traced_options_are_refused(options, message):
+    def apply(options):
+        return SMALL_VGG.apply(initialised(SMALL_VGG), images(), **{"num_timesteps": 1} | options)
+
+    refusal(lambda: jax.jit(apply)(options), message)
 
 
 @SMALL

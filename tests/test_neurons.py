@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
@@ -393,6 +394,22 @@ def test_field_of_an_equinox_module():
     grads = eqx.filter_jit(eqx.filter_grad(lambda own: own(currents(3, 2, 3)).sum()))(own)
     assert grads.neuron.tau.shape == (3,)
     assert grads.neuron.v_threshold is None  # a number of Python is no array
+
+
+def test_constants_as_variables_of_nnx():
+    class Own(nnx.Module):
+        def __init__(self):
+            self.tau = nnx.Param(jnp.full(3, 2.0))
+
+        def __call__(self, xs):
+            return lif_scan(LIF(tau=self.tau), xs)[1]
+
+    xs = currents(3, 2, 3)
+    np.testing.assert_array_equal(Own()(xs), lif_scan(LIF(tau=2.0), xs)[1])
+    grads = nnx.jit(nnx.grad(lambda own: own(xs).sum()))(Own())
+    assert grads["tau"][...].shape == (3,)
+    with pytest.raises(ValueError, match=r"^tau must be at least 1 timestep, got 0.5 at \[0\]$"):
+        LIF(tau=nnx.Param(jnp.full(3, 0.5)))
 
 
 # --- checks

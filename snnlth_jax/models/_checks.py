@@ -18,6 +18,7 @@ __all__ = [
     "check_images",
     "check_inputs",
     "check_time",
+    "check_train",
     "is_floating",
     "is_whole",
 ]
@@ -59,6 +60,12 @@ def check_counts(**counts: int) -> None:
         _check_whole(name, count)
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
+
+
+def check_train(train: bool) -> None:
+    """Refuse what is neither True nor False when a program is traced, with a ValueError."""
+    if not isinstance(train, bool | np.bool_):
+        raise ValueError(f"train must be True or False, got {train!r}")
 
 
 def check_floating(**dtypes: Any) -> None:

@@ -8,7 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models._checks import check_counts, check_floating, check_images, check_inputs, check_time
+from snnlth_jax.models._checks import (
+    check_counts,
+    check_floating,
+    check_images,
+    check_inputs,
+    check_time,
+    check_train,
+)
 from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire
 from snnlth_jax.neurons import LIF
 
@@ -69,6 +76,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
         check_time(num_timesteps, self.activation)
+        check_train(train)
         check_counts(num_classes=self.num_classes, stem=self.stem, hidden=self.hidden)
         if len(self.stage_sizes) != len(self.widths):
             raise ValueError(

@@ -7,7 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models._checks import check_counts, check_floating, check_images, check_inputs, check_time
+from snnlth_jax.models._checks import (
+    check_counts,
+    check_floating,
+    check_images,
+    check_inputs,
+    check_time,
+    check_train,
+)
 from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire, max_pool
 from snnlth_jax.neurons import LIF
 
@@ -63,6 +70,7 @@ class VGG(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
         check_time(num_timesteps, self.activation)
+        check_train(train)
         check_counts(num_classes=self.num_classes)
         check_counts(**{f"features[{i}]": entry for i, entry in enumerate(self.features) if entry != "M"})
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
