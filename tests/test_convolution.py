@@ -153,7 +153,7 @@ def test_reverse_mode_compiles_to_its_own_parts_and_nothing_else(stride):
 
 
 def test_gradients_cost_what_is_computed():
-    """Each product once for the output and once for each gradient; programs that do not run are not counted."""
+    """Each product once for the output and once for each gradient; what does not run is not counted."""
     x, kernel = arguments((6, 6), 3)
     forward = macs(conv, x, kernel)
     f = objective(lambda x, k, _: conv(x, k), 1)
