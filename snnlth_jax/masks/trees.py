@@ -203,8 +203,8 @@ def make(params: PyTree, prunable: Callable[[str, Any], bool] = is_weight, *, ba
     >>> masks = make({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)})
     >>> masks["bias"] is None, masks["kernel"].shape
     (True, (2, 3))
-    >>> make({"gain": jnp.ones((5, 3))}, batch_axes=1)  # five networks with a vector each
-    {'gain': None}
+    >>> make({"shift": jnp.ones((5, 3))}, batch_axes=1)  # five networks with a vector each
+    {'shift': None}
     """
 
     def whole(path: tuple[Any, ...], leaf: Any) -> jax.Array | None:
