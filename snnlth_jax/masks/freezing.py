@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax.masks.trees import Masks, PyTree, check, flatten, keep, name_of, tree_map
+from snnlth_jax.masks.trees import Masks, PyTree, check, flatten, keep, map_kept, name_of, tree_map
 
 __all__ = ["FrozenState", "freeze_pruned", "replace_masks"]
 
@@ -108,7 +108,9 @@ def freeze_pruned(
         updates, inner_state = inner.update(_apply(kept, updates), inner_state, _apply(kept, params), **extra)
         inner_state = _masked_state(inner_state, kept, params)
         updates = _map(_frozen, kept, updates, params)
-        return updates, inner_state if own is None else FrozenState(_owned(kept), inner_state)
+        if own is None:
+            return updates, inner_state
+        return updates, FrozenState(kept if masks is None else _owned(kept), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -190,15 +192,11 @@ def _present(masks: Masks, params: PyTree) -> Masks:
 
 
 def _map(f: Any, masks: Masks, tree: PyTree, *rest: PyTree) -> PyTree:
-    """`f(mask, leaf, *leaves)` where there is a mask, else the leaf of `tree`."""
+    """`map_kept`, for fast and slow weights alike."""
     if isinstance(tree, optax.LookaheadParams):
         fast = _map(f, masks, tree.fast, *(other.fast for other in rest))
         return optax.LookaheadParams(fast, _map(f, masks, tree.slow, *(other.slow for other in rest)))
-    leaves, treedef = flatten(masks)
-    rows = zip(leaves, *(treedef.flatten_up_to(t) for t in (tree, *rest)), strict=True)
-    return treedef.unflatten(
-        [leaf if mask is None else f(mask, leaf, *others) for mask, leaf, *others in rows]
-    )
+    return map_kept(f, masks, tree, *rest)
 
 
 def _owned(masks: Masks) -> Masks:

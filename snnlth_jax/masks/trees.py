@@ -289,12 +289,16 @@ def apply(params: PyTree, masks: Masks) -> PyTree:
     [[1.0, 0.0]]
     """
     check(masks, params)
+    return map_kept(keep, masks, params)
+
+
+def map_kept(f: Callable[..., Any], masks: Masks, tree: PyTree, *rest: PyTree) -> PyTree:
+    """`f(mask, leaf, *leaves)` where there is a mask, else the leaf of `tree`."""
     leaves, treedef = flatten(masks)
-    kept = [
-        leaf if mask is None else keep(mask, leaf)
-        for mask, leaf in zip(leaves, treedef.flatten_up_to(params), strict=True)
-    ]
-    return treedef.unflatten(kept)
+    rows = zip(leaves, *(treedef.flatten_up_to(t) for t in (tree, *rest)), strict=True)
+    return treedef.unflatten(
+        [leaf if mask is None else f(mask, leaf, *others) for mask, leaf, *others in rows]
+    )
 
 
 def keep(mask: jax.Array, leaf: jax.Array) -> jax.Array:
