@@ -17,6 +17,8 @@ __all__ = [
     "axes_of",
     "axis_size",
     "count_true",
+    "is_explicit",
+    "placed_like",
     "total_size",
     "unsharded",
     "vary_like",
@@ -82,12 +84,24 @@ def count_true(condition: jax.Array, axes: Sequence[str] = ()) -> jax.Array:
     return jax.lax.psum(total, tuple(axes)) if axes else total
 
 
+def is_explicit(x: Any) -> bool:
+    """Whether an array is divided over an Explicit mesh, and its sharding a part of its type."""
+    return any(part is not None for part in jax.typeof(x).sharding.spec)
+
+
 def unsharded(x: jax.Array) -> jax.Array:
-    """`x`, replicated if its sharding is part of its type (an Explicit mesh), so that it can be reshaped."""
-    sharding = jax.typeof(x).sharding
-    if not any(part is not None for part in sharding.spec):
-        return x
-    concrete = None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
-    mesh = getattr(concrete, "mesh", sharding.mesh)
-    replicated: jax.Array = jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
-    return replicated
+    """`x`, replicated if it is divided over an Explicit mesh, so that it can be reshaped."""
+    return _placed(x, PartitionSpec(), x) if is_explicit(x) else x
+
+
+def placed_like(x: jax.Array, other: Any, *arrays: jax.Array) -> jax.Array:
+    """`x`, divided as `other` is, over the Explicit mesh that some of the arrays are on."""
+    (on_mesh, *_) = filter(is_explicit, arrays)
+    return _placed(x, jax.typeof(other).sharding.spec, on_mesh)
+
+
+def _placed(x: jax.Array, spec: PartitionSpec, on_mesh: jax.Array) -> jax.Array:
+    concrete = None if isinstance(on_mesh, jax.core.Tracer) else getattr(on_mesh, "sharding", None)
+    mesh = getattr(concrete, "mesh", jax.typeof(on_mesh).sharding.mesh)
+    placed: jax.Array = jax.sharding.reshard(x, NamedSharding(mesh, spec))
+    return placed

@@ -12,6 +12,7 @@ __all__ = [
     "Constant",
     "Constants",
     "against",
+    "as_array",
     "broadcasts",
     "check",
     "concrete",
@@ -127,7 +128,8 @@ def known(name: str, constant: Any) -> Values | None:
     number = is_number(constant) and not isinstance(constant, bool)
     if number or isinstance(constant, np.generic | np.ndarray | jax.Array | jax.ShapeDtypeStruct):
         dtype = np.asarray(constant).dtype if number else constant.dtype
-        if jnp.issubdtype(dtype, np.integer) or jnp.issubdtype(dtype, np.floating):
+        real = jnp.issubdtype(dtype, np.integer) or jnp.issubdtype(dtype, np.floating)
+        if real and dtype.itemsize <= 8:  # JAX has no longdouble
             return concrete(constant)
     raise ValueError(f"{name} must be a real number or an array of them, got {constant!r}")
 
@@ -149,30 +151,66 @@ def check(name: str, values: Values | None, allowed: Any, requirement: str) -> N
     raise ValueError(f"{name} {requirement}, got {values[tuple(index)].item()}{place}")
 
 
+def as_array(name: str, x: Any, what: str = "real numbers") -> jax.Array:
+    """JAX's array of an array or a nested list, in any byte order; ValueError for what is none.
+
+    >>> as_array("logits", np.ones(2, ">f4")).dtype
+    dtype('float32')
+    >>> as_array("logits", None)
+    Traceback (most recent call last):
+    ...
+    ValueError: logits must be an array of real numbers, got None
+    """
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError, OverflowError) as error:
+        given = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else f"{x!r:.80}"
+        raise ValueError(f"{name} must be an array of {what}, got {given}") from error
+
+
 def promoted(*values: Any) -> Any:
     """The floating-point dtype of what is computed from arrays, numbers and types, in any mode of promotion.
+
+    Types that JAX does not promote count as the next ones that it does: float8 beside others as bfloat16, the
+    integers of fewer than 8 bits as int8.
 
     >>> promoted(jnp.ones(2, jnp.bfloat16), 2.0), promoted(jnp.ones(2, jnp.bfloat16), np.float32(2.0))
     (dtype(bfloat16), dtype('float32'))
     """
-    arrays = (
-        value if is_number(value) or isinstance(value, type) else jnp.asarray(value) for value in values
-    )
+    arrays = [_native(value) for value in values if not is_number(value)]
+    dtypes = [jnp.result_type(array) for array in arrays]
+    if len({*dtypes}) > 1 or any(jnp.issubdtype(dtype, jnp.integer) for dtype in dtypes):
+        arrays = [_widened(dtype) or array for dtype, array in zip(dtypes, arrays, strict=True)]
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*arrays, 1.0)
+
+
+def _native(value: Any) -> Any:
+    """What stands for a value in a promotion: of NumPy's arrays one number, in the machine's byte order."""
+    return np.zeros((), value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
+
+
+def _widened(dtype: Any) -> Any:
+    """The next type that JAX promotes; None for those that it does."""
+    if dtype.itemsize > 1 or dtype in (jnp.int8, jnp.uint8, jnp.bool_):
+        return None
+    return jnp.bfloat16 if jnp.issubdtype(dtype, jnp.floating) else jnp.int8
 
 
 def against(name: str, constant: Any, of: str, shape: tuple[int, ...], dtype: Any) -> Any:
     """A constant that is ready to meet an array; ValueError if it does not broadcast to its shape.
 
-    Numbers of Python stay what they are. Arrays get the dtype, and axes of length 1 in front.
+    Numbers become Python's floats, which adapt to the array. Arrays get the dtype, and axes of length 1 in
+    front.
 
     >>> against("tau", np.ones(3), "the currents", (2, 3), jnp.float32).shape
     (1, 3)
     """
     if is_number(constant):
-        return constant
-    array = jnp.asarray(constant)
+        return float(constant)
+    array = as_array(name, constant)
     if not broadcasts(array.shape, shape):
         raise ValueError(f"{name} of shape {array.shape} does not broadcast to {of}, of shape {shape}")
     missing = len(shape) - array.ndim if array.ndim else 0

@@ -2,12 +2,11 @@
 
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-__all__ = ["EXPERIMENT", "PACKAGES", "command", "install", "missing"]
+__all__ = ["EXPERIMENT", "PACKAGES", "MissingExtra", "command", "install"]
 
 PACKAGES = (
     *("PIL", "chex", "etils", "flax", "importlib_resources", "msgspec", "orbax", "rich", "safetensors"),
@@ -19,34 +18,40 @@ EXPERIMENT = (
 )
 
 
-def missing() -> list[str]:
-    """The packages of the extra that cannot be imported."""
-    return [name for name in PACKAGES if name not in sys.modules and not _exists(name)]
+class MissingExtra(ModuleNotFoundError):
+    """A module of this package imports a package of the extra, which is not there."""
 
 
-def _exists(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ImportError:  # another finder refuses it
-        return False
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Names the extra when a package of it is missing that the module imports."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            super().exec_module(module)
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            if name not in PACKAGES or isinstance(error, MissingExtra):
+                raise
+            problem = f"{self.name} needs {name}: pip install 'snnlth_jax[search]'"
+            raise MissingExtra(problem, name=name) from error
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds nothing; refuses the experiment, in one line, where the extra is missing."""
+    """Finds the modules of this package where Python does, with that loader."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        package, _, name = fullname.partition(".")
-        if package == "snnlth_jax" and name in EXPERIMENT and (names := missing()):
-            raise ModuleNotFoundError(
-                f"{fullname} needs {', '.join(names)}: pip install 'snnlth_jax[search]'", name=names[0]
-            )
-        return None
+        if not fullname.startswith("snnlth_jax."):
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec and type(spec.loader) is importlib.machinery.SourceFileLoader:
+            spec.loader = _Loader(spec.loader.name, spec.loader.path)
+        return spec
 
 
 def install() -> None:
-    """Have the experiment refused where the extra is missing; once."""
+    """Have imports of this package name the extra where they fail for it; once."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -55,9 +60,7 @@ def command() -> int:
     """The `snnlth` command; without the extra an error of one line, and status 2."""
     try:
         from snnlth_jax.cli import main
-    except ModuleNotFoundError as error:
-        if error.name not in PACKAGES:
-            raise
+    except MissingExtra as error:
         print(f"snnlth: error: {error}", file=sys.stderr)
         return 2
     return main()

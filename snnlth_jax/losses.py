@@ -3,6 +3,8 @@
 Shapes and dtypes are compared when a program is traced, at no cost when it runs. Labels lie in
 0 ... classes - 1: others raise ValueError where their values are known. In a program that is traced for any
 labels, they have a loss of NaN, with a gradient of NaN, and are never classified correctly.
+
+Logits of fewer than 32 bits are added up in float32.
 """
 
 from typing import Any, Literal
@@ -10,9 +12,8 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from snnlth_jax._constants import concrete
+from snnlth_jax._constants import as_array, concrete, promoted
 
 __all__ = ["correct", "cross_entropy", "timestep_divergence"]
 
@@ -30,7 +31,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: integers `[B]`, from 0 to classes - 1.
 
     Returns:
-      `[B]`, in nats; the training loss is its mean.
+      `[B]`, in nats, of at least float32; the training loss is its mean.
 
     Raises:
       ValueError: other shapes or dtypes, or a known label that is no class.
@@ -39,20 +40,24 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     >>> [round(float(x), 4) for x in cross_entropy(jnp.zeros((3, 2, 4)), jnp.array([0, 1]))]
     [1.3863, 1.3863]
     """
+    given = as_array("logits", logits).dtype
+    if not jnp.issubdtype(given, jnp.inexact):
+        raise ValueError(f"logits must be floating-point numbers, got {given}")
     logits, labels, valid = _checked(logits, labels)
-    if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise ValueError(f"logits must be floating-point numbers, got {logits.dtype}")
-    by_timestep: jax.Array = optax.softmax_cross_entropy_with_integer_labels(
-        logits, jnp.broadcast_to(labels, logits.shape[:2])
-    )
-    return by_timestep.mean(axis=0) * jnp.where(valid, jnp.ones((), logits.dtype), jnp.nan)
+    # not by index: the classes may be divided over devices
+    classes = jnp.arange(logits.shape[-1])[None, None]
+    chosen = (classes == labels[None, :, None].astype(classes.dtype)) | ~valid[None, :, None]
+    log_likelihood = jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(axis=-1)
+    return -log_likelihood.mean(axis=0) * jnp.where(valid, jnp.ones((), logits.dtype), jnp.nan)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether each example is classified correctly: the class of the largest logit summed over time.
 
+    An example with a NaN among its logits is not.
+
     Args:
-      logits: `[T, B, classes]`.
+      logits: `[T, B, classes]`, integers or floating-point numbers.
       labels: integers `[B]`, from 0 to classes - 1.
 
     Returns:
@@ -66,8 +71,9 @@ def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     [True]
     """
     logits, labels, valid = _checked(logits, labels)
-    predicted = jnp.argmax(logits.sum(axis=0), axis=-1)
-    return (predicted == labels.astype(predicted.dtype)) & valid
+    summed = logits.sum(axis=0)
+    predicted = jnp.argmax(summed, axis=-1)
+    return (predicted == labels.astype(predicted.dtype)) & valid & ~jnp.isnan(summed).any(axis=-1)
 
 
 def timestep_divergence(
@@ -87,7 +93,7 @@ def timestep_divergence(
       reduction: "sum" as above; "mean" for the mean of the first t logits, as in the authors' code.
 
     Returns:
-      `[T]`: D_1 ... D_T, mean over the examples, in nats; D_T is 0.
+      `[T]`, of at least float32: D_1 ... D_T, mean over the examples, in nats; D_T is 0.
 
     Raises:
       ValueError: other shapes, another direction or reduction.
@@ -103,41 +109,44 @@ def timestep_divergence(
         ("direction", direction, ("forward", "reverse")),
         ("reduction", reduction, ("sum", "mean")),
     ):
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
     accumulated = jnp.cumsum(logits, axis=0)
     if reduction == "mean":
         accumulated /= jnp.arange(1, len(logits) + 1, dtype=accumulated.dtype)[:, None, None]
     prefix = jax.nn.log_softmax(accumulated)
     p, q = {"forward": (prefix, prefix[-1:]), "reverse": (prefix[-1:], prefix)}[direction]
-    divergences = jnp.sum(jnp.exp(p) * (p - q), axis=-1).mean(axis=-1)
+    possible = jnp.exp(p) > 0  # the limit of x log x at 0 is 0
+    difference = jnp.where(possible, p, 0) - jnp.where(possible, q, 0)
+    divergences = jnp.sum(jnp.exp(p) * difference, axis=-1).mean(axis=-1)
     return jnp.maximum(divergences, 0)  # rounding can make them negative
 
 
 def _checked_logits(logits: Any) -> jax.Array:
-    array = jnp.asarray(logits)
+    array = as_array("logits", logits)
     if array.ndim != 3 or len(array) == 0 or array.shape[-1] == 0 or jnp.iscomplexobj(array):
         raise ValueError(
             "logits must be real numbers [T, B, classes] of at least one timestep and class, "
             f"got {array.dtype} of shape {array.shape}"
         )
-    return array
+    return array.astype(promoted(array, jnp.float32))
 
 
 def _checked(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Logits, labels, and which labels are classes."""
-    values = concrete(labels)
-    logits, labels = _checked_logits(logits), jnp.asarray(labels)
+    logits, values = _checked_logits(logits), concrete(labels)
+    given: Any = labels if values is None else values
     classes = logits.shape[-1]
-    if labels.shape != logits.shape[1:2] or not jnp.issubdtype(labels.dtype, jnp.integer):
+    if given.shape != logits.shape[1:2] or not jnp.issubdtype(given.dtype, jnp.integer):
         raise ValueError(
             "labels must be integers [B] for logits [T, B, classes], "
-            f"got {labels.dtype} of shape {labels.shape} for logits of shape {logits.shape}"
+            f"got {given.dtype} of shape {given.shape} for logits of shape {logits.shape}"
         )
     if values is not None:
         wrong = np.flatnonzero((values < 0) | (values >= classes))
         if wrong.size:
             value, index = values[wrong[0]], wrong[0]
             raise ValueError(f"labels must lie in 0 ... {classes - 1}, got {value} at [{index}]")
+    labels = as_array("labels", labels)
     last = min(classes - 1, int(jnp.iinfo(labels.dtype).max))
     return logits, labels, (labels >= 0) & (labels <= last)

@@ -15,8 +15,9 @@ In one timestep (the paper's neuron; with its constants `v_charged = 0.25 v + 0.
 with `v_reset` read as 0 in the charge of a soft-reset neuron, and the `s` of the reset hidden from the
 gradient where `detach_reset`.
 
-A charge beyond the largest number of its dtype stays at that number, with the gradient of the equation: an
-infinite current or threshold makes no NaN, neither in this timestep nor later.
+A charge beyond the largest number of its dtype stays at that number, with the gradient of the equation, and
+so does a potential that is given: an infinite current, potential or threshold makes no NaN, neither in this
+timestep nor later. A neuron whose charge is NaN never fires again: NaN is not above a threshold.
 """
 
 import dataclasses
@@ -28,11 +29,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from snnlth_jax import surrogate
-from snnlth_jax._axes import vary_like
-from snnlth_jax._constants import STATIC, Constant, Constants, against, check, is_number, known, promoted
+from snnlth_jax import _axes, surrogate
+from snnlth_jax._constants import (
+    STATIC,
+    Constant,
+    Constants,
+    against,
+    as_array,
+    check,
+    is_number,
+    known,
+    promoted,
+)
 
-__all__ = ["LIF", "lif_scan", "lif_step"]
+__all__ = ["LIF", "check_neuron", "lif_scan", "lif_step"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,7 +98,7 @@ class LIF(Constants):
         for name in ("decay_input", "detach_reset"):
             if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
-        if not callable(self.spike):
+        if not callable(self.spike) or isinstance(self.spike, type):
             raise ValueError(f"spike must be a function of v - v_threshold, got {self.spike!r}")
 
 
@@ -114,18 +124,27 @@ def lif_step(neuron: LIF, v: ArrayLike, x: ArrayLike) -> tuple[jax.Array, jax.Ar
       floating-point dtype to which `x`, `v` and the constants promote.
 
     Raises:
-      ValueError: a potential or a constant that does not broadcast to the current, or complex numbers.
+      ValueError: a potential or a constant that does not broadcast to the current, complex numbers, or a
+        spike function whose result has another shape than its argument.
 
     >>> import jax.numpy as jnp
     >>> v, spikes = lif_step(LIF(), jnp.zeros(2), jnp.array([1.0, 2.0]))
     >>> v.tolist(), spikes.tolist()
     ([0.75, 0.0], [0.0, 1.0])
     """
-    x = jnp.asarray(x)
+    check_neuron(neuron)
+    x, v = as_array("x", x), v if is_number(v) else as_array("v", v)
     shape, dtype = x.shape or jnp.shape(v), _dtype(neuron, v, x)
-    x, before = x.astype(dtype), _meeting("v", v, shape, dtype)
+    return _step(neuron, jnp.asarray(_bounded(_meeting("v", v, shape, dtype), dtype), dtype), x.astype(dtype))
+
+
+def _step(neuron: LIF, before: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`lif_step` of arrays of one dtype, with a potential that is finite."""
+    shape, dtype = x.shape or before.shape, x.dtype
     tau, threshold = (_meeting(name, getattr(neuron, name), shape, dtype) for name in ("tau", "v_threshold"))
-    reset = None if neuron.v_reset is None else _meeting("v_reset", neuron.v_reset, shape, dtype)
+    reset = (
+        None if neuron.v_reset is None else _bounded(_meeting("v_reset", neuron.v_reset, shape, dtype), dtype)
+    )
     rest = 0.0 if reset is None else reset
 
     if neuron.decay_input:
@@ -134,6 +153,9 @@ def lif_step(neuron: LIF, v: ArrayLike, x: ArrayLike) -> tuple[jax.Array, jax.Ar
         charged = before - _divided(before - rest, tau) + x
     charged = _saturated(charged)
     spikes = jnp.asarray(neuron.spike(charged - threshold), dtype)
+    if spikes.shape != charged.shape:
+        shapes = f"{spikes.shape} for potentials of shape {charged.shape}"
+        raise ValueError(f"spike must return an array of the shape of its argument, got {shapes}")
     fired = jax.lax.stop_gradient(spikes) if neuron.detach_reset else spikes
     if reset is None:
         return charged - fired * _finite(threshold, dtype), spikes
@@ -165,19 +187,34 @@ def lif_scan(
     >>> spikes[:, 0].tolist()
     [0.0, 1.0, 0.0, 1.0]
     """
-    xs = jnp.asarray(xs)
+    check_neuron(neuron)
+    xs = as_array("xs", xs)
+    if not isinstance(unroll, int | np.integer):
+        raise ValueError(f"unroll must be a whole number or True, got {unroll!r}")
     if xs.ndim == 0 or len(xs) == 0:
         raise ValueError(f"xs must be currents [T, ...] of at least one timestep, got shape {xs.shape}")
     name = "v" if v is not None else "v_reset"
     if v is None:
         v = 0.0 if neuron.v_reset is None else neuron.v_reset
+    v = v if is_number(v) else as_array(name, v)
     dtype = _dtype(neuron, v, xs)
-    v = _meeting(name, v, xs.shape[1:], dtype)
+    v, xs = _bounded(_meeting(name, v, xs.shape[1:], dtype), dtype), xs.astype(dtype)
     # full_like, so that the potential is placed as the currents are
-    start = jnp.full_like(xs[0], v, dtype=dtype) if is_number(v) else jnp.zeros_like(xs[0], dtype) + v
-    arrays = (leaf for leaf in jax.tree.leaves(neuron) if isinstance(leaf, jax.Array))
-    start = functools.reduce(vary_like, arrays, start)  # the carry of a loop varies as all that it meets
-    return jax.lax.scan(lambda v, x: lif_step(neuron, v, x), start, xs, unroll=unroll)
+    start = jnp.full_like(xs[0], v) if is_number(v) else jnp.zeros_like(xs[0]) + v
+    arrays = [leaf for leaf in jax.tree.leaves(neuron) if isinstance(leaf, jax.Array)]
+    start = functools.reduce(
+        _axes.vary_like, arrays, start
+    )  # the carry of a loop varies as all that it meets
+    if any(map(_axes.is_explicit, arrays)):  # and is placed as what it meets
+        start = _axes.placed_like(start, jax.eval_shape(lambda: _step(neuron, start, xs[0])[0]), *arrays)
+    return jax.lax.scan(lambda v, x: _step(neuron, v, x), start, xs, unroll=unroll)
+
+
+def check_neuron(neuron: LIF) -> None:
+    """Refuse what is no neuron, with a ValueError."""
+    if not isinstance(neuron, LIF):
+        given = f"the class {neuron.__name__}" if isinstance(neuron, type) else f"a {type(neuron).__name__}"
+        raise ValueError(f"neuron must be a LIF, such as LIF(), got {given}")
 
 
 def _dtype(neuron: LIF, v: Any, x: jax.Array) -> Any:
@@ -205,6 +242,11 @@ def _saturated(x: jax.Array) -> jax.Array:
 @_saturated.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _saturated(*primals), tangents[0]
+
+
+def _bounded(x: Any, dtype: Any) -> Any:
+    """A number or an array, within the numbers of the dtype."""
+    return max(min(x, _largest(dtype)), -_largest(dtype)) if is_number(x) else _saturated(x)
 
 
 def _finite(threshold: Any, dtype: Any) -> Any:

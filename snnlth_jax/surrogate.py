@@ -3,7 +3,8 @@
 A neuron fires when its membrane potential reaches the threshold; the derivative of that step is zero
 almost everywhere, so training replaces it by the derivative of a smooth *surrogate*.
 Each class below makes a `SpikeFn`: it takes `u = v - v_threshold`, of any shape, and returns 1 where
-`u >= 0`, else 0, in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`, repeatedly.
+`u >= 0`, else 0 (also where u is NaN), in the dtype of `u`. It works under `jit`, `vmap`, `grad` and `jvp`,
+repeatedly.
 
 Its parameter is a number, or an array that broadcasts to `u`: traced, or one value per channel. A spike does
 not depend on the parameter, its derivative does. A spike function is a pytree, and the parameter its leaf.
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnlth_jax._axes import vary_like
-from snnlth_jax._constants import Constant, Constants, against, check, is_number, known, promoted
+from snnlth_jax._constants import Constant, Constants, against, as_array, check, is_number, known, promoted
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
@@ -54,17 +55,20 @@ class _Surrogate(Constants):
 
     def __call__(self, u: jax.Array) -> jax.Array:
         name, parameter = self._parameter()
+        u, slope = as_array("v - v_threshold", u), type(self)._derivative  # which holds no traced parameter
+        dtype = promoted(u, parameter)
+        value = against(name, parameter, "v - v_threshold", u.shape, dtype)
 
         def derivative(u: jax.Array, parameter: Any) -> Any:
-            return self._derivative(u.astype(parameter.dtype), parameter).astype(u.dtype)
+            return slope(u.astype(parameter.dtype), parameter).astype(u.dtype)
 
         spikes: jax.Array
-        if is_number(parameter):  # which stays a constant of the program
-            spikes = _step(lambda u: self._derivative(u, parameter), u)
+        if is_number(value):  # which stays a constant of the program
+            if jnp.issubdtype(dtype, jnp.floating) and abs(value) > float(jnp.finfo(dtype).max):
+                raise ValueError(f"{name} must be finite in {dtype}, got {parameter}")
+            spikes = _step(lambda u: slope(u, value), u)
         else:
-            u = jnp.asarray(u)
-            array = against(name, parameter, "v - v_threshold", u.shape, promoted(u, parameter))
-            spikes = _step(derivative, vary_like(u, array), vary_like(array, u))  # as their gradients do
+            spikes = _step(derivative, vary_like(u, value), vary_like(value, u))  # as their gradients do
         return spikes
 
     def _parameter(self) -> tuple[str, Constant]:

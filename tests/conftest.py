@@ -1,17 +1,22 @@
 """Every test runs on several (forced CPU) devices, with strict promotion of ranks; warnings are errors."""
 
+import gc
 import os
+import shutil
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
-    # compile for less than half as long, for programs that run somewhat longer
     + " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
+# compile in a quarter of the time what then runs longer; tests that mostly run are marked "optimised"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# what one test compiles the others need not, nor the next run; `make clean` removes it
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parent.parent / "build" / "compiled")
+# what one test compiles the others need not, nor the next run, of this checkout or another one
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnlth_jax" / "tests"
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
@@ -21,7 +26,26 @@ import pytest
 from snnlth_jax.search import programs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-MOST_MEMORY = 1.5 * 2**30
+MOST_MEMORY = 3 * 2**30
+MOST_ON_DISK = 2 * 2**30
+programs.SHARED.most = 1000
+
+
+def pytest_configure(config):
+    """Begin with an empty disk cache when it has grown large; before the processes of the suite start."""
+    compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    if not hasattr(config, "workerinput") and compiled.exists():
+        size = sum(path.stat().st_size for path in compiled.iterdir())
+        if size > MOST_ON_DISK:
+            shutil.rmtree(compiled)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    optimised = item.get_closest_marker("optimised") or item.name == "library.md"  # which trains
+    jax.config.update("jax_disable_most_optimizations", not optimised)
+    gc.freeze()  # what is there already, or each collection, as of a leak check, would walk over it
+    return (yield)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,6 +55,8 @@ def bounded_memory():
     if psutil.Process().memory_info().rss > MOST_MEMORY:
         programs.SHARED.clear()
         jax.clear_caches()
+        gc.unfreeze()
+        gc.collect()
 
 
 @pytest.fixture

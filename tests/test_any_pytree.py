@@ -150,7 +150,7 @@ def test_pruning_is_a_stable_sort_of_the_scores(mode, params, percent, seed):
 
 @settings(max_examples=6, deadline=None, database=None, derandomize=True)
 @given(
-    shapes=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=5),
+    shapes=st.lists(st.sampled_from([(1, 1), (7, 3), (16, 60), (59, 41)]), min_size=1, max_size=5),
     percent=st.integers(1, 100),
 )
 def test_counts_of_densities_are_exact_traced_or_not(shapes, percent):
@@ -374,10 +374,13 @@ def test_packed_under_vmap_they_come_back():
 
 
 @settings(max_examples=8, deadline=None, database=None, derandomize=True)
-@given(n=st.integers(1, 4), groups=st.integers(1, 5), columns=st.integers(1, 4), seed=st.integers(0, 99))
+@given(
+    n=st.integers(1, 4), groups=st.sampled_from([1, 5]), columns=st.integers(2, 3), seed=st.integers(0, 99)
+)
 def test_n_of_m_against_a_sort(n, groups, columns, seed):
     scores = np.random.default_rng(seed).integers(0, 3, (4 * groups, columns)).astype(np.float32)
-    kept = np.asarray(pruning.keep_n_of_m({"w": scores}, {"w": jnp.ones(scores.shape, bool)}, n, 4)["w"])
+    keep = jax.jit(pruning.keep_n_of_m, static_argnums=(2, 3))
+    kept = np.asarray(keep({"w": scores}, {"w": np.ones(scores.shape, bool)}, n, 4)["w"])
     for column in range(columns):
         for group in range(groups):
             rows = slice(4 * group, 4 * group + 4)

@@ -11,7 +11,6 @@ from snnlth_jax import configs, masks, pruning, tickets
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_bird
-from snnlth_jax.search.programs import Programs
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
@@ -186,7 +185,7 @@ def test_overlap_decides_if_asked_to(tmp_path):
 
 def test_with_early_time_the_dense_network_runs_with_fewer_timesteps(tmp_path):
     flags = {"num_timesteps": 4, "early_time": True, "early_time_lambda": 1.0, "epochs": 4}
-    result, _, _ = small.run(early_bird, EB, tmp_path, programs=Programs(), **flags)
+    result, _, _ = small.run(early_bird, EB, tmp_path, programs=small.AsIfNew(), **flags)
     assert result["method"] == "eb+et"
     assert result["early_time"]["num_timesteps"] == 3
     assert [row["num_timesteps"] for row in result["rounds"]] == [3]

@@ -1,6 +1,7 @@
 """Early-Time: the divergences against plain NumPy, and what a search with fewer timesteps promises."""
 
 import dataclasses
+import functools
 import json
 
 import chex
@@ -47,8 +48,9 @@ def test_all_prefixes_come_from_one_forward_pass():
     """P_t of a network that runs t timesteps is P_t of one that runs T."""
     model, key = models.create("vgg5", 10, width=0.2), jax.random.key(0)
     images = jax.random.normal(key, (6, 8, 8, 1))
-    variables = model.init(key, images, num_timesteps=1)
+    variables = jax.jit(functools.partial(model.init, num_timesteps=1))(key, images)
 
+    @functools.partial(jax.jit, static_argnums=0)
     def accumulated(num_timesteps):
         logits, _ = model.apply(
             variables, images, num_timesteps=num_timesteps, train=True, mutable=["batch_stats"]
@@ -114,7 +116,7 @@ def test_measuring_changes_nothing(tmp_path):
 def searched(tmp_path_factory):
     directory = tmp_path_factory.mktemp("imp_et") / "run"
     flags = {"early_time": True, "early_time_lambda": 1.0, "final_rounds": (1, 2), "controls": ("dense",)}
-    return small.run(imp, IMP, directory, programs=Programs(), **flags)
+    return small.run(imp, IMP, directory, programs=small.AsIfNew(), **flags)
 
 
 def test_the_search_is_that_with_fewer_timesteps(searched, tmp_path):
@@ -191,7 +193,7 @@ def test_given_timesteps_are_fewer_and_of_early_time(changes, allowed):
 
 def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
     result, _, _ = searched
-    model, x = models.create("vgg5", 10, width=0.1), jnp.zeros((1, 8, 8, 1))
+    model, x = small.MODEL, jnp.zeros((1, 8, 8, 1))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
 
     def flops(num_timesteps, epochs):

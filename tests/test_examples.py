@@ -15,6 +15,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NUMBER = r"\d+\.\d+"
 
+pytestmark = pytest.mark.optimised  # they train
+
 
 def test_there_is_an_example_of_each_framework():
     assert [path.stem for path in SCRIPTS] == ["equinox_mlp", "haiku_mlp", "linen", "nnx", "plain"]
@@ -51,7 +53,7 @@ def test_the_notebook_prints_what_it_shows():
         ours, theirs = (re.sub(r"[\d,]+\.?\d*", "#", re.sub(" +", " ", text)) for text in texts)
         assert ours == theirs
         values = [np.array(re.findall(NUMBER, text), float) for text in texts]
-        np.testing.assert_allclose(*values, atol=0.1)
+        np.testing.assert_allclose(*values, atol=1)  # per cent
         figures = sum("image/png" in out.get("data", {}) for out in cell["outputs"])
         assert len(pyplot.get_fignums()) == figures
         pyplot.close("all")

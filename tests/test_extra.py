@@ -10,12 +10,13 @@ import pytest
 from snnlth_jax import _extra
 
 ROOT = Path(__file__).parent.parent
-BARE = f"""
+BARE = """
 import sys
+REFUSED = {PACKAGES}
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {[*_extra.PACKAGES, "array_record", "matplotlib", "sklearn"]}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+        if name.split(".")[0] in REFUSED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
 """
 LIBRARY = """
@@ -35,14 +36,17 @@ updates, state = tx.update(jax.grad(loss)(params), tx.init(params), params)
 params = optax.apply_updates(params, updates)
 assert ((params["in"] != 0) == kept["in"]).all() and masks.count(kept) == (64, 128)
 """
-REFUSED = """
+EXPERIMENT = """
 import importlib, snnlth_jax
 for name in NAMES:
     try:
         importlib.import_module(f"snnlth_jax.{name}")
     except ImportError as error:
-        assert str(error).startswith(f"snnlth_jax.{name.split('.')[0]} needs PIL, chex"), error
-        assert str(error).endswith("tyro: pip install 'snnlth_jax[search]'"), error
+        package, _, rest = str(error).partition(" needs ")
+        assert package.startswith("snnlth_jax."), error
+        missing, _, remedy = rest.partition(": ")
+        assert missing in REFUSED and remedy == "pip install 'snnlth_jax[search]'", error
+        assert error.name == missing
     else:
         raise AssertionError(name)
 try:
@@ -54,32 +58,47 @@ assert not hasattr(snnlth_jax, "nothing")
 """
 
 
-def bare(program, *arguments):
-    command = [sys.executable, "-W", "error", "-c", BARE + program, *arguments]
+def without(packages, program, *arguments):
+    bare = BARE.replace("{PACKAGES}", repr(packages))
+    command = [sys.executable, "-W", "error", "-c", bare + program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+ALL = [*_extra.PACKAGES, "array_record", "matplotlib", "sklearn"]
 
 
 @pytest.mark.subprocess
 def test_the_library_works_without_the_extra():
-    done = bare(LIBRARY)
+    done = without(ALL, LIBRARY)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.subprocess
 def test_the_experiment_names_the_extra():
-    names = [*_extra.EXPERIMENT, "models.vgg", "search.imp", "interop.torch"]
-    done = bare(REFUSED.replace("NAMES", str(names)))
+    names = ["cli", "configs", "data", "models", "report", "tickets", "train", "models.vgg", "search.imp"]
+    names += ["interop.torch", "run.results"]
+    done = without(ALL, EXPERIMENT.replace("NAMES", str(names)))
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.subprocess
 @pytest.mark.parametrize("arguments", [["--help"], [], ["imp", "--dataset", "digits"]], ids=" ".join)
 def test_the_command_is_one_line_without_the_extra(arguments):
-    done = bare("from snnlth_jax._extra import command; sys.exit(command())", *arguments)
+    done = without(ALL, "from snnlth_jax._extra import command; sys.exit(command())", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("snnlth: error: snnlth_jax.cli needs PIL, chex")
-    assert line.endswith("pip install 'snnlth_jax[search]'")
+    assert line.startswith("snnlth: error: snnlth_jax.")
+    assert line.endswith(": pip install 'snnlth_jax[search]'")
+
+
+@pytest.mark.subprocess
+def test_a_package_that_is_not_imported_is_not_asked_for():
+    """Networks and tickets need no data."""
+    done = without(
+        ["tensorflow_datasets", "array_record", "tyro"],
+        "from snnlth_jax import models, tickets, train",
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_missing_module_is_not_put_down_to_the_extra(monkeypatch):
@@ -89,7 +108,6 @@ def test_another_missing_module_is_not_put_down_to_the_extra(monkeypatch):
 
 
 def test_the_command_runs_with_the_extra(monkeypatch, capsys):
-    assert _extra.missing() == []
     monkeypatch.setattr(sys, "argv", ["snnlth", "imp", "--arch", "vgg99"])
     assert _extra.command() == 2
     assert capsys.readouterr().err.startswith("snnlth: error: --arch vgg99")

@@ -40,7 +40,7 @@ def test_all_are_trained_for_the_last_round(trained):
         ("dense", 2, 2 + 1 + 1),
     ]
     kept = result["rounds"][2]["kept"]
-    assert [r["kept"] for r in result["controls"]] == [kept, kept, 834]
+    assert [r["kept"] for r in result["controls"]] == [kept, kept, small.WEIGHTS]
 
 
 def test_random_has_the_tickets_weights_and_other_masks(trained):

@@ -57,7 +57,7 @@ def test_all_tickets_hold_the_weights_of_the_rewind_epoch(finished, tmp_path):
         chex.assert_trees_all_equal((ticket.params, ticket.batch_stats), (first.params, first.batch_stats))
     config = configs.resolve(dataclasses.replace(SMALL, workdir=str(tmp_path)))
     dataset = data.load("digits", train_examples=96, validation_examples=20)
-    model = models.create(config.arch, 10, width=config.width)
+    model = small.MODEL
     tx = optimizers.create()
     init_key, train_key, _ = jax.random.split(jax.random.key(0), 3)
     state = train.init_state(init_key, model, tx, jnp.zeros((1, 8, 8, 1)))
@@ -124,8 +124,7 @@ def test_random_controls_have_the_layer_counts_of_their_ticket(finished):
 
 def test_flops_follow_from_the_architecture(finished):
     result, _, _ = finished
-    config = configs.resolve(SMALL)
-    model = models.create(config.arch, 10, width=config.width)
+    model = small.MODEL
     x = jnp.zeros((1, 8, 8, 1))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
     counted = macs(lambda v, x: model.apply(v, x, num_timesteps=2), variables, x)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from snnlth_jax import losses
 
@@ -106,9 +107,9 @@ def test_modes_of_jax_and_half_precision(dtype):
             jax.tree.map(np.testing.assert_array_equal, strict, plain)
         for reduction in ("sum", "mean"):
             divergences = losses.timestep_divergence(logits, reduction=reduction)
-            assert divergences.dtype == dtype
+            assert divergences.dtype == jnp.float32
             assert bool(jnp.isfinite(divergences).all())
-    assert plain[0].dtype == dtype
+    assert plain[0].dtype == jnp.float32
 
 
 @pytest.mark.parametrize("logits", [LOGITS[0], LOGITS[None], LOGITS[:0], LOGITS[:, :0]])
@@ -124,3 +125,72 @@ def test_divergence_refuses_other_words():
         losses.timestep_divergence(LOGITS, reduction="avg")
     with pytest.raises(ValueError, match=r"^direction must be 'forward' or 'reverse', got 'backward'$"):
         losses.timestep_divergence(LOGITS, "backward")
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i4", "f2", "bfloat16", "float8_e4m3fn", ">f4"])
+def test_narrow_logits_are_added_up_in_float32(dtype):
+    """No sum of integers wraps around, and none of halves ties or overflows."""
+    high = 100 if np.dtype(jnp.dtype(dtype) if dtype[0] != ">" else dtype).itemsize == 1 else 30_000
+    logits = np.full((5, 2, 3), high).astype(dtype)
+    logits[:, 0, 2] = logits[:, 1, 1] = high // 2
+    logits[4, :, 0] = 0
+    wide = logits.astype(np.float32)
+    np.testing.assert_array_equal(losses.correct(logits, [1, 2]), [True, True])
+    for reduction in ("sum", "mean"):
+        got = losses.timestep_divergence(logits, reduction=reduction)
+        np.testing.assert_array_equal(got, losses.timestep_divergence(wide, reduction=reduction))
+    if logits.dtype.kind not in "iu":
+        np.testing.assert_array_equal(
+            losses.cross_entropy(logits, [1, 2]), losses.cross_entropy(wide, [1, 2])
+        )
+
+
+def test_nan_is_never_right():
+    logits = LOGITS.copy()
+    logits[1, 0, 3] = np.nan
+    for of in (losses.correct, jax.jit(losses.correct)):
+        assert of(logits, logits.sum(0).argmax(-1)).tolist() == [False, True, True, True]
+
+
+def test_impossible_classes_diverge_by_nothing():
+    """A logit of minus infinity, as of a class that is masked: the limit of x log x at 0."""
+    logits = LOGITS.copy()
+    logits[..., 1] = -np.inf
+    without = np.delete(LOGITS, 1, axis=-1)
+    for direction in ("forward", "reverse"):
+        got, slope = jax.value_and_grad(lambda x, d=direction: losses.timestep_divergence(x, d).sum())(logits)
+        np.testing.assert_allclose(got, losses.timestep_divergence(without, direction).sum(), rtol=1e-5)
+        assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        (None, LABELS, "logits must be an array of real numbers, got None"),
+        ("text", LABELS, "logits must be an array of real numbers, got 'text'"),
+        (LOGITS.astype(object), LABELS, "logits must be an array of real numbers, got ndarray of object"),
+        (LOGITS, None, r"labels must be integers \[B\] .*, got object of shape \(\) for .*"),
+        (LOGITS, ["a"] * 4, r"labels must be integers \[B\] .*, got <U1 of shape \(4,\) for .*"),
+        (LOGITS, [0, 1, 2, 2**40], rf"labels must lie in 0 ... 4, got {2**40} at \[3\]"),
+    ],
+)
+@pytest.mark.parametrize("loss", OF_LABELS)
+def test_what_is_no_array_is_refused(loss, logits, labels, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        loss(logits, labels)
+
+
+@pytest.mark.parametrize("axis", ["examples", "classes"])
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def test_logits_may_be_divided_over_devices(axis, kind):
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(kind,), devices=jax.devices()[:4])
+    spec = PartitionSpec(None, "x") if axis == "examples" else PartitionSpec(None, None, "x")
+    logits = np.random.default_rng(0).normal(size=(3, 4, 8)).astype(np.float32)
+    for of in (
+        lambda x: losses.cross_entropy(x, LABELS),
+        lambda x: losses.correct(x, LABELS),
+        losses.timestep_divergence,
+        jax.grad(lambda x: losses.cross_entropy(x, LABELS).sum()),
+    ):
+        got = jax.jit(of)(jax.device_put(logits, NamedSharding(mesh, spec)))
+        np.testing.assert_allclose(got, of(logits), rtol=1e-5, atol=1e-6)

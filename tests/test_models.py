@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from snnlth_jax import models
 from snnlth_jax.errors import InputError
@@ -467,3 +467,42 @@ def test_what_the_registry_knows():
         with pytest.raises(InputError, match=r"^arch vgg12: allowed: vgg5, .*, resnet19; nearest: vgg1.$"):
             refuses("vgg12")
     assert models.create("vgg5", np.int64(7), np.float32(0.5), dtype="bfloat16").num_classes == 7
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (VGG(None), "features must be a tuple, got None"),
+        (ResNet(stage_sizes=1), "stage_sizes must be a tuple, got 1"),
+        (SMALL_VGG.clone(neuron=LIF), r"neuron must be a LIF, such as LIF\(\), got the class LIF"),
+        (SMALL_RESNET.clone(neuron=None), r"neuron must be a LIF, such as LIF\(\), got a NoneType"),
+        (SMALL_VGG.clone(dtype="foo"), "dtype must be a floating-point dtype, got 'foo'"),
+    ],
+)
+def test_fields_that_networks_refuse(model, message):
+    refusal(lambda: model.init(jax.random.key(0), images(), num_timesteps=1), message)
+
+
+@SMALL
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.complex64])
+def test_variables_of_other_numbers_are_refused(model, dtype):
+    variables = jax.tree.map(lambda x: jnp.zeros(x.shape, dtype), initialised(model))
+    message = rf"the parameters must be floating-point numbers, .*/conv/kernel is {jnp.dtype(dtype)}"
+    refusal(lambda: model.apply(variables, images(), num_timesteps=1), message)
+
+
+@SMALL
+def test_images_on_an_explicit_mesh(model):
+    """Timesteps and examples become one axis, which an Explicit mesh cannot divide; the message says how."""
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:4])
+    divided = jax.device_put(images(), NamedSharding(mesh, PartitionSpec("x")))
+    apply = partial(model.apply, num_timesteps=2)
+    variables = jax.device_put(initialised(model), NamedSharding(mesh, PartitionSpec()))
+    with jax.set_mesh(mesh):
+        refusal(
+            lambda: apply(variables, divided),
+            r"images divided over an Explicit mesh, float32\[4@x,.*: put the call in jax.sharding.*",
+        )
+        automatic = jax.sharding.auto_axes(apply, out_sharding=PartitionSpec(None, "x"))
+        logits = jax.jit(automatic)(variables, divided)
+    np.testing.assert_allclose(logits, apply(initialised(model), images()), rtol=1e-5, atol=1e-6)

@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from snnlth_jax import surrogate
 from snnlth_jax.neurons import LIF, lif_scan, lif_step
@@ -725,3 +725,144 @@ def test_the_backward_pass_keeps_three_numbers_of_a_neuron_and_timestep():
     assert kept(LIF()) == ["float32[6,50]"] * 3
     assert kept(LIF(v_reset=None)) == ["float32[6,50]"] * 2
     assert kept(LIF(detach_reset=False)) == ["float32[6,50]"] * 4
+
+
+# --- what is given besides arrays of one dtype
+
+
+@pytest.mark.parametrize("tau", [2.0, np.full(3, 2.0, np.float32)], ids=["number", "array"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_potential_may_be_a_number(kind, tau):
+    neuron, x = LIF(tau=tau, **kind), currents(3)
+    for v in (0, 0.0, -0.25):
+        got, expected = lif_step(neuron, v, x), lif_step(neuron, jnp.full(3, v, jnp.float32), x)
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+@pytest.mark.parametrize("v", [jnp.inf, -jnp.inf, 1e300, jnp.array([jnp.inf, -jnp.inf])], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_potentials_beyond_all_numbers_are_the_largest(kind, v):
+    neuron, xs = LIF(**kind), currents(4, 2)
+    largest = float(jnp.finfo(jnp.float32).max)
+    for got, expected in (
+        (lif_scan(neuron, xs, v), lif_scan(neuron, xs, jnp.clip(jnp.asarray(v), -largest, largest))),
+        (lif_step(neuron, v, xs[0]), lif_scan(neuron, xs[:1], v)),
+    ):
+        assert bool(jnp.isfinite(got[0]).all())
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b.reshape(a.shape), rtol=1e-6), got, expected)
+
+
+def test_resets_beyond_the_numbers_of_a_dtype_make_no_nan():
+    xs = jnp.ones((3, 2), jnp.float16)
+    assert bool(jnp.isfinite(lif_scan(LIF(v_reset=-1e5), xs)[0]).all())
+
+
+@pytest.mark.parametrize("factory", SURROGATES)
+def test_parameters_beyond_the_numbers_of_a_dtype_are_refused(factory):
+    (name,) = vars(factory())
+    with pytest.raises(ValueError, match=f"^{name} must be finite in float16, got 100000.0$"):
+        factory(1e5)(jnp.float16(0.0))
+
+
+def test_large_whole_numbers_are_numbers():
+    """Beyond 32 bits, where JAX has no integers."""
+    neuron = LIF(tau=3_000_000_000, v_threshold=2**60, v_reset=-(2**40))
+    same = LIF(tau=3e9, v_threshold=2.0**60, v_reset=-(2.0**40))
+    jax.tree.map(np.testing.assert_array_equal, *(lif_scan(n, currents(3, 2)) for n in (neuron, same)))
+    assert float(jax.grad(surrogate.rectangle(2**40))(0.0)) == 2.0**-40
+
+
+@pytest.mark.parametrize(
+    "spike", [lambda u: (u > 0)[..., None], lambda u: jnp.ones(())], ids=["more", "fewer"]
+)
+def test_spikes_of_another_shape_are_refused(spike):
+    message = (
+        r"^spike must return an array of the shape of its argument, got \(.*\) for potentials of shape \(3,\)"
+    )
+    for call in (
+        lambda: lif_step(LIF(spike=spike), 0.0, jnp.ones(3)),
+        lambda: lif_scan(LIF(spike=spike), currents(2, 3)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: LIF(spike=surrogate.atan),
+            "spike must be a function of v - v_threshold, got <class .*atan'>",
+        ),
+        (lambda: lif_scan({"tau": 2}, currents(2, 3)), r"neuron must be a LIF, such as LIF\(\), got a dict"),
+        (lambda: lif_scan(LIF, currents(2, 3)), r"neuron must be a LIF, such as LIF\(\), got the class LIF"),
+        (lambda: lif_step(currents(2), 0.0, LIF()), r"neuron must be a LIF, .*, got a ArrayImpl"),
+        (lambda: lif_scan(LIF(), "xs"), "xs must be an array of real numbers, got 'xs'"),
+        (lambda: lif_scan(LIF(), None), "xs must be an array of real numbers, got None"),
+        (lambda: lif_step(LIF(), None, currents(2)), "v must be an array of real numbers, got None"),
+        (lambda: lif_scan(LIF(), np.ones((2, 3), np.longdouble)), "xs must be .*, got ndarray of float128"),
+        (lambda: LIF(tau=np.ones(3, np.longdouble)), "tau must be a real number or an array of them, got .*"),
+        (
+            lambda: lif_scan(LIF(), currents(2, 3), unroll=2.5),
+            "unroll must be a whole number or True, got 2.5",
+        ),
+    ],
+)
+def test_what_is_no_neuron_and_no_current_is_refused(call, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        call()
+
+
+def test_other_byte_orders_and_narrow_types():
+    xs = np.asarray(currents(4, 3))
+    expected = lif_scan(LIF(tau=np.full(3, 2.0, np.float32)), xs)
+    swapped = lif_scan(LIF(tau=np.full(3, 2.0, ">f4")), xs.astype(">f4"))
+    jax.tree.map(np.testing.assert_array_equal, swapped, expected)
+    for dtype, tau, promoted in (
+        (jnp.float8_e4m3fn, 2.0, jnp.float8_e4m3fn),
+        (jnp.float8_e5m2, np.float32(2.0), jnp.float32),
+        (jnp.float8_e5m2, jnp.bfloat16(2.0), jnp.bfloat16),
+        (jnp.int4, 2.0, jnp.float32),
+        (jnp.uint4, jnp.float16(2.0), jnp.float16),
+    ):
+        v, spikes = lif_scan(LIF(tau=tau), jnp.ones((2, 3), dtype))
+        assert v.dtype == spikes.dtype == promoted
+
+
+def test_a_weak_constant_adapts_to_the_currents():
+    """A number that is traced, as by `grad`, leaves the dtype of the currents as it is."""
+
+    def last(tau):
+        return lif_scan(LIF(tau=tau), jnp.ones((3, 2), jnp.bfloat16))[0]
+
+    assert jax.jit(last)(2.0).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("factory", SURROGATES)
+def test_nothing_leaks_from_a_neuron_that_is_an_argument(factory):
+    with jax.checking_leaks():
+        spikes = jax.jit(lambda spike, u: spike(u))(factory(), jnp.ones(3))
+        assert spikes.tolist() == [1.0] * 3
+        slopes = jax.jit(jax.grad(lambda n, x: lif_scan(n, x)[1].sum(), (0, 1)))(
+            LIF(spike=factory()), currents(3, 2)
+        )
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("mapped", ["currents", "constant", "both"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_any_of_them_may_be_divided_over_an_explicit_mesh(mapped, compiled):
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:4])
+    divided = {"currents": ("xs",), "constant": ("tau",), "both": ("xs", "tau")}[mapped]
+
+    def on(name, array, *spec):
+        spec = PartitionSpec(*spec) if name in divided else PartitionSpec()
+        return jax.device_put(array, NamedSharding(mesh, spec))
+
+    xs, tau = np.asarray(currents(5, 8)), np.linspace(1, 3, 8, dtype=np.float32)
+
+    def scan(tau, xs):
+        return lif_scan(LIF(tau=tau), xs)
+
+    got = (jax.jit(scan) if compiled else scan)(on("tau", tau, "x"), on("xs", xs, None, "x"))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), got, scan(tau, xs))

@@ -10,7 +10,6 @@ from rich.console import Console
 from snnlth_jax import configs
 from snnlth_jax.run import results
 from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
-from snnlth_jax.search.programs import Programs
 
 ROUNDS = {"rounds": 3, "rewind_epoch": 1, "controls": ("random", "redrawn", "dense")}
 SEARCHES = {
@@ -31,7 +30,9 @@ def planned(name, workdir):
     module, config = SEARCHES[name]
     config = configs.resolve(dataclasses.replace(config, workdir=str(workdir), dry_run=True))
     console = Console(file=io.StringIO(), width=200)
-    return module.search(config, programs=Programs(), console=console), console.file.getvalue()
+    return module.search(
+        config, model=small.MODEL, programs=small.AsIfNew(), console=console
+    ), console.file.getvalue()
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -39,7 +40,7 @@ def test_the_plan_is_what_happens(name, tmp_path):
     plan, text = planned(name, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     assert "nothing was written" in text
-    result, _, _ = small.run(*SEARCHES[name], tmp_path / "run", programs=Programs())
+    result, _, _ = small.run(*SEARCHES[name], tmp_path / "run", programs=small.AsIfNew())
     trained = {
         results.phase_name(row["kind"], row["round"]): row
         for part in ("preparations", "rounds", "tickets", "controls")

@@ -1,6 +1,7 @@
 """Several seeds: each a run of its own, summed up."""
 
 import dataclasses
+import functools
 import io
 import json
 import statistics
@@ -19,7 +20,10 @@ CONFIG = configs.OneShotConfig(
 )
 
 
-def run(directory, search=one_shot.search, **changes):
+SEARCH = functools.partial(one_shot.search, model=small.MODEL)
+
+
+def run(directory, search=SEARCH, **changes):
     config = dataclasses.replace(CONFIG, workdir=str(directory), **changes)
     console = Console(file=io.StringIO(), width=120)
     return replicates.run(search, configs.resolve(config), console), console.file.getvalue()
@@ -49,7 +53,7 @@ def test_mean_and_standard_deviation_over_seeds_and_going_on_by_seed(tmp_path):
 
     def search(config, **rest):
         searched.append(config.seed)
-        return one_shot.search(config, **rest)
+        return SEARCH(config, **rest)
 
     more, text = run(tmp_path, search, seeds=(0, 1, 2))
     assert searched == [0, 1, 2]

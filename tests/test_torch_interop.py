@@ -331,3 +331,37 @@ def test_images_of_any_size(size):
     for model in (SMALL_VGG, SMALL_RESNET):
         state_dict = state_dict_of(model, images)
         same(to_state_dict(model, from_state_dict(model, state_dict, images)), state_dict)
+
+
+@pytest.mark.parametrize(
+    "of", [lambda v: jax.eval_shape(lambda: v), lambda v: jax.tree.map(lambda x: x.astype(object), v)]
+)
+def test_leaves_without_values_are_named(of):
+    with pytest.raises(ValueError, match=r"^params/layer01/conv/bias: a \w+ has no values to convert$"):
+        to_state_dict(SMALL_VGG, of(VARIABLES))
+    with pytest.raises(ValueError, match=r"^params/layer01/conv/bias: a \w+ has no values to convert"):
+        jax.jit(lambda v: to_state_dict(SMALL_VGG, v))(VARIABLES)
+
+
+def test_what_is_no_image_and_what_is_no_name():
+    with pytest.raises(ValueError, match=r"^sample_input must be images \[B, H, W, C\], got a str$"):
+        from_state_dict(SMALL_VGG, {}, "images")
+    with pytest.raises(
+        ValueError, match=r"^no arrays of numbers in the state dict: module \(dict\); allowed: .*"
+    ):
+        from_state_dict(SMALL_VGG, {"module": {}}, IMAGES)
+
+
+def test_a_network_without_convolutions():
+    model, images = VGG(("M",), num_classes=3), np.ones((1, 4, 4, 2), np.float32)
+    variables = model.init(jax.random.key(0), images, num_timesteps=1)
+    same(
+        from_state_dict(model, to_state_dict(model, variables), images)["params"]["readout"],
+        variables["params"]["readout"],
+    )
+
+
+def test_other_byte_orders_become_the_machines():
+    state_dict = {name: array.astype(">f4") for name, array in state_dict_of(SMALL_VGG).items()}
+    leaves = jax.tree.leaves(from_state_dict(SMALL_VGG, state_dict, IMAGES))
+    assert all(leaf.dtype.isnative for leaf in leaves)

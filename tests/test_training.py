@@ -287,7 +287,8 @@ def test_devices_equal_one(how):
         new, metrics = jax.jit(sharded)(state, halves)
     else:
         mapped = {"vmap": jax.vmap, "pmap": functools.partial(jax.pmap, devices=jax.devices()[:2])}[how]
-        new, metrics = mapped(step, axis_name="batch", in_axes=(None, 0))(state, halves)
+        mapped = mapped(step, axis_name="batch", in_axes=(None, 0))
+        new, metrics = (jax.jit(mapped) if how == "vmap" else mapped)(state, halves)
         chex.assert_trees_all_equal(*(jax.tree.map(lambda x, i=i: x[i], new) for i in (0, 1)))
         new = jax.tree.map(lambda x: x[0], new)
     chex.assert_trees_all_close(jax.device_get(new), jax.device_get(expected), rtol=1e-4, atol=1e-5)

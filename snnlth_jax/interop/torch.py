@@ -19,6 +19,9 @@ from snnlth_jax.models import VGG, ResNet
 
 __all__ = ["from_state_dict", "to_state_dict"]
 
+_Shape = tuple[int, ...]
+_Path = tuple[str, ...]  # path of a leaf: collection, modules from the outside in, its own name
+
 
 def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_input: Any) -> dict[str, Any]:
     """Flax variables from a state dict of the authors' PyTorch network.
@@ -88,11 +91,15 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
     wanted = {path: shape for path, shape in _wanted(model, given).items() if path[0] in variables}
     shapes = {path: wanted.get(path, ()) if x is None else np.shape(x) for path, x in given.items()}
     _compare(_named(wanted), _named(shapes), "the variables")
-    return {name: _to_torch(model, np.asarray(leaf)) for _, name, leaf in _leaves(model, given)}
+    return {name: _to_torch(model, _host(path, leaf)) for path, name, leaf in _leaves(model, given)}
 
 
-_Shape = tuple[int, ...]
-_Path = tuple[str, ...]  # path of a leaf: collection, modules from the outside in, its own name
+def _host(path: _Path, leaf: Any) -> np.ndarray:
+    try:
+        return _array(leaf)
+    except Exception as error:  # traced, a shape without values, an object
+        raise ValueError(f"{'/'.join(path)}: a {type(leaf).__name__} has no values to convert") from error
+
 
 _LEAF_NAMES = {
     "kernel": "weight",
@@ -138,6 +145,8 @@ def _shapes(model: VGG | ResNet, images: Any) -> Any:
     """Variables of a model, as `jax.ShapeDtypeStruct`."""
     if not isinstance(model, (VGG, ResNet)):
         raise ValueError(f"model must be a VGG or a ResNet, got {type(model).__name__}")
+    if len(getattr(images, "shape", ())) != 4:
+        raise ValueError(f"sample_input must be images [B, H, W, C], got a {type(images).__name__}")
     return jax.eval_shape(partial(model.init, num_timesteps=1), jax.random.key(0), images)
 
 
@@ -219,7 +228,7 @@ def _arrays(entries: Mapping[str, Any]) -> dict[str, np.ndarray]:
         try:
             arrays[name] = _array(value)
         except Exception:  # a tensor's class raises what it likes
-            others.append(f"{name} ({type(value).__name__})")
+            others.append(f"{name or 'module'} ({type(value).__name__})")
     if others:
         allowed = f"tensors by name, or a checkpoint with such a dict as {', '.join(_CHECKPOINTS)}"
         raise ValueError(f"no arrays of numbers in the state dict: {_listed(others)}; allowed: {allowed}")
@@ -247,6 +256,7 @@ def _array(value: Any) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # NaN
             value = value.float().numpy().astype(narrow) if narrow else value.numpy()
     array = np.asarray(value)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind not in "biufc" and array.dtype.isbuiltin != 2:
         raise TypeError(f"an array of {array.dtype}")
     return array
@@ -291,7 +301,7 @@ def _listed(names: list[str]) -> str:
 def _flattened_channels(model: VGG | ResNet, num_inputs: int) -> int:
     """C of the H x W x C map that a linear layer reads flattened; ResNet pools its maps to 1 x 1 first."""
     if isinstance(model, VGG):
-        return next(entry for entry in reversed(model.features) if isinstance(entry, int))
+        return next((entry for entry in reversed(model.features) if isinstance(entry, int)), num_inputs)
     return num_inputs
 
 

@@ -11,17 +11,43 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnlth_jax._axes import is_explicit
+from snnlth_jax._constants import as_array
+from snnlth_jax.neurons import check_neuron
+
 __all__ = [
     "check_activation",
+    "check_call",
     "check_counts",
     "check_floating",
     "check_images",
     "check_inputs",
+    "check_sequence",
     "check_time",
     "check_train",
     "is_floating",
     "is_whole",
 ]
+
+
+def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) -> jax.Array:
+    """Images of a call of a VGG or a ResNet; ValueError for fields and arguments that it cannot have.
+
+    Args:
+      model: the bound module.
+      x: images.
+      num_timesteps: T.
+      train: whether batch norm uses the statistics of the batch.
+      first: name of the layer that sees the images.
+    """
+    check_time(num_timesteps, model.activation)
+    check_train(train)
+    check_neuron(model.neuron)
+    check_counts(num_classes=model.num_classes)
+    check_floating(dtype=model.dtype, param_dtype=model.param_dtype)
+    images = check_images(x)
+    check_inputs(model, (first, "conv", "kernel"), images.shape[-1], f"channels of images {images.shape}")
+    return images
 
 
 def check_activation(activation: str) -> None:
@@ -62,6 +88,13 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {count}")
 
 
+def check_sequence(**sequences: Any) -> None:
+    """Refuse what is neither a tuple nor a list, with a ValueError that names the argument."""
+    for name, value in sequences.items():
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"{name} must be a tuple, got {value!r}")
+
+
 def check_train(train: bool) -> None:
     """Refuse what is neither True nor False when a program is traced, with a ValueError."""
     if not isinstance(train, bool | np.bool_):
@@ -78,7 +111,7 @@ def check_floating(**dtypes: Any) -> None:
     """
     for name, dtype in dtypes.items():
         if not is_floating(dtype):
-            raise ValueError(f"{name} must be a floating-point dtype, got {jnp.dtype(dtype)}")
+            raise ValueError(f"{name} must be a floating-point dtype, got {_name_of(dtype)}")
 
 
 def check_images(x: Any) -> jax.Array:
@@ -89,20 +122,29 @@ def check_images(x: Any) -> jax.Array:
     ...
     ValueError: images must be [B, H, W, C], got shape (5, 8, 8)
     """
-    images = jnp.asarray(x)
+    images = as_array("images", x, "floating-point numbers")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images must be [B, H, W, C], got shape {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be floating-point numbers, normalised; got {images.dtype}")
+    if is_explicit(images):
+        raise ValueError(
+            f"images divided over an Explicit mesh, {jax.typeof(images)}: put the call in "
+            "jax.sharding.auto_axes, or use a mesh with Auto axes, or shard_map"
+        )
     return images
 
 
 def check_inputs(module: nn.Module, path: tuple[str, ...], inputs: int, what: str) -> None:
-    """Refuse, with a ValueError, inputs of another number than those of a kernel among the parameters."""
+    """Refuse, with a ValueError, a kernel among the parameters for other inputs, or of integers."""
     kernel: Any = module.variables.get("params", {})
     for name in path:
         kernel = kernel.get(name, {}) if isinstance(kernel, Mapping) else kernel
-    if hasattr(kernel, "shape") and kernel.shape[-2] != inputs:
+    if not hasattr(kernel, "shape"):
+        return
+    if not is_floating(kernel.dtype):
+        raise ValueError(f"the parameters must be floating-point numbers, {'/'.join(path)} is {kernel.dtype}")
+    if kernel.shape[-2] != inputs:
         raise ValueError(f"{what}: the parameters {'/'.join(path)} are for {kernel.shape[-2]}, got {inputs}")
 
 
@@ -113,7 +155,17 @@ def is_whole(value: Any) -> bool:
 
 def is_floating(dtype: Any) -> bool:
     """Whether a dtype has room for fractions; None stands for the promoted dtype."""
-    return dtype is None or bool(jnp.issubdtype(jnp.dtype(dtype), jnp.floating))
+    try:
+        return dtype is None or bool(jnp.issubdtype(jnp.dtype(dtype), jnp.floating))
+    except TypeError:  # no dtype at all
+        return False
+
+
+def _name_of(dtype: Any) -> str:
+    try:
+        return str(jnp.dtype(dtype))
+    except TypeError:  # no dtype at all
+        return repr(dtype)
 
 
 def _check_whole(name: str, value: Any) -> None:

@@ -8,14 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models._checks import (
-    check_counts,
-    check_floating,
-    check_images,
-    check_inputs,
-    check_time,
-    check_train,
-)
+from snnlth_jax.models._checks import check_call, check_counts, check_sequence
 from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire
 from snnlth_jax.neurons import LIF
 
@@ -75,19 +68,16 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
-        check_time(num_timesteps, self.activation)
-        check_train(train)
-        check_counts(num_classes=self.num_classes, stem=self.stem, hidden=self.hidden)
+        check_counts(stem=self.stem, hidden=self.hidden)
+        check_sequence(stage_sizes=self.stage_sizes, widths=self.widths)
         if len(self.stage_sizes) != len(self.widths):
             raise ValueError(
                 f"stage_sizes and widths must be of one length, got {self.stage_sizes} and {self.widths}"
             )
         for blocks, width in zip(self.stage_sizes, self.widths, strict=True):
             check_counts(stage_sizes=blocks, widths=width)
+        x = check_call(self, x, num_timesteps, train, first="block0")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        check_floating(**dtypes)
-        x = check_images(x)
-        check_inputs(self, ("block0", "conv", "kernel"), x.shape[-1], f"channels of images {x.shape}")
         unit = partial(ConvNorm, kernel_init=_uniform_fan_in, axis_name=self.axis_name, **dtypes)
         active = partial(fire, num_timesteps=num_timesteps, neuron=self.neuron, activation=self.activation)
 

@@ -7,14 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models._checks import (
-    check_counts,
-    check_floating,
-    check_images,
-    check_inputs,
-    check_time,
-    check_train,
-)
+from snnlth_jax.models._checks import check_call, check_counts, check_inputs, check_sequence
 from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire, max_pool
 from snnlth_jax.neurons import LIF
 
@@ -34,8 +27,9 @@ class VGG(nn.Module):
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
     norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
     in at least float32. The first convolution and its norm run once, for all timesteps. ValueError is raised
-    for images with other axes, of integers, with a side below 2 to the number of poolings or of another size
-    than the variables', and for a `num_timesteps` or another count that is no whole number of at least 1.
+    for images with other axes, of integers, with a side below 2 to the number of poolings, or of other
+    channels or another number of pixels than the variables', and for a `num_timesteps` or another count that
+    is no whole number of at least 1.
 
     Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …,
     `readout/{kernel, bias}`. With `mutable=["intermediates"]` it returns all spikes too, `[T, B, H, W, C]` as
@@ -69,15 +63,11 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
-        check_time(num_timesteps, self.activation)
-        check_train(train)
-        check_counts(num_classes=self.num_classes)
+        check_sequence(features=self.features)
         check_counts(**{f"features[{i}]": entry for i, entry in enumerate(self.features) if entry != "M"})
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        check_floating(**dtypes)
-        x = check_images(x)
+        x = check_call(self, x, num_timesteps, train, first="layer01")
         _check_size(x.shape[1:3], self.features.count("M"))
-        check_inputs(self, ("layer01", "conv", "kernel"), x.shape[-1], f"channels of images {x.shape}")
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         unit = partial(
             ConvNorm,
             kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),

@@ -59,12 +59,13 @@ class Programs:
       most: largest number of programs that it keeps.
 
     Attributes:
+      most: that number.
       compilations: number of programs compiled so far.
     """
 
     def __init__(self, most: int = 16):
         self._kept: OrderedDict[Hashable, Any] = OrderedDict()
-        self._most = most
+        self.most = most
         self.compilations = 0
 
     def get(self, key: Hashable, compile_program: Callable[[], Any]) -> tuple[Any, float]:
@@ -76,7 +77,7 @@ class Programs:
         started = time.perf_counter()
         program = self._kept[key] = compile_program()
         self.compilations += 1
-        if len(self._kept) > self._most:
+        if len(self._kept) > self.most:
             self._kept.popitem(last=False)
         return program, time.perf_counter() - started
 

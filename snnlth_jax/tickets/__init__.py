@@ -47,7 +47,8 @@ class Ticket(NamedTuple):
       masks: boolean array per prunable weight, None for the rest; the structure of `params`.
       params: the weights at the rewind point, removed ones included.
       batch_stats: running statistics at the rewind point.
-      provenance: the search that made the ticket; a dict of JSON values.
+      provenance: the search that made the ticket; a dict of JSON values, in which a tuple comes back as a
+        list.
     """
 
     masks: Any
@@ -67,8 +68,10 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
       ticket: masks that mirror the parameters, and trees of any kind.
 
     Raises:
-      ValueError: masks that do not mirror the parameters, or a leaf whose values cannot be stored, by name.
+      ValueError: no `Ticket`, masks that do not mirror the parameters, or a leaf whose values cannot be
+        stored, by name.
       StorageError: the file system gives back other bytes than were written.
+      OSError: no such place, or no permission; a file that was there stays.
 
     Example, with `load`:
 
@@ -159,12 +162,18 @@ class _File(NamedTuple):
 
 def _content(ticket: Ticket) -> bytes:
     """The bytes of a ticket's file."""
-    if not isinstance(ticket.provenance, dict):
-        raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: a dict of JSON values")
+    if not isinstance(ticket, Ticket):
+        raise ValueError(
+            f"ticket must be a Ticket of masks, params, batch_stats and provenance, got {_type(ticket)}"
+        )
+    if not isinstance(ticket.provenance, dict) or not _has_texts_as_keys(ticket.provenance):
+        allowed = "a dict of JSON values, with texts as keys"
+        raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: {allowed}")
+    trees = {"params": places.walk(ticket.params), "batch_stats": places.walk(ticket.batch_stats)}
     masks_lib.check(ticket.masks, ticket.params)
     nodes, arrays, shapes = {}, {}, {}
-    for kind, tree in (("params", ticket.params), ("batch_stats", ticket.batch_stats)):
-        for place in places.walk(tree):
+    for kind, tree in trees.items():
+        for place in tree:
             name, array = _name(kind, place.path), None
             if place.keys is None:
                 node, array = leaves.store(name, place.value)
@@ -189,8 +198,21 @@ def _content(ticket: Ticket) -> bytes:
     try:
         header["sha256"] = _digest(arrays, header)
         return tensors.serialize(arrays, {"ticket": json.dumps(header, sort_keys=True)})
-    except (TypeError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"provenance: allowed: a dict of JSON values ({error})") from error
+
+
+def _type(value: Any) -> str:
+    return type(value).__name__
+
+
+def _has_texts_as_keys(value: Any, depth: int = 0) -> bool:
+    """Whether JSON would change no key of a value."""
+    if depth > 100:  # which json.dumps refuses, or a value that contains itself
+        return True
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _has_texts_as_keys(v, depth + 1) for k, v in value.items())
+    return not isinstance(value, list | tuple) or all(_has_texts_as_keys(v, depth + 1) for v in value)
 
 
 @contextlib.contextmanager
@@ -297,7 +319,12 @@ def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
 
 
 def _name(kind: str, path: places.Path) -> str:
-    return "/".join((kind, *path))
+    name = "/".join((kind, *path))
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name!r}: a name that UTF-8 cannot hold") from error
+    return name
 
 
 def _below(kind: str, named: Mapping[str, Any]) -> dict[places.Path, Any]:

@@ -79,7 +79,10 @@ def fits(given: Kind, wanted: Kind) -> bool:
     """Whether a stored leaf may stand where another tree has a leaf."""
     if given.sort == "absent":
         return wanted.sort in ("absent", "value")
-    return given.sort == wanted.sort and (given.text == wanted.text or given.sort == "value")
+    numbers = ("bool", "int", "float", "complex")
+    return given.sort == wanted.sort and (
+        given.text == wanted.text or (given.sort == "value" and {given.text, wanted.text} <= {*numbers})
+    )
 
 
 def store(name: str, leaf: Any) -> tuple[Record | None, np.ndarray | None]:
@@ -141,6 +144,8 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _host(name: str, leaf: Any) -> np.ndarray:
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise ValueError(f"{name}: a masked array cannot be stored, allowed: its data and its mask apart")
     try:
         array = np.asarray(leaf, order="C")
     except Exception as error:

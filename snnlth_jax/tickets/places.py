@@ -10,15 +10,16 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 __all__ = ["DEEPEST", "Path", "Place", "Record", "leaves", "nested", "rebuild", "record", "walk"]
 
 PyTree = Any
-Key = str | int
+Key = str | int | float  # of a dict that is stored; True and False are among them
 Path = tuple[str, ...]
 Record = list[Any]
 
-DEEPEST = 1000  # levels; JAX's own functions follow Python's limit on recursion
+DEEPEST = 500  # levels; JAX's own functions follow Python's limit on recursion, and do not recover from it
 
 
 class Place(NamedTuple):
@@ -129,7 +130,7 @@ def _container(record: Record | None, children: dict[str, Any]) -> Any:
     match record:
         case None:
             return {_unescaped(component): child for component, child in children.items()}
-        case ["dict", [*keys]] if all(type(key) in (str, int) for key in keys):
+        case ["dict", [*keys]] if all(type(key) in _KEYS for key in keys):
             values = _in_order(_components(keys), children)
             return dict(zip(keys, values, strict=True))
         case ["list" | "tuple" as kind, int(length)] if 0 <= length <= len(children):
@@ -181,17 +182,25 @@ def _opened_mapping(
         order = sorted(value)
     except TypeError:  # keys of several types
         order = sorted(value, key=lambda key: (type(key).__name__, str(key)))
-    keys = _distinct(key if type(key) in (str, int) else str(key) for key in order)
+    keys = _distinct(map(_plain, order))
     children = [value[key] for key in order]
     return tuple(keys), children, lambda others: dict(zip(order, others, strict=True))
 
 
 def _key(entry: Any) -> Key:
     """What JAX calls a child: the key of a mapping, the name of a field, a number."""
-    if isinstance(entry, jax.tree_util.DictKey) and type(entry.key) in (str, int):
-        key: Key = entry.key
-        return key
+    if isinstance(entry, jax.tree_util.DictKey):
+        return _plain(entry.key)
     return jax.tree_util.keystr((entry,), simple=True)
+
+
+_KEYS = (str, int, float, bool)
+
+
+def _plain(key: Any) -> Key:
+    """A key as JSON can hold it, equal to that of the dict if it is a text or a number."""
+    plain: Key = key.item() if isinstance(key, np.generic) else key
+    return plain if type(plain) in _KEYS else str(plain)
 
 
 def _distinct(keys: Iterable[Any]) -> list[Any]:
