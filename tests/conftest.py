@@ -1,8 +1,10 @@
 """Every test runs on several (forced CPU) devices, with strict promotion of ranks; warnings are errors."""
 
+import ctypes
 import gc
 import os
 import shutil
+import sys
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -57,6 +59,8 @@ def bounded_memory():
         jax.clear_caches()
         gc.unfreeze()
         gc.collect()
+        if sys.platform == "linux":  # or the process stays large, and clears after every module
+            getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 @pytest.fixture

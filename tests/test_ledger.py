@@ -88,7 +88,7 @@ def test_a_search_is_all_before_the_ticket():
 
 
 @pytest.mark.parametrize("network", ["vgg16", "resnet19"])
-@pytest.mark.parametrize("num_timesteps", [1, 3])
+@pytest.mark.parametrize("num_timesteps", [1, 2])
 def test_flops_agree_with_xlas_own_count(network, num_timesteps):
     """Within 5 %, forward and for a whole training step, as lowered for a GPU (the convolutions plain).
 
