@@ -10,10 +10,10 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
+    # compile for less than half as long, for programs that run somewhat longer; at level 0 the bits of a search
+    # depend on what ran before
     + " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
-# compile in a quarter of the time what then runs longer; tests that mostly run are marked "optimised"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # what one test compiles the others need not, nor the next run, of this checkout or another one
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
@@ -44,8 +44,6 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
-    optimised = item.get_closest_marker("optimised") or item.name == "library.md"  # which trains
-    jax.config.update("jax_disable_most_optimizations", not optimised)
     gc.freeze()  # what is there already, or each collection, as of a leak check, would walk over it
     return (yield)
 

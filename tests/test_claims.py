@@ -18,9 +18,6 @@ SHORT = {"width": 0.5, "train_examples": 512, "epochs": 5, "eval_every": 5, "che
 SHORT |= {"devices": 1}
 
 
-pytestmark = pytest.mark.optimised
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     smoke = grid.SCALES["smoke"]

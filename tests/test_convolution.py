@@ -224,7 +224,6 @@ LARGE = {
 }
 
 
-@pytest.mark.optimised
 @pytest.mark.parametrize(("sizes", "stride"), [*((sizes, 1) for sizes in LARGE), (next(iter(LARGE)), 2)])
 def test_large_ones_and_their_gradients(sizes, stride, x64, monkeypatch):
     """Some images at a time, of which the last has fewer."""
@@ -250,7 +249,6 @@ def test_large_ones_and_their_gradients(sizes, stride, x64, monkeypatch):
     assert set(taken) == ({"conv", "grad_x"} if inputs else set()) | ({"grad_kernel"} if kernels else set())
 
 
-@pytest.mark.optimised
 def test_minimal_filtering_is_as_precise_as_float32_allows():
     """To 1e-6 of the largest number, the convolution and both gradients."""
     keys = jax.random.split(jax.random.key(0), 3)

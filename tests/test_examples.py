@@ -15,8 +15,6 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NUMBER = r"\d+\.\d+"
 
-pytestmark = pytest.mark.optimised  # they train
-
 
 def test_there_is_an_example_of_each_framework():
     assert [path.stem for path in SCRIPTS] == ["equinox_mlp", "haiku_mlp", "linen", "nnx", "plain"]

@@ -32,7 +32,6 @@ def params(seed=0):
     }
 
 
-@pytest.mark.optimised
 @pytest.mark.parametrize("network", LADDERS)
 def test_ladder_of_counts(network):
     """The real number of weights, in two leaves; 14 prunings in one compiled loop."""

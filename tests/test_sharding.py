@@ -22,7 +22,6 @@ NETWORKS = {
     "vgg": models.VGG((4, "M", 8, "M"), num_classes=10),
     "resnet": models.ResNet(stage_sizes=(1,), widths=(4,), stem=4, hidden=8, num_classes=10),
 }
-VGG_ON = [(2, "shard_map"), (8, "shard_map"), (8, "pmap")]  # which other tests compare bit for bit
 AUGMENTATION = Augmentation(mean=(0.5,), std=(0.25,), crop_padding=2, flip=True, cutout=3)
 
 
@@ -66,7 +65,7 @@ def after_an_epoch(network, count, how="shard_map", divided=False):
 @pytest.mark.parametrize(
     ("network", "count", "how"),
     [
-        *(pytest.param("vgg", *devices, marks=pytest.mark.optimised) for devices in VGG_ON),
+        *(("vgg", 2, "shard_map"), ("vgg", 8, "shard_map"), ("vgg", 8, "pmap")),
         *(("resnet", 2, "pmap"), ("resnet", 8, "shard_map")),
     ],
 )
@@ -88,13 +87,11 @@ def test_devices_give_the_numbers_of_one(network, count, how):
     assert abs(int(evaluated_there.correct) - int(evaluated.correct)) <= 1
 
 
-@pytest.mark.optimised
 def test_shard_map_and_pmap_are_the_same_to_the_bit():
     first, second = (after_an_epoch("vgg", 8, how)[0] for how in sharding.HOW)
     chex.assert_trees_all_equal(first, second)
 
 
-@pytest.mark.optimised
 @pytest.mark.parametrize("count", [2, 8])
 def test_divided_images_are_the_same_to_the_bit(count):
     """44 images on 8 devices are 6 on each, the last two with 2 and none."""
@@ -102,7 +99,6 @@ def test_divided_images_are_the_same_to_the_bit(count):
     chex.assert_trees_all_equal(whole, divided)
 
 
-@pytest.mark.optimised  # the same bits
 def test_a_search_with_divided_images(tmp_path):
     """Early-Time, whose measurement takes images of its own choice, and 20 and 18 images to evaluate, each 5
     on a device."""
