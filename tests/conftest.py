@@ -10,8 +10,8 @@ from pathlib import Path
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_force_host_platform_device_count=8"
-    # compile for less than half as long, for programs that run somewhat longer; at level 0 the bits of a search
-    # depend on what ran before
+    # compile for less than half as long, for programs that run somewhat longer; at level 0 the bits of a
+    # search depend on what ran before
     + " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
