@@ -202,10 +202,9 @@ def lif_scan(
     # full_like, so that the potential is placed as the currents are
     start = jnp.full_like(xs[0], v) if is_number(v) else jnp.zeros_like(xs[0]) + v
     arrays = [leaf for leaf in jax.tree.leaves(neuron) if isinstance(leaf, jax.Array)]
-    start = functools.reduce(
-        _axes.vary_like, arrays, start
-    )  # the carry of a loop varies as all that it meets
-    if any(map(_axes.is_explicit, arrays)):  # and is placed as what it meets
+    # the carry of a loop varies, and is placed, as all that it meets
+    start = functools.reduce(_axes.vary_like, arrays, start)
+    if any(map(_axes.is_explicit, arrays)):
         start = _axes.placed_like(start, jax.eval_shape(lambda: _step(neuron, start, xs[0])[0]), *arrays)
     return jax.lax.scan(lambda v, x: _step(neuron, v, x), start, xs, unroll=unroll)
 

@@ -51,7 +51,7 @@ def test_the_notebook_prints_what_it_shows():
         ours, theirs = (re.sub(r"[\d,]+\.?\d*", "#", re.sub(" +", " ", text)) for text in texts)
         assert ours == theirs
         values = [np.array(re.findall(NUMBER, text), float) for text in texts]
-        np.testing.assert_allclose(*values, atol=1)  # per cent
+        np.testing.assert_allclose(*values, atol=0.1)
         figures = sum("image/png" in out.get("data", {}) for out in cell["outputs"])
         assert len(pyplot.get_fignums()) == figures
         pyplot.close("all")

@@ -163,9 +163,8 @@ class _File(NamedTuple):
 def _content(ticket: Ticket) -> bytes:
     """The bytes of a ticket's file."""
     if not isinstance(ticket, Ticket):
-        raise ValueError(
-            f"ticket must be a Ticket of masks, params, batch_stats and provenance, got {_type(ticket)}"
-        )
+        given = type(ticket).__name__
+        raise ValueError(f"ticket must be a Ticket of masks, params, batch_stats and provenance, got {given}")
     if not isinstance(ticket.provenance, dict) or not _has_texts_as_keys(ticket.provenance):
         allowed = "a dict of JSON values, with texts as keys"
         raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: {allowed}")
@@ -200,10 +199,6 @@ def _content(ticket: Ticket) -> bytes:
         return tensors.serialize(arrays, {"ticket": json.dumps(header, sort_keys=True)})
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"provenance: allowed: a dict of JSON values ({error})") from error
-
-
-def _type(value: Any) -> str:
-    return type(value).__name__
 
 
 def _has_texts_as_keys(value: Any, depth: int = 0) -> bool:

@@ -79,10 +79,8 @@ def fits(given: Kind, wanted: Kind) -> bool:
     """Whether a stored leaf may stand where another tree has a leaf."""
     if given.sort == "absent":
         return wanted.sort in ("absent", "value")
-    numbers = ("bool", "int", "float", "complex")
-    return given.sort == wanted.sort and (
-        given.text == wanted.text or (given.sort == "value" and {given.text, wanted.text} <= {*numbers})
-    )
+    numbers = given.sort == "value" and {given.text, wanted.text} <= {"bool", "int", "float", "complex"}
+    return given.sort == wanted.sort and (given.text == wanted.text or numbers)
 
 
 def store(name: str, leaf: Any) -> tuple[Record | None, np.ndarray | None]:
