@@ -119,7 +119,8 @@ start="cd snnlth && exec 9> lock && { flock --nonblock 9 || exit 0; } && rm -f s
 printf '%s\n' $(quoted "$command") > command && \
 { nohup bash -c 'bash command; echo \$? > status' >> log 2>&1 < /dev/null & }"
 report="mkdir -p snnlth && cd snnlth && \
-if [ -s status ]; then cat status; elif flock --nonblock lock true; then echo none; else cat command; fi"
+if [ ! -s status ] && ! flock --nonblock lock true; then cat command; \
+elif [ -s status ]; then cat status; else echo none; fi"  # asked again: it may have ended meanwhile
 
 run mkdir -p "${source%/*}"
 changed=$(run git status --porcelain --untracked-files=no)

@@ -235,6 +235,22 @@ def test_a_preemption_leads_to_a_new_vm_and_the_same_command(cloud):
     assert first == second
 
 
+def test_a_run_that_ends_while_it_is_looked_for_is_not_started_again(cloud):
+    """Its exit status is written between the look for one and the look for its processes."""
+    flock = cloud.root.parent / "bin" / "flock"
+    flock.write_text(
+        f"""#!/usr/bin/env bash
+        [ "$2" != lock ] || [ ! -e command ] || until [ -s status ]; do sleep 0.02; done
+        exec {shutil.which("flock")} "$@"
+        """
+    )
+    flock.chmod(0o755)
+    cloud.script("sleep 0.3; exit 0", workers="01")
+    assert cloud.launch(*FLAGS, *COMMAND).returncode == 0
+    assert cloud.verbs() == ["create", "scp", "rsync"]
+    assert len(cloud.started(0)) == len(cloud.started(1)) == 1
+
+
 def test_a_vm_that_vanished_is_created_again_as_soon_as_there_is_one(cloud):
     cloud.script('echo yes > "$CLOUD/create.fails"; rm -r "$CLOUD/vm"', workers="0")
     done = cloud.launch(*FLAGS, *COMMAND)
