@@ -11,49 +11,59 @@ Energy is computed from the operations at 45 nm: 4.6 pJ a multiply-accumulate, 0
 import sys
 from collections.abc import Callable
 
+import claims
 import findings
 import grid
 
 from snnlth_jax.analysis.energy import energy
+from snnlth_jax.run.results import Result
 
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
     return {"imp": grid.scale(scale, **where).imp()}
 
 
-def per_image(found: findings.Found) -> list[dict[str, float]]:
-    """Spikes, synaptic operations and multiply-accumulates of each round, mean over seeds."""
-    rounds = []
-    for rows in zip(*(result.rounds for result in found.seeds("imp")), strict=True):
-        if not all(row.layers for row in rows):
-            raise findings.Missing("imp predates the recording of spikes: no 'layers' in its result.json")
-        layers = [layer for row in rows for layer in row.layers]
-        sums = {"spikes": sum(layer.spikes_per_image or 0.0 for layer in layers), **energy(layers)._asdict()}
-        rounds.append({"sparsity": rows[0].sparsity} | {k: v / len(rows) for k, v in sums.items()})
-    return rounds
+def per_image(result: Result) -> list[dict[str, float]]:
+    """Spikes, synaptic operations and multiply-accumulates of each round."""
+    if not all(row.layers for row in result.rounds):
+        raise findings.Missing("imp predates the recording of spikes: no 'layers' in its result.json")
+    return [
+        {"spikes": sum(layer.spikes_per_image or 0.0 for layer in row.layers), **energy(row.layers)._asdict()}
+        for row in result.rounds
+    ]
 
 
 def operations(found: findings.Found) -> findings.Table:
-    lines = findings.table("per image", "sparsity", "spikes", "synaptic operations", "MACs", "nJ")
-    for means in per_image(found):
-        counts = (f"{means[name]:,.0f}" for name in ("spikes", "synops", "macs"))
-        lines.add_row(f"{100 * means['sparsity']:.2f} %", *counts, f"{means['picojoules'] / 1000:,.1f}")
+    lines = findings.table(
+        "per image, mean over seeds", "sparsity", "spikes", "synaptic operations", "MACs", "nJ"
+    )
+    seeds = [per_image(result) for result in found.results("imp")]
+    for row, counts in zip(found["imp"].rounds, zip(*seeds, strict=True), strict=True):
+        means = {name: findings.mean(one[name] for one in counts) for name in counts[0]}
+        numbers = (f"{means[name]:,.0f}" for name in ("spikes", "synops", "macs"))
+        lines.add_row(f"{100 * row.sparsity:.2f} %", *numbers, f"{means['picojoules'] / 1000:,.1f}")
     return lines
 
 
-def dense_and_sparsest(name: str) -> Callable[[findings.Found], list[float]]:
-    return lambda found: [per_image(found)[0][name], per_image(found)[-1][name]]
+def change(name: str) -> Callable[[findings.Found], claims.Interval]:
+    """Relative difference of the sparsest network from the dense one."""
+
+    def relative(found: findings.Found) -> claims.Interval:
+        sparse = found.numbers("imp", lambda result: per_image(result)[-1][name])
+        return claims.relative(sparse, found.numbers("imp", lambda result: per_image(result)[0][name]))
+
+    return relative
 
 
 TABLES = [operations]
 CLAIMS = [
-    findings.Claim(
+    claims.Claim(
         "spikes per image are about constant, dense and at the highest sparsity (within a fifth)",
-        dense_and_sparsest("spikes"),
-        "≈",
-        within=0.2,
+        change("spikes"),
+        low=-0.2,
+        high=0.2,
     ),
-    findings.Claim("synaptic operations fall with the weights", dense_and_sparsest("synops")),
+    claims.less("synaptic operations fall with the weights", change("synops")),
 ]
 
 if __name__ == "__main__":

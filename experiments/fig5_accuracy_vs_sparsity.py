@@ -10,7 +10,9 @@ expected  Table 1 for IMP and EB at 68, 90, 96 and 98 %
 """
 
 import sys
+from collections.abc import Callable
 
+import claims
 import findings
 import grid
 
@@ -18,35 +20,32 @@ import grid
 def cells(scale: str, **where: str | None) -> grid.Cells:
     s = grid.scale(scale, **where)
     return (
-        {"imp": s.imp()}
+        {"imp": s.imp(controls=grid.CONTROLS)}
         | {f"eb_{p}": s.eb(p) for p in s.sparsities}
         | {f"random_{p}": s.one_shot(p, "random") for p in s.sparsities}
     )
 
 
-def all_rounds(found: findings.Found) -> findings.Table:
-    lines = findings.table("all rounds of imp", "round", "sparsity", "accuracy")
-    for row in found["imp"].rounds:
-        accuracy = findings.plus_minus(row.final_test_accuracy, ".4f")
-        lines.add_row(str(row.round), f"{100 * row.sparsity:.2f} %", accuracy)
-    return lines
+def sparsest_below(sparsity: float) -> Callable[[findings.Found], claims.Interval]:
+    """Difference from the dense network of imp's sparsest round below a sparsity."""
+
+    def difference(found: findings.Found) -> claims.Interval:
+        rounds = found["imp"].rounds
+        i = max(i for i, row in enumerate(rounds) if row.sparsity < sparsity)
+        return claims.difference(found.round("imp", i), found.dense())
+
+    return difference
 
 
-def wins(found: findings.Found) -> list[float]:
-    row = max((row for row in found["imp"].rounds if row.sparsity < 0.97), key=lambda row: row.sparsity)
-    return [findings.mean_of(row.final_test_accuracy) + 0.01, found.dense()]
-
-
-TABLES = [all_rounds, findings.accuracies]
+TABLES = [claims.winning_tickets, findings.accuracies, claims.against_controls]
 CLAIMS = [
-    findings.Claim(
-        "imp's sparsest ticket below 97 % is as good as the dense network (within a point)", wins, ">="
+    claims.Claim(
+        "imp's sparsest ticket below 97 % is a winning ticket (not a point worse than dense)",
+        sparsest_below(0.97),
+        low=-claims.MARGIN,
     ),
-    findings.BEATS_RANDOM,
-    findings.Claim(
-        "eb falls behind imp at the highest sparsity",
-        lambda found: [found.accuracy("imp"), found.accuracy("eb")],
-    ),
+    claims.BEATS_RANDOM,
+    claims.less("eb falls behind imp at the highest sparsity", claims.better("eb", "imp")),
 ]
 
 if __name__ == "__main__":

@@ -1,52 +1,73 @@
 """Early-Bird: the epoch in which it fires. Early-Time: T' by lambda, and accuracy by T'.
 
 paper     Fig. 7: EB fires earlier at higher sparsity (a); T' against lambda in steps of 0.1 (b), usually
-          T' = 3 with lambda = 0.6; accuracy against T': T' >= 3 is as good as T = 5
+          T' = 3 with lambda = 0.6; accuracy of tickets against T': T' >= 3 is as good as T = 5 (c)
 command   python experiments/fig7_eb_et.py --data-dir ~/tensorflow_datasets
 hours     per seed, on the paper's RTX 2080 Ti: 2.9 for the searches of EB (Table 1), 15.8 for their tickets,
-          0.13 for the probe; and fig3_search_timesteps, whose cells these are too
-expected  EB's hours of Table 1 fall from 1.96 to .09 with the sparsity
+          0.13 for the probe; 56 for IMP and, for each T', about T'/5 of 52 and 3.95 for each ticket
+expected  EB's hours of Table 1 fall from 1.96 to .09 with the sparsity; T' = 3 within a point of T = 5
 """
 
+import itertools
 import sys
+from collections.abc import Callable
 
-import fig3_search_timesteps
+import claims
 import fig4_kl_over_epochs
 import findings
 import grid
 
+from snnlth_jax.run.results import Result
+
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
     s = grid.scale(scale, **where)
+    fewer = range(2, s.resolved.num_timesteps)
     return (
         {f"eb_{p}": s.eb(p) for p in s.sparsities}
         | dict(fig4_kl_over_epochs.cells(scale, **where))
-        | dict(fig3_search_timesteps.cells(scale, **where))
+        | {"T": s.imp()}
+        | {f"T'={t}": s.imp(early_time=True, early_time_timesteps=t) for t in fewer}
     )
 
 
-def by_lambda(found: findings.Found) -> dict[float, float]:
-    """T', mean over seeds, after the two epochs that Early-Time waits."""
-    seeds = [record.over_epochs[1].by_lambda for record in fig4_kl_over_epochs.probes(found)]
-    return {bound: findings.mean(seed[bound] for seed in seeds) for bound in seeds[0]}
+def by_lambda(found: findings.Found) -> dict[float, findings.Measured]:
+    """T' of each seed after the two epochs that Early-Time waits, by lambda."""
+    bounds = fig4_kl_over_epochs.probes(found)[0].over_epochs[1].by_lambda
+
+    def chosen(bound: float) -> Callable[[Result], float | None]:
+        return lambda result: result.early_time.over_epochs[1].by_lambda[bound] if result.early_time else None
+
+    return {bound: found.numbers("probe", chosen(bound)) for bound in bounds}
 
 
 def timesteps(found: findings.Found) -> findings.Table:
     lines = findings.table("T' by lambda, mean over seeds", "lambda", "T'")
-    for bound, chosen in by_lambda(found).items():
-        lines.add_row(str(bound), f"{chosen:g}")
+    for bound, measured in by_lambda(found).items():
+        lines.add_row(str(bound), f"{measured.mean:g}")
     return lines
+
+
+def growth(found: findings.Found) -> list[claims.Interval]:
+    return [claims.difference(b, a) for a, b in itertools.pairwise(by_lambda(found).values())]
 
 
 TABLES = [findings.decisions, timesteps, findings.accuracies]
 CLAIMS = [
-    findings.Claim(
-        "eb fires earlier at higher sparsity",
-        lambda found: [findings.mean_of(row.search_epochs) for row in found.tickets("eb")],
+    claims.Claim("eb fires earlier at higher sparsity", claims.shorter_the_sparser),
+    claims.Claim("T' does not grow with lambda (by half a step)", growth, low=-10.0, high=0.5),
+    claims.Claim(
+        "T' is 3 at lambda = 0.6 (within a half)",
+        lambda found: claims.difference(by_lambda(found)[0.6], 3.0),
+        low=-0.5,
+        high=0.5,
     ),
-    findings.Claim("T' does not grow with lambda", lambda found: [*by_lambda(found).values()], ">="),
-    findings.Claim("T' is 3 at lambda = 0.6", lambda found: [by_lambda(found)[0.6], 3], "≈"),
-    *fig3_search_timesteps.CLAIMS,
+    claims.Claim(
+        "tickets found with T' = 3 are not a point worse than those with T at the highest sparsity",
+        claims.better("T'=3", "T"),
+        low=-claims.MARGIN,
+    ),
+    claims.less("tickets found with T' = 2 lose at the highest sparsity", claims.better("T'=2", "T")),
 ]
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ expected  random above SNIP at 90, 96 and 98 % on the SNN
 
 import sys
 
+import claims
 import findings
 import grid
 
@@ -26,13 +27,13 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 
 TABLES = [findings.accuracies]
 CLAIMS = [
-    findings.Claim(
+    claims.less(
         "snip falls below random at the highest sparsity on the spiking network",
-        lambda found: [found.accuracy("random"), found.accuracy("snip")],
+        claims.better("snip", "random"),
     ),
-    findings.Claim(
+    claims.Claim(
         "snip beats random at the highest sparsity on the ReLU twin",
-        lambda found: [found.accuracy("snip in the twin"), found.accuracy("random in the twin")],
+        claims.better("snip in the twin", "random in the twin"),
     ),
 ]
 

@@ -1,20 +1,20 @@
-"""Findings of an experiment: results of its cells, tables, and claims compared with the numbers."""
+"""Findings of an experiment: results of its cells, and tables of them."""
 
-import dataclasses
-import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 from rich.table import Table
 
-from snnlth_jax.run.results import Result, Spread, Summary, SummaryRow
+from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow
 from snnlth_jax.run.tables import plus_minus
 
 __all__ = [
-    "BEATS_RANDOM",
-    "Claim",
     "Found",
+    "Measured",
     "Missing",
+    "Run",
     "Table",
     "accuracies",
     "costs",
@@ -32,11 +32,41 @@ class Missing(LookupError):
     """A result or a number that a claim needs is missing."""
 
 
+class Run(NamedTuple):
+    """A finished search.
+
+    Attributes:
+      result: its result.
+      correct: function from the kind and the round of a training run to whether each test image is classified
+        correctly; None where that was not recorded.
+    """
+
+    result: Result
+    correct: Callable[[str, int], np.ndarray | None]
+
+
+class Measured(NamedTuple):
+    """A number of each seed.
+
+    Attributes:
+      values: the numbers, by seed.
+      correct: for an accuracy, function from the seed to whether each test image is classified correctly; it
+        raises `Missing`.
+    """
+
+    values: Mapping[int, float]
+    correct: Callable[[int], np.ndarray] | None = None
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values.values())
+
+
 class Found(dict[str, Summary]):
     """Results by cell, summed up over the seeds that have one.
 
     Attributes:
-      results: results of each seed, by cell.
+      runs: the searches of each cell, one a seed.
       absent: cells and seeds without a result.
       lacking: cells without a result, or with results of some seeds only.
     """
@@ -44,11 +74,11 @@ class Found(dict[str, Summary]):
     def __init__(
         self,
         summaries: Mapping[str, Summary] | None = None,
-        results: Mapping[str, Sequence[Result]] | None = None,
+        runs: Mapping[str, Sequence[Run]] | None = None,
         absent: Sequence[tuple[str, int]] = (),
     ):
         super().__init__(summaries or {})
-        self.results = results or {}
+        self.runs = runs or {}
         self.absent = tuple(absent)
         self.lacking = tuple(dict.fromkeys(name for name, _ in absent))
 
@@ -58,38 +88,42 @@ class Found(dict[str, Summary]):
     def complete(self) -> "Found":
         """The cells without those that lack a seed."""
         whole = {name: cell for name, cell in self.items() if name not in self.lacking}
-        return Found(whole, self.results, self.absent)
+        return Found(whole, self.runs, self.absent)
 
-    def seeds(self, name: str) -> Sequence[Result]:
+    @property
+    def dataset(self) -> str:
+        """Dataset of the cells."""
+        for cell in self.values():
+            return cell.settings.dataset
+        raise Missing("no result is there")
+
+    def results(self, name: str) -> list[Result]:
         """Results of a cell, one a seed."""
         _ = self[name]  # raises where it is missing
-        return self.results[name]
-
-    def tickets(self, method: str) -> list[SummaryRow]:
-        """Tickets of all cells of a method, by sparsity."""
-        for name in self.lacking:
-            if name.split("_")[0] == method and name not in self:
-                raise Missing(f"{name} is not there, or not with all seeds")
-        rows = [row for name, cell in self.items() if name.split("_")[0] == method for row in cell.tickets]
-        if not rows:
-            raise Missing(f"{method} is not there")
-        return sorted(rows, key=lambda row: row.sparsity)
+        return [run.result for run in self.runs[name]]
 
     def methods(self) -> list[str]:
         """Names of cells that have tickets, without the sparsity, in their order."""
-        return list(dict.fromkeys(name.split("_")[0] for name, cell in self.items() if cell.tickets))
+        return list(dict.fromkeys(_method(name) for name, cell in self.items() if cell.tickets))
 
-    def accuracy(self, method: str, index: int = -1) -> float:
-        """Accuracy of the ticket at one of the sparsities, by default the highest; mean over seeds."""
-        return mean_of(self.tickets(method)[index].final_test_accuracy)
+    def tickets(self, method: str) -> list[SummaryRow]:
+        """Tickets of all cells of a method, by sparsity."""
+        return [self[name].tickets[i] for name, i in self._tickets(method)]
 
-    def flops(self, method: str, index: int = -1) -> float:
-        """FLOPs of the search of that ticket."""
-        return mean_of(self.tickets(method)[index].search_train_flops)
-
-    def dense(self, name: str = "imp") -> float:
-        """Accuracy of the first round of a search by rounds."""
-        return mean_of(self[name].rounds[0].final_test_accuracy)
+    def _tickets(self, method: str) -> list[tuple[str, int]]:
+        """Cell and index of each ticket of a method, by sparsity."""
+        for name in self.lacking:
+            if _method(name) == method and name not in self:
+                raise Missing(f"{name} is not there, or not with all seeds")
+        tickets = [
+            (name, i)
+            for name, cell in self.items()
+            if _method(name) == method
+            for i in range(len(cell.tickets))
+        ]
+        if not tickets:
+            raise Missing(f"{method} is not there")
+        return sorted(tickets, key=lambda ticket: self[ticket[0]].tickets[ticket[1]].sparsity)
 
     def below(self, method: str, sparsity: float) -> int:
         """Index of the sparsest ticket below a sparsity."""
@@ -97,6 +131,77 @@ class Found(dict[str, Summary]):
         if not rows:
             raise Missing(f"no ticket of {method} below {100 * sparsity:.0f} %")
         return len(rows) - 1
+
+    # --- numbers by seed
+
+    def accuracy(self, method: str, index: int = -1) -> Measured:
+        """Accuracy of the ticket at one of the sparsities, by default the highest."""
+        name, i = self._tickets(method)[index]
+        return self.measured(name, lambda result: result.tickets[i])
+
+    def control(self, kind: str, method: str = "imp", index: int = -1) -> Measured:
+        """Accuracy of a control of that ticket; of dense, which has one control, that one."""
+        name, i = self._tickets(method)[index]
+
+        def row(result: Result) -> Row:
+            own = (None, result.tickets[i].round)[kind != "dense"]
+            for row in result.controls:
+                if row.kind == kind and own in (None, row.round):
+                    return row
+            raise Missing(f"{name} has no control {kind}")
+
+        return self.measured(name, row)
+
+    def dense(self, name: str = "imp") -> Measured:
+        """Accuracy of the dense network of a search."""
+        return self.round(name, 0)
+
+    def round(self, name: str, index: int) -> Measured:
+        """Accuracy of a round of a search."""
+        return self.measured(name, lambda result: result.rounds[index])
+
+    def nearest_round(self, name: str, sparsity: float) -> int:
+        """Index of the round nearest to a sparsity."""
+        rounds = self[name].rounds
+        return min(range(len(rounds)), key=lambda i: abs(rounds[i].sparsity - sparsity))
+
+    def measured(self, name: str, row: Callable[[Result], Row]) -> Measured:
+        """Accuracy of a training run of a cell."""
+        _ = self[name]
+        rows = {run.result.seed: (run, row(run.result)) for run in self.runs[name]}
+        if any(one.final_test_accuracy is None for _, one in rows.values()):
+            raise Missing("a seed has no such number")
+
+        def correct(seed: int) -> np.ndarray:
+            run, one = rows[seed]
+            images = run.correct(one.kind, one.round)
+            if images is None:
+                raise Missing(f"{name} seed {seed} predates the recording of single test images")
+            return images
+
+        values = {seed: one.final_test_accuracy or 0.0 for seed, (_, one) in rows.items()}
+        return Measured(values, correct)
+
+    def flops(self, method: str, index: int = -1) -> Measured:
+        """FLOPs of the search of that ticket."""
+        return self.number(method, lambda row: row.search.train_flops if row.search else None, index)
+
+    def number(self, method: str, of: Callable[[TicketRow], float | None], index: int = -1) -> Measured:
+        """A number of the row of that ticket."""
+        name, i = self._tickets(method)[index]
+        return self.numbers(name, lambda result: of(result.tickets[i]))
+
+    def numbers(self, name: str, of: Callable[[Result], float | None]) -> Measured:
+        """A number of each result of a cell."""
+        values = {result.seed: of(result) for result in self.results(name)}
+        known = {seed: float(value) for seed, value in values.items() if value is not None}
+        if len(known) < len(values):
+            raise Missing("a seed has no such number")
+        return Measured(known)
+
+
+def _method(name: str) -> str:
+    return name.split("_")[0]
 
 
 def mean(values: Iterable[float]) -> float:
@@ -133,7 +238,7 @@ def table(title: str, *columns: str) -> Table:
 def accuracies(found: Found) -> Table:
     """Accuracy of tickets: a line per method, a column per sparsity (equal up to the rounding of a count)."""
     tickets = [
-        (name.split("_")[0], row.sparsity, row.final_test_accuracy)
+        (_method(name), row.sparsity, row.final_test_accuracy)
         for name, cell in found.items()
         for row in cell.tickets
     ]
@@ -161,7 +266,7 @@ def costs(found: Found) -> Table:
     columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
     lines = table("tickets and what their search cost", *columns)
     methods = found.methods()
-    rows = [(name.split("_")[0], row) for name, cell in found.items() for row in cell.tickets]
+    rows = [(_method(name), row) for name, cell in found.items() for row in cell.tickets]
     rows.sort(key=lambda pair: (round(pair[1].sparsity, 2), methods.index(pair[0])))
     imp = {round(row.sparsity, 2): row for row in (found["imp"].tickets if "imp" in found else ())}
 
@@ -192,47 +297,3 @@ def decisions(found: Found) -> Table:
         if chosen or fired:
             lines.add_row(name, ", ".join(chosen), ", ".join(fired))
     return lines
-
-
-# --- claims
-
-
-@dataclasses.dataclass(frozen=True)
-class Claim:
-    """A claim of the paper, as numbers in order.
-
-    Attributes:
-      text: the claim in words.
-      values: function from the results to the numbers; raises `Missing` where they are not there.
-      relation: of each number to the next: ">", ">=", or "≈", no further from it than `within` of it.
-    """
-
-    text: str
-    values: Callable[[Found], Sequence[float]]
-    relation: str = ">"
-    within: float = 0.0
-
-    def verdict(self, found: Found) -> str:
-        """ "holds", "does not hold" or "open", with the numbers."""
-        try:
-            values = [float(value) for value in self.values(found)]
-            if len(values) < 2:
-                raise Missing("there is one number only")
-        except Missing as missing:
-            return f"open, {missing}"
-        pairs = list(itertools.pairwise(values))
-        signs = [self._sign(a, b) for a, b in pairs]
-        numbers = " ".join(itertools.chain(*zip(signs, (f"{b:.4g}" for _, b in pairs), strict=True)))
-        holds = all(sign in self.relation for sign in signs)
-        return f"{'holds' if holds else 'does not hold'}, {values[0]:.4g} {numbers}"
-
-    def _sign(self, a: float, b: float) -> str:
-        if self.relation == "≈" and abs(a - b) <= self.within * abs(b):
-            return "≈"
-        return ">" if a > b else "<" if a < b else "="
-
-
-BEATS_RANDOM = Claim(
-    "imp beats random at the highest sparsity",
-    lambda found: [found.accuracy("imp"), found.accuracy("random")],
-)

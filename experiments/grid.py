@@ -15,9 +15,12 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+import numpy as np
 import tyro
+from claims import Claim
 from etils import epath
-from findings import Claim, Found, Missing, Table
+from findings import Found, Missing, Run, Table
 from rich.console import Console
 
 from snnlth_jax import cli, configs, data
@@ -31,6 +34,7 @@ from snnlth_jax.train import NonFiniteLoss
 
 Cells = Mapping[str, configs.TrainConfig]
 Job = tuple[str, int]  # a cell and its seed
+CONTROLS = ("random", "redrawn", "dense")
 
 
 # --- scales
@@ -57,8 +61,9 @@ class Scale:
     def imp(self, **changes: Any) -> configs.ImpConfig:
         return configs.ImpConfig(**{**self.train, **self.rounds, **changes})
 
-    def transfer(self) -> configs.TransferConfig:
-        return configs.TransferConfig(**self.train, **self.rounds, search_learning_rate_factor=self.twin)
+    def transfer(self, **changes: Any) -> configs.TransferConfig:
+        fields = {**self.train, **self.rounds, "search_learning_rate_factor": self.twin, **changes}
+        return configs.TransferConfig(**fields)
 
     def eb(self, sparsity: float, **changes: Any) -> configs.EbConfig:
         return configs.EbConfig(**{**self.train, "sparsity": sparsity, **changes})
@@ -101,7 +106,7 @@ SCALES = {
         resnet=_RESNET7,
     ),
     # those of the tables in docs/results.md
-    "digits": Scale(_DIGITS, {"rounds": 12, "final_rounds": (5, 11)}, seeds=(0, 1, 2), resnet=_RESNET7),
+    "digits": Scale(_DIGITS, {"rounds": 12, "final_rounds": (5, 11)}, seeds=(0, 1, 2, 3, 4), resnet=_RESNET7),
     "small": Scale(
         _CIFAR10
         | {"arch": "vgg9", "width": 0.25, "num_timesteps": 4, "train_examples": 2048, "test_examples": 2000}
@@ -158,7 +163,9 @@ def jobs(
     planned = {}
     for (name, config), seed in itertools.product(cells.items(), seeds):
         resolved = configs.resolve(dataclasses.replace(config, seed=seed, workdir=None))
-        name_of_all = configs.digest(configs.chosen(resolved))[:8]
+        fields = configs.chosen(resolved)
+        fields.pop("controls", None)  # a search gets them added
+        name_of_all = configs.digest(fields)[:8]
         directory = epath.Path(workdir) / f"{epath.Path(resolved.workdir).name}_{name_of_all}"
         planned[name, seed] = dataclasses.replace(resolved, workdir=str(directory), data_dir=data_dir)
     return planned
@@ -178,14 +185,40 @@ def share(items: Iterable[Job], cells: str) -> list[Job]:
 
 
 def result(config: configs.ResolvedTrain) -> Result | None:
-    """Result of a search, if it is finished, can be read and has this configuration."""
+    """Result of a search, if it is finished, can be read and has this configuration, and its controls."""
     try:
         read = results.read(rundir.paths(config.workdir).result)
     except InputError:
         return None
+    if not isinstance(read, Result) or not read.finished or not _same_but_controls(config, read.config):
+        return None
+    wanted = _controls(dataclasses.asdict(config))
+    own = tuple(row for row in read.controls if row.kind in wanted)  # another script may have had more
+    enough = set(wanted) <= set(_controls(read.config))
+    return msgspec.structs.replace(read, controls=own) if enough else None
+
+
+def _controls(fields: Mapping[str, Any]) -> list[str]:
+    return list(fields.get("controls") or ())
+
+
+def _same_but_controls(config: configs.ResolvedTrain, theirs: Mapping[str, Any]) -> bool:
     mine = json.loads(json.dumps(dataclasses.asdict(config)))
-    same = all(mine.get(name, value) == value for name, value in read.config.items())
-    return read if isinstance(read, Result) and read.finished and same else None
+    whole = configs.completed(theirs)
+    return all(mine.get(name, value) == value for name, value in whole.items() if name != "controls")
+
+
+def with_controls_there(config: configs.ResolvedTrain) -> configs.ResolvedTrain:
+    """The configuration with the controls of the search in its directory, and its own added to them."""
+    recorded = rundir.read_json(rundir.paths(config.workdir).config)
+    if recorded is None or not isinstance(config, configs.Controls):
+        return config
+    if not _same_but_controls(config, recorded):
+        return config  # refused, with the difference, where it is run
+    together = tuple(dict.fromkeys([*_controls(recorded), *config.controls]))
+    override = len(together) > len(_controls(recorded))
+    changes: dict[str, Any] = {"controls": together, "override": override}
+    return dataclasses.replace(config, **changes)
 
 
 def run(
@@ -201,7 +234,7 @@ def run(
         config = planned[name, seed]
         console.print(f"cell {i} of {len(todo)}: {name}, seed {seed}: {config.workdir}", soft_wrap=True)
         try:
-            cli.search(config)
+            cli.search(with_controls_there(config))
         except (InputError, NonFiniteLoss) as error:
             if isinstance(error, InputError):
                 line = error.text(flag)
@@ -217,15 +250,21 @@ def run(
 
 def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Found:
     """All results so far, of this process and others."""
-    by_cell: dict[str, list[Result]] = {}
+    by_cell: dict[str, list[Run]] = {}
     absent = []
     for (name, seed), config in planned.items():
         if read := result(config):
-            by_cell.setdefault(name, []).append(read)
+            by_cell.setdefault(name, []).append(Run(read, _correct(config)))
         else:
             absent.append((name, seed))
     order = [name for name in dict.fromkeys(name for name, _ in planned) if name in by_cell]
-    return Found({name: replicates.summary(by_cell[name]) for name in order}, by_cell, absent)
+    summaries = {name: replicates.summary([run.result for run in by_cell[name]]) for name in order}
+    return Found(summaries, by_cell, absent)
+
+
+def _correct(config: configs.ResolvedTrain) -> Callable[[str, int], np.ndarray | None]:
+    paths = rundir.paths(config.workdir)
+    return lambda kind, number: rundir.read_correct(paths.correct_of(kind, number))
 
 
 def main(

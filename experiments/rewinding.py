@@ -8,6 +8,7 @@ expected  learning-rate as good as weights (Renda et al. 2020), fine-tune below 
 
 import sys
 
+import claims
 import findings
 import grid
 
@@ -21,14 +22,13 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
 
 TABLES = [findings.accuracies]
 CLAIMS = [
-    findings.Claim(
-        "learning-rate is as good as weights at the highest sparsity (within a point)",
-        lambda found: [found.accuracy("learning-rate") + 0.01, found.accuracy("weights")],
-        ">=",
+    claims.Claim(
+        "learning-rate is not a point worse than weights at the highest sparsity",
+        claims.better("learning-rate", "weights"),
+        low=-claims.MARGIN,
     ),
-    findings.Claim(
-        "fine-tune loses against weights at the highest sparsity",
-        lambda found: [found.accuracy("weights"), found.accuracy("fine-tune")],
+    claims.less(
+        "fine-tune loses against weights at the highest sparsity", claims.better("fine-tune", "weights")
     ),
 ]
 

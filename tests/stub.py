@@ -11,7 +11,7 @@ import numpy as np
 
 from snnlth_jax.analysis import wiring
 from snnlth_jax.search.programs import Programs
-from snnlth_jax.train import Metrics, Program
+from snnlth_jax.train import Evaluation, Metrics, Program
 
 STEPS_PER_EPOCH = 2
 
@@ -58,7 +58,9 @@ def _step(state, learning_rate, seed):
 def _evaluate(state, split):
     total = sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(jax.device_get(state.params)))
     examples = len(split.labels)
-    return Metrics(np.float32(total), np.int32(int(1000 * total) % examples), np.int32(examples))
+    correct = int(1000 * total) % examples
+    metrics = Metrics(np.float32(total), np.int32(correct), np.int32(examples))
+    return Evaluation(metrics, np.arange(examples) < correct)
 
 
 def _count(model, num_timesteps, variables, images):

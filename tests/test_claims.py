@@ -6,6 +6,7 @@ docs/experiments.md, with their numbers.
 
 import dataclasses
 
+import claims
 import fig1_methods
 import fig4_kl_over_epochs
 import fig6_imp_ablations
@@ -49,5 +50,9 @@ def the(script, words):
     ],
     ids=lambda claim: claim.text,
 )
-def test_holds(claim, found):
-    assert claim.verdict(found).startswith("holds"), claim.verdict(found)
+def test_one_seed_points_where_the_paper_does(claim, found):
+    """A verdict needs more seeds; the difference of this one lies between the claim's bounds."""
+    made = claim.differences(found)
+    for interval in [made] if isinstance(made, claims.Interval) else made:
+        assert claim.low < interval.mean < claim.high, str(interval)
+    assert claim.verdict(found).startswith("no verdict from one seed")

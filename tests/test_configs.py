@@ -116,9 +116,27 @@ def test_keys_of_the_identity_keep_their_order(command):
 @pytest.mark.parametrize(("config", "digest", "workdir", "chosen"), GOLDEN)
 def test_identity_and_directory_are_those_of_runs_that_exist(config, digest, workdir, chosen):
     resolved = configs.resolve(config)
-    assert configs.digest(configs.identity(resolved, DATASET)) == digest
+    measured = getattr(config, "early_time", False) and config.early_time_timesteps is None
+    restarts = {"early_time_start": "restart"} if measured else {}
+    as_then = dataclasses.replace(resolved, **restarts)  # Early-Time began the search anew
+    assert configs.digest(configs.identity(as_then, DATASET)) == digest
     assert resolved.workdir == workdir
     assert configs.digest(configs.chosen(resolved)) == chosen  # names the directories of experiments
+
+
+def test_an_older_identity_gets_the_fields_that_are_newer_at_what_was_before():
+    old = configs.identity(configs.resolve(configs.ImpConfig(early_time=True)), DATASET)
+    assert old.pop("early_time_start") == "continue"
+    assert configs.completed(old)["early_time_start"] == "restart"
+    assert configs.difference(
+        configs.completed(old), configs.completed(old | {"early_time_start": "continue"})
+    )
+    plain = configs.identity(configs.resolve(configs.ImpConfig()), DATASET)
+    assert "early_time_start" not in plain
+    assert configs.completed(plain)["schedule_on_rewind"] == "restart"
+    assert configs.completed(plain | {"schedule_on_rewind": "resume"})["schedule_on_rewind"] == "resume"
+    assert "schedule_on_rewind" not in configs.completed({"method": "one-shot snip"})
+    assert configs.completed({"method": ["damaged"]})  # a reader's business, not a crash
 
 
 def test_like_is_known_by_its_content(tmp_path):
@@ -149,6 +167,7 @@ def test_what_may_be_overridden_and_what_a_comparison_needs():
     assert set(configs.overridable()) == {
         *("learning_rate", "schedule", "momentum", "weight_decay", "augment", "eval_every", "rounds"),
         *("prune_fraction", "scope", "bn_on_rewind", "final_rounds", "controls"),
+        *("schedule_on_rewind", "biases_on_rewind", "ticket_schedule"),
     }
     assert set(configs.conditions()) == {
         *("width", "activation", "num_timesteps", "epochs", "batch_size", "learning_rate", "schedule"),

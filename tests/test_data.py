@@ -132,6 +132,15 @@ def test_environment_names_the_directories(written, tmp_path, monkeypatch):
     assert len(list((tmp_path / "chosen").iterdir())) == 1
 
 
+def test_other_sizes_than_the_official_ones_are_a_warning(written, cache, caplog):
+    data.load("cifar10", written[0], cache_dir=cache)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    official = "where the official dataset has 50000 and 10000"
+    assert warning == f"cifar10: 60 training and 24 test images, {official}"
+    data.load("digits")
+    assert len(caplog.records) == 1
+
+
 def test_newest_version_is_read(copy, cache):
     root, _ = copy
     arrays = write_dataset(root, version="10.0.0", seed=1)
@@ -322,6 +331,10 @@ def test_directory_that_cannot_be_listed(written, monkeypatch):
 # ---------------------------------------------------------------- the cache
 
 
+def of_the_cache(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "snnlth_jax.data.cache"]
+
+
 def forbid_decoding(monkeypatch):
     monkeypatch.setattr(tfds, "data_source", None)
     monkeypatch.setitem(sys.modules, "array_record.python", None)
@@ -341,7 +354,7 @@ def test_damaged_cache_is_noticed_and_rebuilt(written, cache, caplog, how, monke
     (file,) = cache.iterdir()
     file.write_bytes(DAMAGE[how](file.read_bytes()))
     same(first, data.load("cifar10", written[0], cache_dir=cache))
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (warning,) = of_the_cache(caplog)
     assert str(file) in warning
     assert list(cache.iterdir()) == [file]
     forbid_decoding(monkeypatch)
@@ -371,7 +384,7 @@ def test_cache_of_other_arrays_is_rebuilt(written, cache, caplog):
         fewer = {name: array[1:] for name, array in archive.items()}
     np.savez(file, **fewer)
     same(first, data.load("cifar10", written[0], cache_dir=cache))
-    assert [record.levelname for record in caplog.records].count("WARNING") == 2
+    assert len(of_the_cache(caplog)) == 2
 
 
 def test_changed_source_is_decoded_anew(copy, cache):

@@ -1,16 +1,19 @@
 """Early-Bird: the rule against brute force, both distances, and what the search promises."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from plain import Plain, cosine
 
 from snnlth_jax import configs, masks, pruning, tickets
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.search import early_bird
+from snnlth_jax.search import early_bird, early_time
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
@@ -183,8 +186,55 @@ def test_overlap_decides_if_asked_to(tmp_path):
     assert result["early_bird"]["criterion"] == "overlap"
 
 
+ET = {"num_timesteps": 4, "early_time": True, "early_time_lambda": 1.0, "epochs": 4}
+
+
+def test_with_early_time_it_goes_on_at_fewer_timesteps_as_a_plain_script_does(tmp_path):
+    """Bit for bit: masks are drawn from the first epoch on, at T and then at T'; the probe is no extra."""
+    result, run, _ = small.run(early_bird, EB, tmp_path, tau=0.25, **ET)
+    script = Plain(configs.resolve(dataclasses.replace(EB, **ET)))
+    rate = cosine(0.4, 0, 4)
+    states, losses = script.train(script.begin(), 4, ("search", 0), rate, 0, 2)
+    at = early_time.select_timesteps(script.divergences(states[-1], 4, 2), 1.0)
+    assert at == result["early_time"]["num_timesteps"] == 3
+    fired = result["early_bird"]["epoch"]
+    rest = script.train(jax.tree.map(jnp.asarray, states[-1]), at, ("search", 0), rate, 2, fired)
+    states, losses = [script.begin(), *states, *rest[0]], [*losses, *rest[1]]
+    for epoch, state in enumerate(states):
+        kept = pruning.prune(pruning.magnitude(state.params), masks.make(state.params), 0.6, "layer")
+        np.testing.assert_array_equal(rundir.read_bits(run.mask(epoch)), early_bird.pack(kept))
+    assert brute_force(run, EB.queue, 0.25)[1] == fired == 3
+    searched = [x["train_loss"] for x in small.lines(run) if x["kind"] in ("probe", "search")]
+    assert searched == losses
+    chex.assert_trees_all_equal(tickets.load(run.ticket(1)).params, small.initial_params())
+    assert result["tickets"][0]["search"]["epochs"] == fired
+
+
+def test_early_time_makes_the_search_cheaper_when_it_outlasts_the_probe(tmp_path):
+    costs = {}
+    for name, changes in {"eb": {"early_time": False}, "eb+et": {}}.items():
+        result, _, _ = small.run(early_bird, EB, tmp_path / name, **ET | {"tau": 0.0} | changes)
+        costs[name] = result["tickets"][0]["search"]
+    assert costs["eb"]["epochs"] == costs["eb+et"]["epochs"] == 4
+    per_image = result["flops_per_image"]
+    saved = 3 * 2 * 96 * per_image["per_timestep"]  # two epochs at 3 of 4 timesteps
+    measured = 96 * (per_image["once"] + 4 * per_image["per_timestep"])
+    assert costs["eb"]["train_flops"] - costs["eb+et"]["train_flops"] == saved - measured > 0
+
+
+def test_it_may_fire_before_early_time_has_had_its_epochs(tmp_path):
+    flags = ET | {"early_time_epochs": 3, "queue": 2, "tau": 1.0}
+    result, run, text = small.run(early_bird, EB, tmp_path, **flags)
+    assert result["finished"]
+    assert result["early_bird"] == {**result["early_bird"], "fired": True, "epoch": 1}
+    assert [row["epochs"] for row in result["preparations"] + result["rounds"]] == [1, 0]
+    assert result["tickets"][0]["search"]["epochs"] == 1
+    assert "fired after 1 epochs" in text
+    assert len(list(run.masks.iterdir())) == 2
+
+
 def test_with_early_time_the_dense_network_runs_with_fewer_timesteps(tmp_path):
-    flags = {"num_timesteps": 4, "early_time": True, "early_time_lambda": 1.0, "epochs": 4}
+    flags = ET | {"early_time_start": "restart"}
     result, _, _ = small.run(early_bird, EB, tmp_path, programs=small.AsIfNew(), **flags)
     assert result["method"] == "eb+et"
     assert result["early_time"]["num_timesteps"] == 3

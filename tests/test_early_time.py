@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from plain import Plain, cosine
 
-from snnlth_jax import configs, losses, models, tickets
+from snnlth_jax import configs, losses, models, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
 from snnlth_jax.search import early_time, imp, phases
@@ -112,16 +113,58 @@ def test_measuring_changes_nothing(tmp_path):
 # --- in a search
 
 
+FLAGS = {"early_time": True, "early_time_lambda": 1.0, "final_rounds": (1, 2), "controls": ("dense",)}
+
+
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     directory = tmp_path_factory.mktemp("imp_et") / "run"
-    flags = {"early_time": True, "early_time_lambda": 1.0, "final_rounds": (1, 2), "controls": ("dense",)}
-    return small.run(imp, IMP, directory, programs=small.AsIfNew(), **flags)
+    return small.run(imp, IMP, directory, programs=small.AsIfNew(), **FLAGS)
 
 
-def test_the_search_is_that_with_fewer_timesteps(searched, tmp_path):
+@pytest.fixture(scope="module")
+def restarted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("imp_et_restarted") / "run"
+    return small.run(imp, IMP, directory, programs=small.AsIfNew(), early_time_start="restart", **FLAGS)
+
+
+@pytest.mark.parametrize("rewind_epoch", [1, 2])
+def test_imp_goes_on_at_fewer_timesteps_as_a_plain_script_does(rewind_epoch, tmp_path):
+    """Bit for bit: two epochs at T, the choice of T', then the same network, optimiser, schedule and order
+    of images at T'; the weights of the rewind epoch are those of T, or the first of T'."""
+    changes = {"early_time": True, "early_time_lambda": 1.0, "early_time_epochs": 2 * rewind_epoch - 1}
+    config = dataclasses.replace(IMP, rewind_epoch=rewind_epoch, epochs=4, rounds=2, **changes)
+    result, run, _ = small.run(imp, config, tmp_path)
+    probed, script = config.early_time_epochs, Plain(configs.resolve(config))
+    rate, base = cosine(0.1, 0, 4), 0.1
+    states, losses = script.train(script.begin(), 4, ("round", 0), rate, 0, probed)
+    divergences = script.divergences(states[-1], 4, probed)
+    chosen = early_time.select_timesteps(divergences, 1.0)
+    assert chosen == result["early_time"]["num_timesteps"] == 3
+    rest = script.train(jax.tree.map(jnp.asarray, states[-1]), 3, ("round", 0), rate, probed, 4)
+    states, losses = states + rest[0], losses + rest[1]
+    dense, point = states[-1], states[rewind_epoch - 1]
+    kept = pruning.prune(pruning.magnitude(dense.params), dense.masks, 0.3)
+    again = cosine(base, rewind_epoch, 4)
+    _, second = script.train(script.rewound(point, kept), 3, ("round", 1), again, rewind_epoch, 4)
+
+    ticket = tickets.load(run.ticket(1))
+    chex.assert_trees_all_equal(ticket.masks, jax.device_get(kept))
+    chex.assert_trees_all_equal((ticket.params, ticket.batch_stats), (point.params, point.batch_stats))
+    found = {
+        (kind, number): [
+            x["train_loss"] for x in small.lines(run) if (x["kind"], x["round"]) == (kind, number)
+        ]
+        for kind, number in (("probe", 0), ("round", 0), ("round", 1))
+    }
+    assert found["probe", 0] + found["round", 0] == losses
+    assert found["round", 1] == second
+    assert len(found["round", 0]) == result["rounds"][0]["epochs"] == 4 - probed
+
+
+def test_a_search_that_restarts_is_that_with_fewer_timesteps(restarted, tmp_path):
     """Bit for bit: the rounds of IMP with T' from the beginning."""
-    result, run, _ = searched
+    result, run, _ = restarted
     chosen = result["early_time"]["num_timesteps"]
     assert chosen == 3
     _, there, _ = small.run(imp, IMP, tmp_path, num_timesteps=chosen)
@@ -153,12 +196,12 @@ def test_tickets_are_trained_at_the_full_t_and_accuracies_kept_apart(searched):
     assert "T' = 3 of 4 timesteps" in text
 
 
-def test_given_timesteps_are_not_measured(searched, tmp_path):
-    """But for the probe it is the search in which they were chosen."""
+def test_given_timesteps_are_not_measured(restarted, tmp_path):
+    """Except for the probe it is the search in which they were chosen, which began anew."""
     given, run, _ = small.run(
         imp, IMP, tmp_path, early_time=True, early_time_timesteps=3, final_rounds=(1, 2), controls=("dense",)
     )
-    chosen, there, _ = searched
+    chosen, there, _ = restarted
     assert given["preparations"] == []
     assert given["early_time"] is None
     assert [small.timeless(row) for row in given["rounds"]] == [
@@ -191,8 +234,10 @@ def test_given_timesteps_are_fewer_and_of_early_time(changes, allowed):
         configs.resolve(dataclasses.replace(IMP, **changes))
 
 
-def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
-    result, _, _ = searched
+@pytest.mark.parametrize("start", ["continue", "restart"])
+def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(start, searched, restarted):
+    result, _, _ = searched if start == "continue" else restarted
+    dense = 1 if start == "continue" else 3  # epochs at T' of a round 0 that lasts three
     model, x = small.MODEL, jnp.zeros((1, 8, 8, 1))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, num_timesteps=1))
 
@@ -202,18 +247,18 @@ def test_the_ledger_counts_the_probe_and_the_rounds_before_the_ticket(searched):
 
     first, second = result["tickets"]
     probe = flops(4, 2) + flops(4, 1) / 3  # two epochs, and forward once for the divergences
-    assert first["search"]["train_flops"] == probe + flops(3, 3)
-    assert second["search"]["train_flops"] == probe + flops(3, 3 + 2)
-    assert second["search"]["epochs"] == 2 + 3 + 2
-    assert second["search"]["images"] == 96 * 8
-    assert second["search"]["forward_flops"] == (probe + flops(4, 1) * 2 / 3 + flops(3, 3 + 2)) / 3
-    assert second["search"]["backward_flops"] == 2 / 3 * (flops(4, 2) + flops(3, 3 + 2))
+    assert first["search"]["train_flops"] == probe + flops(3, dense)
+    assert second["search"]["train_flops"] == probe + flops(3, dense + 2)
+    assert second["search"]["epochs"] == 2 + dense + 2
+    assert second["search"]["images"] == 96 * (2 + 1 + dense + 2)
+    assert second["search"]["forward_flops"] == (probe + flops(4, 1) * 2 / 3 + flops(3, dense + 2)) / 3
+    assert second["search"]["backward_flops"] == 2 / 3 * (flops(4, 2) + flops(3, dense + 2))
     by_timestep = result["flops_per_image"]
     assert flops(4, 1) == 3 * 96 * (by_timestep["once"] + 4 * by_timestep["per_timestep"])
     assert second["training"]["train_flops"] == flops(4, 2)
     assert second["search_relative_to_imp"] == second["search"]["train_flops"] / flops(4, 3 + 2)
     # and the dense control has as many epochs as search and ticket together
-    assert result["controls"][0]["epochs"] == 2 + 3 + 2 + 2
+    assert result["controls"][0]["epochs"] == 2 + dense + 2 + 2
 
 
 def test_two_compilations(tmp_path, monkeypatch):

@@ -58,10 +58,16 @@ def test_a_search_is_all_before_the_ticket():
         row("random", 2, 3),
     ]
     config = configs.resolve(
-        configs.ImpConfig(early_time=True, epochs=4, rounds=3, final_rounds=(1, 2), controls=("random",))
+        configs.ImpConfig(
+            early_time=True,
+            early_time_start="restart",
+            epochs=4,
+            rounds=3,
+            final_rounds=(1, 2),
+            controls=("random",),
+        )
     )
     all_phases = [
-        phases.probe(config),
         *phases.rounds(config),
         *phases.final(config, config.final_rounds, config.rewind_epoch),
     ]

@@ -73,8 +73,9 @@ def test_devices_give_the_numbers_of_one(network, count, how):
     """Weights, momentum and running statistics after an epoch of augmented batches of all sizes."""
     expected, metrics, evaluated = after_an_epoch(network, 1)
     got, metrics_there, evaluated_there = after_an_epoch(network, count, how)
+    (evaluated_there, correct), evaluated = evaluated_there, evaluated.metrics
     assert metrics_there.examples == metrics.examples == EXAMPLES
-    assert evaluated_there.examples == evaluated.examples == EXAMPLES
+    assert evaluated_there.examples == evaluated.examples == EXAMPLES == len(correct)
     chex.assert_trees_all_equal(got.masks, expected.masks)
     chex.assert_trees_all_close(
         (got.params, got.batch_stats, got.opt_state),
@@ -85,6 +86,7 @@ def test_devices_give_the_numbers_of_one(network, count, how):
     np.testing.assert_allclose(metrics_there.loss, metrics.loss, rtol=1e-4)
     np.testing.assert_allclose(evaluated_there.loss, evaluated.loss, rtol=1e-4)
     assert abs(int(evaluated_there.correct) - int(evaluated.correct)) <= 1
+    assert int(evaluated_there.correct) == correct.sum()
 
 
 def test_shard_map_and_pmap_are_the_same_to_the_bit():

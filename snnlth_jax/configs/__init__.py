@@ -29,6 +29,7 @@ from snnlth_jax.configs.commands import (
 from snnlth_jax.configs.identities import (
     chosen,
     common,
+    completed,
     conditions,
     difference,
     digest,
@@ -82,6 +83,7 @@ __all__ = [
     "check_examples",
     "chosen",
     "common",
+    "completed",
     "conditions",
     "difference",
     "digest",

@@ -78,7 +78,8 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
     sparsity: Annotated[float, FRACTION, VARIED] = 0.9
     """Fraction of the prunable weights that the ticket lacks. Paper, Table 1: 0.683, 0.899, 0.957, 0.981."""
     queue: Annotated[int, IDENTITY] = 5
-    """q, the number of masks that must agree: the newest and those drawn before it (paper, EB)."""
+    """q, the number of masks that must agree, the newest included: it is compared with q - 1 earlier ones
+    (authors' code). The paper's text compares it with q earlier ones: that is this number plus 1."""
     tau: Annotated[float, Bounds("0 to 1", lambda v: 0 <= v <= 1), IDENTITY] = 0.02
     """Distance below which two masks agree: the search stops when the newest mask is closer than this to all
     others in the queue (paper, EB)."""
@@ -92,6 +93,9 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
     rewind_epoch: Annotated[int, IDENTITY] = 0
     """Number of completed epochs of the search whose weights the ticket has (at most those until it stopped).
     The default is the initial weights (paper, EB)."""
+    ticket_schedule: Annotated[Literal["same", "cosine-twice"], OVERRIDABLE] = "same"
+    """Learning rate of the ticket's training run: the same schedule as all others; or cosine-twice, a cosine
+    that takes two steps each epoch, reaches 0 at half of the epochs and rises again (authors' code)."""
 
     method: ClassVar[str] = "eb"
 

@@ -6,6 +6,7 @@ A field declares its part in the identity by its role, see `fields.Role`; the fu
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from snnlth_jax.errors import InputError
 __all__ = [
     "chosen",
     "common",
+    "completed",
     "conditions",
     "difference",
     "digest",
@@ -30,11 +32,24 @@ __all__ = [
 ]
 
 _COMMANDS = [getattr(commands, name) for name in commands.__all__ if name.endswith("Config")]
+_METHOD = "method"
+_BY_METHOD = {command.method: command for command in _COMMANDS}
+# fields that came after the first release, at the values by which programs worked before
+_SINCE: Mapping[str, Any] = {
+    "schedule_on_rewind": "restart",
+    "biases_on_rewind": "rewind",
+    "early_time_start": "continue",
+    "early_time_loss": "mean",
+    "ticket_schedule": "same",
+}
 _ROLES = {field.name: field.role for command in _COMMANDS for field in declared(command)}
 
 
 def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     """The fields that decide the results of a run, as JSON values: the content of config.json.
+
+    A field that came after the first release is among them only where it differs from what was before, so
+    that the identity of a run does not change with the release; `completed` adds it.
 
     Args:
       config: a resolved configuration.
@@ -47,7 +62,9 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
         fields["like"] = _content(config.like)
-    return {"method": method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
+    whole = {_METHOD: method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
+    before = _before(whole)
+    return {name: value for name, value in whole.items() if name not in before or value != before[name]}
 
 
 def _content(file: str) -> str:
@@ -55,6 +72,24 @@ def _content(file: str) -> str:
         return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise InputError("`like`", file, problem=str(error.strerror), allowed="a ticket file") from error
+
+
+def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity with the fields that are newer than it, at the values by which its program worked.
+
+    >>> completed({"method": "imp+et", "early_time": True})["early_time_start"]
+    'restart'
+    """
+    return _before(identity) | dict(identity)
+
+
+def _before(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that came after the first release, at the values by which programs worked before."""
+    command = _BY_METHOD.get(re.split("[+ ]", str(identity.get(_METHOD)))[0], TrainConfig)
+    before = dict(_SINCE)
+    if identity.get("early_time") is True and identity.get("early_time_timesteps") is None:
+        before["early_time_start"] = "restart"
+    return {field.name: before[field.name] for field in declared(command) if field.name in before}
 
 
 def digest(identity: Mapping[str, Any]) -> str:

@@ -124,7 +124,8 @@ class Data(Seeds, Dataset):
     test_examples: Annotated[int | None, CONDITION] = None
     """Largest number of test images, for a trial on a small machine. Default: no cap."""
     validation_examples: Annotated[int, CONDITION] = 0
-    """Number of training images to hold out and evaluate beside the test set; the paper has none."""
+    """Number of training images to hold out and evaluate beside the test set, from all classes as evenly as
+    their sizes allow; the paper has none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +191,12 @@ class Rounds:
     """Rounds whose tickets are reported, compared with the controls and, if the search had another network
     or fewer timesteps, trained as a spiking network at the full T. Paper, Table 1: 4,8,11,14. Default: the
     last round."""
+    schedule_on_rewind: Annotated[Literal["restart", "resume"], OVERRIDABLE] = "restart"
+    """Learning rate after a rewind: restart, the whole schedule over the epochs that are left (authors'
+    code); or resume it at the rewind epoch (Frankle et al. 2020)."""
+    biases_on_rewind: Annotated[Literal["rewind", "keep"], OVERRIDABLE] = "rewind"
+    """Biases, those of batch norm included, at a rewind: rewind them with the weights; or, from the second
+    pruned round on, keep those of the previous round (authors' code, whose rounds share the arrays)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,7 +227,13 @@ class EarlyTime(Divergence):
     early_time: Annotated[bool, IDENTITY] = False
     """Search with T' < T timesteps, chosen after N epochs (paper, ET); then train the tickets at T."""
     early_time_timesteps: Annotated[int | None, IDENTITY] = None
-    """T' itself (Fig. 3). Default: T' is measured."""
+    """T' itself. Default: T' is measured."""
+    early_time_start: Annotated[Literal["continue", "restart"], IDENTITY] = "continue"
+    """Start of the search at a measured T': continue, the N epochs at T are its first (paper, Algorithm 1);
+    restart, it begins anew with the initial weights."""
+    early_time_loss: Annotated[Literal["mean", "over-t"], IDENTITY] = "mean"
+    """Training loss of the search at T': mean of the cross-entropy over its T' outputs; or over-t, the sum
+    over them divided by the full T (authors' code)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -162,6 +162,10 @@ def load(
         version = "scikit-learn"
     else:
         source = tfds.locate(facts.tfds_name, data_dir)
+        sizes, known = [source.size(split) for split in tfds.SPLITS], [facts.train_size, facts.test_size]
+        if sizes != known:
+            counts = "%d training and %d test images"
+            log.warning(f"%s: {counts}, where the official dataset has %d and %d", name, *sizes, *known)
         train, test = _decoded(facts, source, cache.directory(cache_dir))
         version = source.directory.name
     digest = hashlib.sha256()

@@ -22,8 +22,10 @@ __all__ = [
     "hold",
     "paths",
     "read_bits",
+    "read_correct",
     "read_json",
     "write_bits",
+    "write_correct",
     "write_json",
     "writing",
 ]
@@ -38,6 +40,7 @@ class Paths(NamedTuple):
     checkpoints: epath.Path
     tickets: epath.Path
     masks: epath.Path
+    correct: epath.Path
     tensorboard: epath.Path
 
     def ticket(self, round_number: int) -> epath.Path:
@@ -45,6 +48,9 @@ class Paths(NamedTuple):
 
     def mask(self, epoch: int) -> epath.Path:
         return self.masks / f"epoch_{epoch:03d}.bits"
+
+    def correct_of(self, kind: str, round_number: int) -> epath.Path:
+        return self.correct / f"{kind}_{round_number:02d}.bits"
 
 
 def paths(workdir: epath.PathLike) -> Paths:
@@ -63,6 +69,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         checkpoints=root / "checkpoints",
         tickets=root / "tickets",
         masks=root / "masks",
+        correct=root / "correct",
         tensorboard=root / "tensorboard",
     )
 
@@ -126,7 +133,7 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
         damaged = "config.json" if recorded is None else "checkpoints"
         problem = f"its {damaged} is damaged"
         raise InputError("`workdir`", root, problem=problem, allowed="another directory")
-    wanted = json.loads(json.dumps(identity))
+    recorded, wanted = configs.completed(recorded), configs.completed(json.loads(json.dumps(identity)))
     changed = configs.difference(recorded, wanted)
     fixed = configs.not_overridable(recorded, wanted)
     if changed and not override:
@@ -217,3 +224,19 @@ def read_bits(path: epath.Path) -> np.ndarray | None:
     whole = path.read_bytes() if path.exists() else b""
     content, checksum = whole[:-8], whole[-8:]
     return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None
+
+
+def write_correct(path: epath.Path, correct: np.ndarray) -> None:
+    """Write which test images a network classifies correctly, booleans `[N]`, whole or not at all."""
+    count = np.frombuffer(len(correct).to_bytes(4, "little"), np.uint8)
+    write_bits(path, np.concatenate([count, np.packbits(correct)]))
+
+
+def read_correct(path: epath.Path) -> np.ndarray | None:
+    """Read a file of `write_correct`; None if it is missing or damaged."""
+    content = read_bits(path)
+    if content is None or len(content) < 4:
+        return None
+    count = int.from_bytes(content[:4].tobytes(), "little")
+    correct: np.ndarray = np.unpackbits(content[4:], count=count).astype(bool)
+    return correct

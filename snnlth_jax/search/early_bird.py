@@ -122,8 +122,7 @@ def search(
     """
     config = configs.resolve(config)
     planned = [
-        *early_time.phases(config, config.search_learning_rate_factor),
-        phases.early_bird(config),
+        *phases.early_bird(config),
         *phases.final(config, [1], config.rewind_epoch),
     ]
     empty_queue = partial(_empty_queue, config)
@@ -131,34 +130,42 @@ def search(
 
 
 def _search(session: Session[configs.ResolvedEb]) -> None:
-    early_time.choose_timesteps(session)
-    _train_until_it_fires(session)
+    train = partial(_train_until_it_fires, session, {})
+    early_time.choose_timesteps(session, train)
+    for phase in session.remaining("search"):
+        train(phase)
+        bird, queue = session.progress.early_bird, session.carry.queue
+        assert bird is not None
+        assert queue is not None
+        session.recorder.message(_message(bird, session.config.tau))
+        newest = unpack(np.asarray(queue[-1]), session.carry.state.masks)
+        session.finish(phase, session.save_ticket(phase, 1, newest))
     final.train(session)
 
 
-def _train_until_it_fires(session: Session[configs.ResolvedEb]) -> None:
-    config, history = session.config, dict[int, np.ndarray | None]()
+def _train_until_it_fires(
+    session: Session[configs.ResolvedEb], history: dict[int, np.ndarray | None], phase: Phase
+) -> None:
+    config = session.config
 
     def draw_and_decide(epoch: int) -> bool:
         with session.timed():
             return _draw(session, epoch, history).fired
 
     def start(phase: Phase, last: Carry) -> Carry:
+        if phase.continues:
+            return last
         state = session.initial_state()
         session.carry = Carry.of(state, _empty_queue(config, state))
         _draw(session, 0, history)
         return session.carry
 
-    for phase in session.remaining("search"):
-        for epoch, carry in session.train(phase, start, draw_and_decide):
-            if epoch <= config.rewind_epoch:
-                session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
-        bird, queue = session.progress.early_bird, session.carry.queue
-        assert bird is not None
-        assert queue is not None
-        session.recorder.message(_message(bird, config.tau))
-        newest = unpack(np.asarray(queue[-1]), session.carry.state.masks)
-        session.finish(phase, session.save_ticket(phase, 1, newest))
+    if phase.continues and session.progress.early_bird and session.progress.early_bird.fired:
+        session.begin(phase, start)  # it fired before Early-Time had its epochs: none is left
+        return
+    for epoch, carry in session.train(phase, start, draw_and_decide):
+        if epoch <= config.rewind_epoch:
+            session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
 
 
 def _message(bird: EarlyBirdRecord, tau: float) -> str:

@@ -2,10 +2,11 @@
 
 Weights that matter at T timesteps are already visible at T' < T. The search trains the dense network for N
 epochs at T; D_t is the divergence between its predictions after t timesteps and after all T. T' is the first
-t, from 2, with a D_t below a fraction lambda of D_2: the search runs at T', and its tickets are trained at T.
+t, from 2, with a D_t below a fraction lambda of D_2. The search goes on with the same network, optimiser,
+schedule and order of images at T' (the paper, Algorithm 1), and its tickets are trained at T.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -19,14 +20,15 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
 from snnlth_jax.run.events import EarlyTimeEvent
 from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
+from snnlth_jax.search import phases
 from snnlth_jax.search.outcome import Work
-from snnlth_jax.search.phases import Phase, probe
+from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, full_variant
 from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.session import Session, run
 
-__all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "phases", "search", "select_timesteps"]
+__all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "search", "select_timesteps"]
 
 _Searched = configs.ResolvedImp | configs.ResolvedEb
 _Measured = _Searched | configs.ResolvedProbe
@@ -107,32 +109,35 @@ def _examples(session: Session[_Measured]) -> int:
     return min(session.config.early_time_examples, len(session.train_split.labels))
 
 
-# --- before a search
+# --- at the beginning of a search
 
 
-def phases(config: _Searched, learning_rate_factor: float = 1.0) -> list[Phase]:
-    """The probe at the learning rate of the search, if Early-Time measures T'; else no phase."""
-    measures = config.early_time and config.early_time_timesteps is None
-    return [probe(config, learning_rate_factor)] if measures else []
+def choose_timesteps(session: Session[_Searched], train: Callable[[Phase], None]) -> None:
+    """Train the probe, if there is one: the first epochs of the search, at T; then choose T'.
 
-
-def choose_timesteps(session: Session[_Searched]) -> None:
-    """Train the probe, if there is one: a few epochs at T, as the search begins; then choose T'."""
+    Args:
+      session: session of a search.
+      train: the search's own training of its dense network; a search that restarts does without.
+    """
     config, variant = session.config, full_variant(session.config)
     for phase in session.remaining("probe"):
-        for _ in session.train(phase, partial(_begin, session)):
-            pass
+        if config.early_time_start == "restart":
+            for _ in session.train(phase, partial(_begin, session)):
+                pass
+        else:
+            train(phase)
+        epochs = session.progress.epoch
         with session.timed():
             measured = _record(config, measure(session))
         session.progress.early_time = measured
-        session.recorder.record(_event(config.early_time_epochs, measured))
+        session.recorder.record(_event(epochs, measured))
         curve = ", ".join(f"D_{t} {d:.3f}" for t, d in measured.normalised.items())
         chosen, full = measured.num_timesteps, variant.num_timesteps
         choice = f"T' = {chosen} of {full}" if chosen < full else f"none below it, so all {full}"
         session.recorder.message(
             f"Early-Time: {curve}; lambda {config.early_time_lambda}: {choice} timesteps"
         )
-        trained = config.early_time_epochs * len(session.train_split.labels)
+        trained = epochs * len(session.train_split.labels)
         images, forward = trained + _examples(session), session.variants.forward_flops(variant)
         work = Work(
             images,
@@ -185,7 +190,7 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    return run(config, [probe(config)], _measure_all, dataset, model, programs, console)
+    return run(config, [phases.probe(config)], _measure_all, dataset, model, programs, console)
 
 
 def _measure_all(session: Session[configs.ResolvedProbe]) -> None:

@@ -5,7 +5,8 @@ of the remaining weights with the smallest magnitude after round k - 1, rewinds 
 trains to epoch E, with a new optimiser state and the full schedule. After k prunings a fraction (1 - p)^k is
 left.
 
-With Early-Time all rounds run with T' timesteps, and tickets are then trained at the full T. With another
+With Early-Time round 0 goes on with T' timesteps after its first epochs, all later rounds run with T', and
+tickets are then trained at the full T. With another
 `rewinding` the survivors keep their trained weights (Renda et al. 2020).
 """
 
@@ -39,7 +40,6 @@ def search(
     config = configs.resolve(config)
     fine_tune = config.rewinding == "fine-tune"
     planned = [
-        *early_time.phases(config),
         *phases.rounds(config, fine_tune=fine_tune),
         *phases.final(
             config,
@@ -53,34 +53,44 @@ def search(
 
 
 def _search(session: Session[configs.ResolvedImp]) -> None:
-    early_time.choose_timesteps(session)
-    iterate(session, from_rewind_point=session.config.rewinding == "weights")
+    from_rewind_point = session.config.rewinding == "weights"
+    early_time.choose_timesteps(session, lambda probe: _train(session, probe, from_rewind_point))
+    iterate(session, from_rewind_point)
     final.train(session)
 
 
-def iterate(
-    session: Session[configs.ResolvedImp | configs.ResolvedTransfer], from_rewind_point: bool = True
-) -> None:
+_Rounds = Session[configs.ResolvedImp] | Session[configs.ResolvedTransfer]
+
+
+def iterate(session: _Rounds, from_rewind_point: bool = True) -> None:
     """Run the rounds; in each, prune, rewind, train, and save the ticket.
 
     Args:
       session: session whose phases have rounds.
       from_rewind_point: rewind the survivors to the weights of the rewind epoch, or keep the trained weights.
     """
+    for phase in session.remaining("round"):
+        _train(session, phase, from_rewind_point)
+        ticket = session.save_ticket(phase, phase.round, session.carry.state.masks)
+        session.finish(phase, ticket)
+
+
+def _train(session: _Rounds, phase: Phase, from_rewind_point: bool) -> None:
     config = session.config
 
     def start(phase: Phase, last: Carry) -> Carry:
+        if phase.continues:
+            return last
         if phase.round == 0:
             return Carry.of(session.initial_state())
         point = last.rewind if from_rewind_point else RewindPoint.of(last.state)
+        if config.biases_on_rewind == "keep" and phase.round >= 2:
+            point = point.with_biases(last.state.params)
         magnitude = pruning.magnitude(last.state.params)
         kept = pruning.prune(magnitude, last.state.masks, config.prune_fraction, config.scope)
         state = rewind(last.state, point, kept, session.tx, config.bn_on_rewind)
         return last._replace(state=state, rewind=point)
 
-    for phase in session.remaining("round"):
-        for epoch, carry in session.train(phase, start):
-            if phase.round == 0 and epoch <= config.rewind_epoch and from_rewind_point:
-                session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
-        ticket = session.save_ticket(phase, phase.round, session.carry.state.masks)
-        session.finish(phase, ticket)
+    for epoch, carry in session.train(phase, start):
+        if phase.round == 0 and epoch <= config.rewind_epoch and from_rewind_point:
+            session.carry = carry._replace(rewind=RewindPoint.of(carry.state))

@@ -5,7 +5,7 @@ trains, at which learning rate, from which epoch to which, and which part of res
 
     kind      what it is                                                  part of result.json
 
-    probe     Early-Time's first epochs at the full T                     preparations
+    probe     Early-Time's epochs at the full T, the first of the search  preparations
     scores    a criterion's scores at initialisation, without training    preparations
     search    Early-Bird's dense training run                             rounds
     round     one prune-rewind-train cycle of IMP                         rounds
@@ -27,7 +27,7 @@ from snnlth_jax.train import optimizers
 __all__ = ["Part", "Phase", "early_bird", "epochs", "final", "probe", "rounds", "scores"]
 
 Part = Literal["preparations", "rounds", "tickets", "controls"]
-_Measured = configs.ResolvedImp | configs.ResolvedEb | configs.ResolvedProbe
+_Searched = configs.ResolvedImp | configs.ResolvedEb
 _Controlled = configs.ResolvedImp | configs.ResolvedTransfer | configs.ResolvedEb | configs.ResolvedOneShot
 
 
@@ -46,7 +46,10 @@ class Phase:
         run of its ticket together.
       learning_rate: initial learning rate.
       schedule: name of the schedule, see `optimizers.learning_rates`.
-      schedule_epochs: number of epochs that the schedule is for; None for those of the phase.
+      schedule_first: number of completed epochs at which the schedule begins; None for `first_epoch`.
+      schedule_last: the same number at its end; None for `last_epoch`.
+      order: kind whose order of images and augmentation it has; None for its own.
+      continues: whether it goes on with the training state of the phase before.
       prunings: number of prunings that led to its masks.
       gives_ticket: whether this round of a search is the training run of a ticket at the full T.
     """
@@ -60,7 +63,10 @@ class Phase:
     last_epoch: int | None
     learning_rate: float
     schedule: str
-    schedule_epochs: int | None = None
+    schedule_first: int | None = None
+    schedule_last: int | None = None
+    order: str | None = None
+    continues: bool = False
     prunings: int = 0
     gives_ticket: bool = False
 
@@ -77,28 +83,53 @@ class Phase:
         """Whether it trains for any epoch."""
         return self.last_epoch != self.first_epoch
 
-    def learning_rates(self, num_epochs: int) -> Callable[[int], float]:
-        """Learning rate of each epoch, counted from 0 at the start of the phase, which has `num_epochs`."""
-        return optimizers.learning_rates(
-            self.schedule, self.learning_rate, self.schedule_epochs or num_epochs
-        )
+    def learning_rates(self, last_epoch: int) -> Callable[[int], float]:
+        """Learning rate by the number of completed epochs, for a phase that ends at `last_epoch` of them."""
+        first = self.first_epoch if self.schedule_first is None else self.schedule_first
+        last = last_epoch if self.schedule_last is None else self.schedule_last
+        rate = optimizers.learning_rates(self.schedule, self.learning_rate, last - first)
+        return lambda completed: rate(completed - first)
 
 
 # --- the search
 
 
-def probe(config: _Measured, learning_rate_factor: float = 1.0) -> Phase:
-    """Early-Time's epochs at the full T, trained as the beginning of a search."""
+def probe(config: configs.ResolvedProbe) -> Phase:
+    """The epochs after each of which Early-Time's divergences are measured."""
     return Phase(
         kind="probe",
         round=0,
         part="preparations",
         variant=full_variant(config),
         last_epoch=config.early_time_epochs,
-        learning_rate=config.learning_rate * learning_rate_factor,
+        learning_rate=config.learning_rate,
         schedule=config.schedule,
-        schedule_epochs=config.epochs,
+        schedule_last=config.epochs,
     )
+
+
+def _with_probe(config: _Searched, dense: Phase) -> list[Phase]:
+    """The dense phase of a search, and before it the probe, if Early-Time measures T'.
+
+    The probe is the beginning of the dense phase, which continues it at T'; or, with `early_time_start`
+    restart, a training run of its own.
+    """
+    if not config.early_time or config.early_time_timesteps is not None:
+        return [dense]
+    first = dataclasses.replace(
+        dense,
+        kind="probe",
+        part="preparations",
+        variant=full_variant(config),
+        by_early_time=False,
+        last_epoch=config.early_time_epochs,
+        schedule_last=config.epochs,
+        gives_ticket=False,
+    )
+    if config.early_time_start == "restart":
+        return [first, dense]
+    rest = dataclasses.replace(dense, first_epoch=config.early_time_epochs, schedule_first=0, continues=True)
+    return [dataclasses.replace(first, order=dense.kind), rest]
 
 
 def scores(config: configs.ResolvedTrain) -> Phase:
@@ -114,10 +145,10 @@ def scores(config: configs.ResolvedTrain) -> Phase:
     )
 
 
-def early_bird(config: configs.ResolvedEb) -> Phase:
-    """The dense training run in which Early-Bird draws its masks."""
-    variant, by_early_time = _searched(config)
-    return Phase(
+def early_bird(config: configs.ResolvedEb) -> list[Phase]:
+    """The dense training run in which Early-Bird draws its masks; with Early-Time in two parts."""
+    variant, by_early_time = _searched_variant(config)
+    dense = Phase(
         kind="search",
         round=0,
         part="rounds",
@@ -127,10 +158,13 @@ def early_bird(config: configs.ResolvedEb) -> Phase:
         learning_rate=config.learning_rate * config.search_learning_rate_factor,
         schedule=config.schedule,
     )
+    return _with_probe(config, dense)
 
 
 def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune: bool = False) -> list[Phase]:
-    """The rounds of IMP; those of a transferred ticket run in the ReLU twin, at its own learning rate.
+    """The rounds of IMP, the first with Early-Time in two parts.
+
+    Those of a transferred ticket run in the ReLU twin, at its own learning rate.
 
     Args:
       config: resolved.
@@ -142,8 +176,8 @@ def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune:
         variant, by_early_time = TWIN, False
     else:
         tickets = () if config.early_time else tickets
-        variant, by_early_time = _searched(config)
-    return [
+        variant, by_early_time = _searched_variant(config)
+    dense, *pruned = (
         Phase(
             kind="round",
             round=number,
@@ -154,14 +188,24 @@ def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune:
             last_epoch=config.epochs,
             learning_rate=rate,
             schedule="fine-tune" if fine_tune and number else config.schedule,
+            schedule_first=_schedule_first(config),
             prunings=number,
             gives_ticket=number in tickets,
         )
         for number in range(config.rounds)
-    ]
+    )
+    if isinstance(config, configs.ResolvedImp):
+        return [*_with_probe(config, dense), *pruned]
+    return [dense, *pruned]
 
 
-def _searched(config: configs.ResolvedImp | configs.ResolvedEb) -> tuple[Variant, bool]:
+def _schedule_first(config: configs.ResolvedTrain) -> int | None:
+    """Where the schedule of a rewound network begins, as `Phase.schedule_first`."""
+    resumes = isinstance(config, configs.Rounds) and config.schedule_on_rewind == "resume"
+    return 0 if resumes else None
+
+
+def _searched_variant(config: _Searched) -> tuple[Variant, bool]:
     """The variant that a search trains, and whether Early-Time decides its timesteps."""
     full = full_variant(config)
     if not config.early_time:
@@ -190,7 +234,9 @@ def final(
       trained: the search trained the tickets at the full T already; only the controls remain.
       fine_tune: train networks that start with a ticket's weights at a hundredth of the learning rate.
     """
-
+    schedule: str = config.schedule
+    if isinstance(config, configs.EbConfig) and config.ticket_schedule != "same":
+        schedule = config.ticket_schedule
     ticket = Phase(
         kind="ticket",
         round=0,
@@ -199,11 +245,12 @@ def final(
         first_epoch=rewind_epoch,
         last_epoch=config.epochs,
         learning_rate=config.learning_rate,
-        schedule="fine-tune" if fine_tune else config.schedule,
+        schedule="fine-tune" if fine_tune else schedule,
+        schedule_first=_schedule_first(config),
     )
     random = dataclasses.replace(ticket, kind="random", part="controls")
-    redrawn = dataclasses.replace(random, kind="redrawn", first_epoch=0, schedule=config.schedule)
-    dense = dataclasses.replace(redrawn, kind="dense", last_epoch=None)
+    redrawn = dataclasses.replace(random, kind="redrawn", first_epoch=0, schedule=schedule)
+    dense = dataclasses.replace(redrawn, kind="dense", last_epoch=None, schedule=config.schedule)
     numbered = {
         "ticket": [] if trained else [dataclasses.replace(ticket, round=r, prunings=r) for r in rounds],
         "random": [dataclasses.replace(random, round=r, prunings=r) for r in rounds],

@@ -22,6 +22,7 @@ import optax
 from snnlth_jax import configs, data, models
 from snnlth_jax.analysis import activity, wiring
 from snnlth_jax.analysis.flops import macs
+from snnlth_jax.configs import EarlyTime
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.results import FlopsPerImage
@@ -208,12 +209,26 @@ class Variants:
                 batch_size=self._config.batch_size,
                 num_timesteps=variant.num_timesteps,
                 devices=self.devices,
+                loss_factor=factor,
             )
 
-        model = self.model(variant)
-        key = ("train", model, variant.num_timesteps, self.tx, self.augmentation, self._config.batch_size)
+        model, factor = self.model(variant), self._loss_factor(variant)
+        key = (
+            "train",
+            model,
+            variant.num_timesteps,
+            factor,
+            self.tx,
+            self.augmentation,
+            self._config.batch_size,
+        )
         shapes = _shapes((state, train_split, test_split))
         return self._programs.get((*key, self.devices, shapes), announce_and_compile)
+
+    def _loss_factor(self, variant: Variant) -> float:
+        """Factor on the mean of the loss over timesteps; 1, except for the authors' code at T' < T."""
+        over_t = isinstance(self._config, EarlyTime) and self._config.early_time_loss == "over-t"
+        return variant.num_timesteps / self._config.num_timesteps if over_t else 1.0
 
     def spike_counter(self, variant: Variant, state: TrainState) -> tuple[Callable[..., Any], float]:
         """Count the spikes of a spiking variant, see `activity.count_spikes`, and the seconds of compiling.

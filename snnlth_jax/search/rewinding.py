@@ -27,6 +27,14 @@ class RewindPoint(NamedTuple):
         """A copy of a state, since training consumes the arrays of the state."""
         return cls(*jax.tree.map(jnp.copy, (state.step, state.params, state.batch_stats)))
 
+    def with_biases(self, params: PyTree) -> "RewindPoint":
+        """The same weights with copies of the biases of `params`, those of batch norm included."""
+
+        def chosen(path: tuple[Any, ...], own: jax.Array, other: jax.Array) -> jax.Array:
+            return jnp.copy(other) if path[-1].key == "bias" else own
+
+        return self._replace(params=jax.tree_util.tree_map_with_path(chosen, self.params, params))
+
 
 def rewind(
     state: TrainState,

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from rich.console import Console
 
@@ -25,7 +26,7 @@ from snnlth_jax.run import checkpoints, events, results, tables
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
 from snnlth_jax.run.metrics import Recorder, devices, versions
-from snnlth_jax.run.results import Result
+from snnlth_jax.run.results import Result, Row
 from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, plan
 from snnlth_jax.search.checkpointing import Checkpointer
@@ -86,6 +87,7 @@ class Session(Generic[Config_co]):
             devices=f"{count} x {jax.devices()[0].device_kind}", phases=[*map(str, phases)]
         )
         self._initial: dict[int, TrainState] = {}
+        self._earlier: tuple[Row, ...] = ()
         state = self.initial_state()
         self.carry = Carry.of(state, empty_queue and empty_queue(state))
 
@@ -149,14 +151,13 @@ class Session(Generic[Config_co]):
         progress, config = self.progress, self.config
         if progress.over:
             return
-        first, last = phase.first_epoch, self._last_epoch(phase)
-        rate = phase.learning_rates(last - first)
+        last = self._last_epoch(phase)
         self.carry = self.carry._replace(state=self._on_devices(self.carry.state))
         program = self._program(self.variant(phase))
         before = progress.epochs_done - progress.epoch
         later = self.phases[progress.phase + 1 :]
         self.recorder.expect(before + last + sum(self._last_epoch(p) - p.first_epoch for p in later))
-        key = jax.random.fold_in(self._train_key, zlib.crc32(phase.kind.encode()))
+        key = jax.random.fold_in(self._train_key, zlib.crc32((phase.order or phase.kind).encode()))
 
         def on_progress(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
             examples = max(int(metrics.examples), 1)
@@ -180,7 +181,7 @@ class Session(Generic[Config_co]):
                 self.carry.state,
                 self.train_split,
                 key=jax.random.fold_in(key, phase.round),
-                learning_rate=lambda done: rate(done - first),
+                learning_rate=phase.learning_rates(last),
                 first_epoch=progress.epoch,
                 last_epoch=last,
                 on_progress=on_progress,
@@ -210,7 +211,9 @@ class Session(Generic[Config_co]):
         if phase.part != "preparations":  # their networks are not kept
             with self.timed():
                 measured = self.variants.measure(variant, state)
+                self._write_correct(phase, variant)
         row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, work)
+        row = outcome.at_its_first_times(row, self._earlier)
         self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
         self.recorder.message(
@@ -225,6 +228,15 @@ class Session(Generic[Config_co]):
         so_far = self.result()
         self._checkpoints.wait()  # what is written down as done is in a checkpoint
         hosts.on_first(lambda: results.write(self._paths.result, so_far))
+
+    def _write_correct(self, phase: Phase, variant: Variant) -> None:
+        """Write which test images the trained network of a phase classifies correctly."""
+        if self.progress.epoch == phase.first_epoch:
+            return  # it trained for no epoch
+        evaluation = self._program(variant).evaluate(self.carry.state, self._evaluated["test"])
+        correct = np.asarray(evaluation.correct)
+        path = self._paths.correct_of(phase.kind, phase.round)
+        hosts.on_first(lambda: rundir.write_correct(path, correct))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
         """Write the ticket of a round, its masks and the rewind point; return its name within the run."""
@@ -270,6 +282,10 @@ class Session(Generic[Config_co]):
           InputError: no checkpoint can be read, or they are gone, or of a search with other phases.
         """
         restored, recorded = self._checkpoints.restore(self.carry), self.recorder.size()
+        with contextlib.suppress(InputError):
+            earlier = results.read(self._paths.result)
+            if isinstance(earlier, Result):
+                self._earlier = (*earlier.preparations, *earlier.trainings)
         hosts.raise_together(lambda: self._check_nothing_lost(restored and restored[1], recorded))
         if restored is not None:
             self._resume(*restored, changed)
@@ -315,10 +331,7 @@ class Session(Generic[Config_co]):
     def _check_nothing_lost(self, progress: Progress | None, recorded: int) -> None:
         """Raise InputError if files of the run are gone, rather than begin anew over the rest."""
         longest = max((start.checkpoint_every for start in self.recorder.events(StartEvent)), default=0)
-        trained = False
-        with contextlib.suppress(InputError):
-            result = results.read(self._paths.result)
-            trained = bool(result.trainings)
+        trained = any(row.epochs for row in self._earlier)
         if progress is None and (trained or len(self.recorder.events(EpochEvent)) > longest):
             lost = "its checkpoints are gone"
         elif hosts.is_first() and progress and recorded < progress.metrics_bytes:
@@ -366,7 +379,7 @@ class Session(Generic[Config_co]):
         fields = _means("train", epoch.metrics)
         if number % self.config.eval_every == 0 or over:
             for name, split in self._evaluated.items():
-                fields |= _means(name, program.evaluate(epoch.state, split))
+                fields |= _means(name, program.evaluate(epoch.state, split).metrics)
                 row.evaluated(name, fields[f"{name}_accuracy"])
         seconds = epoch.seconds + time.perf_counter() - started
         row.device_seconds += epoch.seconds

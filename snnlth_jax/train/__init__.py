@@ -1,6 +1,6 @@
 """Training: one step for one device (`step`), an epoch as one compiled loop (`loop`), the optimisers."""
 
-from snnlth_jax.train.loop import Epoch, NonFiniteLoss, Program, compile_program, fit
+from snnlth_jax.train.loop import Epoch, Evaluation, NonFiniteLoss, Program, compile_program, fit
 from snnlth_jax.train.step import (
     Batch,
     Metrics,
@@ -14,6 +14,7 @@ from snnlth_jax.train.step import (
 __all__ = [
     "Batch",
     "Epoch",
+    "Evaluation",
     "Metrics",
     "NonFiniteLoss",
     "Program",

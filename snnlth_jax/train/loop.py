@@ -20,7 +20,7 @@ from snnlth_jax.train.step import Batch, Metrics, TrainState, eval_step, train_s
 
 PyTree = Any
 
-__all__ = ["Epoch", "NonFiniteLoss", "Program", "compile_program", "fit"]
+__all__ = ["Epoch", "Evaluation", "NonFiniteLoss", "Program", "compile_program", "fit"]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -33,17 +33,24 @@ class NonFiniteLoss(ArithmeticError):
 _Carry = tuple[TrainState, Metrics, jax.Array]  # the last is the first step that was not finite, or -1
 
 
+class Evaluation(NamedTuple):
+    """Metrics of a split, and whether each of its N examples is classified correctly: `[N]`, in order."""
+
+    metrics: Metrics
+    correct: jax.Array
+
+
 class Program(NamedTuple):
     """A training configuration, compiled once and for all rounds of a search.
 
     `train(state, metrics, split, key, learning_rate, start, stop)` runs the steps start ... stop - 1 of an
     epoch, adds to the metrics, and returns `(state, metrics, failed)`, failed = the first step that was not
-    finite, or -1; state and metrics are donated. `evaluate(state, split)` returns the metrics of a whole
-    split. `memory` is the bytes on each device while it trains, see `sharding.Compiled`.
+    finite, or -1; state and metrics are donated. `evaluate(state, split)` returns the `Evaluation` of a
+    whole split. `memory` is the bytes on each device while it trains, see `sharding.Compiled`.
     """
 
     train: Callable[..., _Carry]
-    evaluate: Callable[..., Metrics]
+    evaluate: Callable[..., Evaluation]
     steps_per_epoch: int
     compile_seconds: float
     memory: int | None
@@ -60,6 +67,7 @@ def compile_program(
     batch_size: int,
     num_timesteps: int,
     devices: sharding.Devices | None = None,
+    loss_factor: float = 1.0,
 ) -> Program:
     """Compile an epoch of training and an evaluation for arrays of these shapes.
 
@@ -67,6 +75,7 @@ def compile_program(
     With several devices, which must divide the batch size, each takes its part of every batch. Arrays can be
     shapes (`sharding.abstract`). All are whole on each device, except that the images of the splits may be
     divided by `sharding.shard`: each batch is then put together from the devices that have its images.
+    `loss_factor` is that of `train_step`.
     """
     common = {
         "model": model,
@@ -79,21 +88,21 @@ def compile_program(
     started = time.perf_counter()
     key, scalars = jax.eval_shape(jax.random.key, 0), _scalars(0.0, 0, 0)
     steps = sharding.compiled(
-        partial(_train_steps, tx=tx, **common),
+        partial(_train_steps, tx=tx, loss_factor=loss_factor, **common),
         (state, zero_metrics(), train_split, key, *scalars),
         devices,
         donate=2,
     )
     # a validation split of another shape than the test set needs one more compilation
-    compiled_evaluate: dict[Any, Callable[..., Metrics]] = {}
+    compiled_evaluate: dict[Any, Callable[..., Evaluation]] = {}
 
-    def compiled_for(state: TrainState, split: Split) -> Callable[..., Metrics]:
+    def compiled_for(state: TrainState, split: Split) -> Callable[..., Evaluation]:
         shapes = split.images.shape, split.labels.shape  # divided images are filled up, labels are not
         if shapes not in compiled_evaluate:
             compiled_evaluate[shapes] = sharding.compiled(evaluate, (state, split), devices).call
         return compiled_evaluate[shapes]
 
-    def evaluate_split(state: TrainState, split: Split) -> Metrics:
+    def evaluate_split(state: TrainState, split: Split) -> Evaluation:
         return compiled_for(state, split)(state, split)
 
     compiled_for(state, test_split)
@@ -131,6 +140,7 @@ def _train_steps(
     batch_size: int,
     num_timesteps: int,
     devices: sharding.Devices | None,
+    loss_factor: float,
 ) -> _Carry:
     """Run steps in a `while_loop` with traced bounds; a `scan` would compile anew for each number of steps.
 
@@ -159,6 +169,7 @@ def _train_steps(
             learning_rate=learning_rate,
             num_timesteps=num_timesteps,
             axis_name=None if sharers is None else sharding.AXIS,
+            loss_factor=loss_factor,
         )
         if sharers is not None:
             new = jax.lax.psum(new, sharding.AXIS)
@@ -193,23 +204,24 @@ def _evaluate(
     batch_size: int,
     num_timesteps: int,
     devices: sharding.Devices | None,
-) -> Metrics:
+) -> Evaluation:
     """Evaluate every example once: copies of weight 0 fill the last batch."""
     examples = len(split.labels)
     positions = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
 
-    def step(metrics: Metrics, indices: jax.Array) -> tuple[Metrics, None]:
+    def step(metrics: Metrics, indices: jax.Array) -> tuple[Metrics, jax.Array]:
         images, labels = _fetch(split, jnp.minimum(indices, examples - 1), devices)
         weights = (indices < examples).astype(jnp.float32)
         weights = weights if devices is None else _part(weights, devices)
         batch = Batch(normalise(images, augmentation), labels)
-        new = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
-        return jax.tree.map(jnp.add, metrics, new), None
+        new, correct = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
+        return jax.tree.map(jnp.add, metrics, new), correct
 
-    metrics = jax.lax.scan(step, zero_metrics(), positions)[0]
+    metrics, correct = jax.lax.scan(step, zero_metrics(), positions)
     if devices is not None:
         metrics = jax.lax.psum(metrics, sharding.AXIS)
-    return metrics
+        correct = jax.lax.all_gather(correct, sharding.AXIS, axis=1, tiled=True)
+    return Evaluation(metrics, correct.reshape(-1)[:examples])
 
 
 def _fetch(split: Any, chosen: jax.Array, devices: sharding.Devices | None) -> tuple[jax.Array, jax.Array]:

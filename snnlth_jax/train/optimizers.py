@@ -54,17 +54,20 @@ def learning_rates(schedule: str, base: float, epochs: int) -> Callable[[int], f
     r"""The learning rate of epoch e, counted from 0; constant within an epoch.
 
     "cosine": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(\pi e / E))` (paper);
-    "step": a tenth after half of the epochs, a hundredth after three quarters;
+    "step": a tenth after half of the epochs, a hundredth after three quarters, rounded down as in PyTorch;
+    "cosine-twice": :math:`\eta_e = \frac{\eta}{2} (1 + \cos(2 \pi e / E))`, a cosine with two steps each
+    epoch (authors' code, Early-Bird's retraining): 0 at half of the epochs, and back at the end;
     "fine-tune": a hundredth in all epochs (Renda et al. 2020).
 
     >>> rate = learning_rates("cosine", 0.3, 300)
     >>> rate(0), rate(150)
     (0.3, 0.15)
     """
-    if schedule == "cosine":
-        return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * epoch / epochs)))
+    if schedule in ("cosine", "cosine-twice"):
+        pace = 1 if schedule == "cosine" else 2
+        return lambda epoch: base / 2 * (1 + float(np.cos(np.pi * pace * epoch / epochs)))
     if schedule == "fine-tune":
         return lambda epoch: base * 0.01
     if schedule != "step":
-        raise ValueError(f"schedule must be cosine, step or fine-tune, got {schedule!r}")
-    return lambda epoch: base * 0.1 ** ((2 * epoch >= epochs) + (4 * epoch >= 3 * epochs))
+        raise ValueError(f"schedule must be cosine, cosine-twice, step or fine-tune, got {schedule!r}")
+    return lambda epoch: base * 0.1 ** ((epoch >= epochs // 2) + (epoch >= 3 * epochs // 4))

@@ -75,6 +75,7 @@ def train_step(
     learning_rate: float | jax.Array,
     num_timesteps: int,
     axis_name: str | None = None,
+    loss_factor: float = 1.0,
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step on the mean over timesteps and batch of the cross-entropy.
 
@@ -89,6 +90,7 @@ def train_step(
       axis_name: mapped axis (`vmap`, `pmap`, `shard_map`) to average gradients and batch statistics over. In
         `shard_map` it needs `check_vma=False`: otherwise the gradients of replicated parameters arrive
         summed already.
+      loss_factor: constant factor on the loss, and so on its gradient; the metrics are without it.
 
     Returns:
       The state after the step, and this device's metrics.
@@ -104,7 +106,7 @@ def train_step(
             mutable=["batch_stats"],
         )
         loss = losses.cross_entropy(logits, batch.labels)
-        return loss.mean(), (loss, losses.correct(logits, batch.labels), updates["batch_stats"])
+        return loss_factor * loss.mean(), (loss, losses.correct(logits, batch.labels), updates["batch_stats"])
 
     grads, (loss, correct, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
     if axis_name is not None:
@@ -124,14 +126,18 @@ def train_step(
 
 def eval_step(
     state: TrainState, batch: Batch, weights: jax.Array, *, model: Any, num_timesteps: int
-) -> Metrics:
-    """Metrics of one batch with running statistics; `weights` `[B]` is 0 for padding, 1 for examples."""
+) -> tuple[Metrics, jax.Array]:
+    """Metrics of one batch with running statistics, and whether each example is classified correctly `[B]`.
+
+    `weights` `[B]` is 0 for padding, 1 for examples.
+    """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = model.apply(variables, batch.images, num_timesteps=num_timesteps, train=False)
     loss = losses.cross_entropy(logits, batch.labels)
-    correct = losses.correct(logits, batch.labels)
-    return Metrics(
+    correct = losses.correct(logits, batch.labels) & (weights > 0)
+    metrics = Metrics(
         loss=jnp.sum(loss * weights),
-        correct=jnp.sum(correct & (weights > 0), dtype=jnp.int32),
+        correct=jnp.sum(correct, dtype=jnp.int32),
         examples=jnp.sum(weights > 0, dtype=jnp.int32),
     )
+    return metrics, correct
