@@ -15,7 +15,7 @@ import numpy as np
 
 from snnlth_jax._axes import AxisName, axes_of, axis_size, count_true, vary_like
 
-__all__ = ["decimal_digits", "floor_of", "ordered", "ratio_of", "without_lowest"]
+__all__ = ["decimal_digits", "floor_of", "ordered", "ratio_of", "smallest", "without_lowest"]
 
 
 def decimal_digits(fraction: Decimal) -> tuple[int, ...]:
@@ -78,7 +78,7 @@ def without_lowest(
 
     lows = [over(jax.lax.pmin, k.min(initial=highest), a) for k, a in zip(keys, axes, strict=True)]
     highs = [over(jax.lax.pmax, k.max(initial=0 * highest), a) for k, a in zip(keys, axes, strict=True)]
-    threshold = _smallest(
+    threshold = smallest(
         lambda t: count(lambda key: key <= t, keys) >= removals,
         low=vary_like(functools.reduce(jnp.minimum, lows), removals),
         high=vary_like(functools.reduce(jnp.maximum, highs), removals),
@@ -91,7 +91,7 @@ def without_lowest(
     # if all tied weights are removed, there is nothing to bisect
     last = jnp.uint32(ends[-1])
     start = jnp.where(removals - below == tied, last, jnp.uint32(0))
-    position = _smallest(
+    position = smallest(
         lambda p: (
             count(lambda key, place: (key == threshold) & (place < p), keys, positions) >= removals - below
         ),
@@ -133,7 +133,7 @@ def ordered(score: jax.Array, alive: jax.Array, *, dead_last: bool = True) -> ja
     return jnp.where(alive, jnp.minimum(key, highest - 1), highest if dead_last else zero)
 
 
-def _smallest(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
+def smallest(holds: Callable[[jax.Array], jax.Array], low: jax.Array, high: jax.Array) -> jax.Array:
     """The smallest integer in [low, high] for which a monotone predicate holds; it holds at `high`."""
 
     def halve(bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

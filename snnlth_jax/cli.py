@@ -114,12 +114,13 @@ def search(config: configs.TrainConfig) -> None:
     Raises:
       InputError: the configuration is not allowed, or not on these devices.
     """
-    from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
+    from snnlth_jax.search import dynamic, early_bird, early_time, imp, one_shot, replicates, transfer
 
     modules: dict[str, Any] = {
         "imp": imp,
         "eb": early_bird,
         "one-shot": one_shot,
+        "dynamic": dynamic,
         "transfer": transfer,
         "probe-timesteps": early_time,
     }
@@ -201,6 +202,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "imp": (configs.ImpConfig, search),
     "eb": (configs.EbConfig, search),
     "one-shot": (configs.OneShotConfig, search),
+    "dynamic": (configs.DynamicConfig, search),
     "transfer": (configs.TransferConfig, search),
     "probe-timesteps": (configs.ProbeConfig, search),
     "analyse": (_Analyse, _analyse),

@@ -8,7 +8,7 @@ import numpy as np
 import small
 
 from snnlth_jax import data, losses, masks, train
-from snnlth_jax.data.augment import augment
+from snnlth_jax.data.augment import augment, normalise
 from snnlth_jax.search import programs
 from snnlth_jax.train import optimizers
 
@@ -57,6 +57,17 @@ class Plain:
         params = masks.apply(jax.tree.map(jnp.asarray, point.params), kept)
         batch_stats = jax.tree.map(jnp.asarray, point.batch_stats)
         return train.TrainState(jnp.asarray(point.step), params, batch_stats, kept, self.tx.init(params))
+
+    def loss(self, params, batch_stats, images, labels):
+        """Training loss of the full T on images as they are."""
+        logits, _ = small.MODEL.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalise(images, self.dataset.augmentation),
+            num_timesteps=self.config.num_timesteps,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return losses.cross_entropy(logits, labels).mean()
 
     def divergences(self, state, num_timesteps, epoch):
         """KL(P_t || P_T) for each t, of the training images that a search takes after this epoch."""

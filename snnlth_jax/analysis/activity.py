@@ -29,7 +29,7 @@ from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.wiring import Connection, Wiring
 from snnlth_jax.models.layers import max_pool
 
-__all__ = ["Counts", "count_spikes", "fan_out", "macs", "synops"]
+__all__ = ["Counts", "count_spikes", "fan_out", "macs", "synops", "synops_by_weight"]
 
 # (neurons, number of 2x2 max poolings) -> spikes [T, ...], summed over images
 Counts = Mapping[tuple[str, int], np.ndarray]
@@ -118,6 +118,26 @@ def synops(
     spikes = counts[c.source, c.poolings].reshape(num_timesteps, -1).astype(np.int64)
     additions: list[int] = (spikes @ fan_out(c, mask, source).reshape(-1)).tolist()
     return additions
+
+
+def synops_by_weight(c: Connection, kernel: tuple[int, ...], source: tuple[int, ...], counts: Counts) -> Any:
+    """Additions that spikes cause over each weight of a layer, over timesteps and the images of `counts`.
+
+    Args:
+      c: the connection.
+      kernel: shape of its weights.
+      source: shape of the neurons that it reads, before pooling.
+      counts: see `count_spikes`.
+
+    Returns:
+      Floats of the shape of the weights, which add up to `synops` of these; zeros for a layer that reads the
+      image.
+    """
+    if c.source == w.IMAGE:
+        return np.zeros(kernel, np.float32)
+    received = w.received_shape(c, source)
+    spikes = counts[c.source, c.poolings].sum(axis=0, dtype=np.int64).reshape(received)
+    return w.weights_used(c, kernel, spikes, np.ones(w.charged_shape(c, kernel, received)))
 
 
 def macs(c: Connection, mask: np.ndarray, source: tuple[int, ...]) -> int:

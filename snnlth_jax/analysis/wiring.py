@@ -20,6 +20,7 @@ __all__ = [
     "by_name",
     "charged_shape",
     "connections",
+    "name_of",
     "onward",
     "pooled",
     "received_shape",
@@ -105,10 +106,12 @@ def _resnet(model: ResNet) -> Iterator[Connection]:
 def by_name(masks: Any) -> dict[str, np.ndarray]:
     """Masks (or kernels) of all layers, as NumPy arrays by the names of `connections`."""
     leaves = jax.tree_util.tree_leaves_with_path(masks)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(jax.device_get(leaf))
-        for path, leaf in leaves
-    }
+    return {name_of(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
+
+
+def name_of(path: tuple[Any, ...]) -> str:
+    """Name of a leaf of the masks, as in `connections`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def shapes(

@@ -11,11 +11,13 @@ Importing this package loads neither Flax nor Orbax, and resolving starts no dev
 
 from snnlth_jax.configs.checks import check, check_devices, check_examples
 from snnlth_jax.configs.commands import (
+    DynamicConfig,
     EbConfig,
     ImpConfig,
     OneShotConfig,
     ProbeConfig,
     ResolvedDivergence,
+    ResolvedDynamic,
     ResolvedEb,
     ResolvedImp,
     ResolvedOneShot,
@@ -57,6 +59,7 @@ __all__ = [
     "Data",
     "Dataset",
     "Divergence",
+    "DynamicConfig",
     "EarlyTime",
     "EbConfig",
     "ImpConfig",
@@ -65,6 +68,7 @@ __all__ = [
     "OneShotConfig",
     "ProbeConfig",
     "ResolvedDivergence",
+    "ResolvedDynamic",
     "ResolvedEb",
     "ResolvedImp",
     "ResolvedOneShot",

@@ -53,6 +53,10 @@ def check(config: ResolvedTrain) -> None:
         most = config.epochs + 1
         drawn = f"2 to {most}, the masks drawn in {config.epochs} epochs"
         _require(config, "queue", lambda v: 2 <= v <= most, drawn)
+    if isinstance(config, ResolvedImp) and config.budget == "synops":
+        spiking = "lif with `budget` synops: the ReLU twin has no spikes"
+        _require(config, "activation", lambda v: v == "lif", spiking)
+        _require(config, "scope", lambda v: v == "global", "global with `budget` synops")
     if isinstance(config, ResolvedTransfer):
         twin = "lif, since the ticket goes from the ReLU twin to that"
         _require(config, "activation", lambda v: v == "lif", twin)

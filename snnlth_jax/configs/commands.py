@@ -24,11 +24,13 @@ from snnlth_jax.configs.parts import (
 from snnlth_jax.pruning import Scope
 
 __all__ = [
+    "DynamicConfig",
     "EbConfig",
     "ImpConfig",
     "OneShotConfig",
     "ProbeConfig",
     "ResolvedDivergence",
+    "ResolvedDynamic",
     "ResolvedEb",
     "ResolvedImp",
     "ResolvedOneShot",
@@ -56,6 +58,15 @@ class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
     """Start of a round: weights, the survivors return to the weights of the rewind epoch (paper, IMP); or
     they keep their trained weights and see the schedule again (learning-rate) or a hundredth of the learning
     rate (fine-tune; Renda et al. 2020)."""
+    score: Annotated[Literal["magnitude", "lamp"], IDENTITY] = "magnitude"
+    """Score by which weights are removed: magnitude (paper, IMP), or lamp, each weight's share in those of
+    its layer that are no smaller (Lee et al. 2021)."""
+    budget: Annotated[Literal["weights", "synops"], IDENTITY] = "weights"
+    """What a round removes the fraction p of: weights (paper, IMP), or synops, the synaptic operations of the
+    trained network on training images."""
+    processing_elements: Annotated[int | None, AT_LEAST_1, IDENTITY] = None
+    """Number of processing elements that each get as many kept weights of every layer (u-Ticket, Yin et al.
+    2023). Default: none, masks as they are."""
 
     method: ClassVar[str] = "imp"
 
@@ -123,6 +134,28 @@ class OneShotConfig(Controls, TrainConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class DynamicConfig(Controls, TrainConfig):
+    """Train a network that is sparse from the start and whose masks move: RigL or SET (beyond the paper)."""
+
+    criterion: Annotated[Literal["rigl", "set"], IDENTITY] = "rigl"
+    """Weights that are grown: rigl, those of largest dense gradient (Evci et al. 2020), or set, random ones
+    (Mocanu et al. 2018)."""
+    sparsity: Annotated[float, FRACTION, VARIED] = 0.9
+    """Fraction of the prunable weights that are absent at any time."""
+    scope: Annotated[Scope, IDENTITY] = "erk"
+    """Densities of the layers at the start, which they keep: erk (Evci et al. 2020), layer, the same for all,
+    or global, whatever a draw from all weights gives."""
+    drop_fraction: Annotated[float, FRACTION, IDENTITY] = 0.3
+    """Fraction of each layer's weights that the first change drops and grows; it falls along a cosine (Evci
+    et al. 2020)."""
+    update_until: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), IDENTITY] = 0.75
+    """Share of the epochs after which the masks stay; until then they change after each epoch (Evci et al.
+    2020 change them every 100 steps)."""
+
+    method: ClassVar[str] = "dynamic"
+
+
+@dataclasses.dataclass(frozen=True)
 class ProbeConfig(Divergence, TrainConfig):
     """Measure which T' Early-Time would choose, over epochs and over lambda (paper, Fig. 4 and 7b)."""
 
@@ -171,6 +204,10 @@ class ResolvedEb(ResolvedDivergence, ResolvedTrain, EbConfig):
 
 class ResolvedOneShot(ResolvedTrain, OneShotConfig):
     """`OneShotConfig`, resolved; `sparsity` is None with `like`."""
+
+
+class ResolvedDynamic(ResolvedTrain, DynamicConfig):
+    """`DynamicConfig`, resolved."""
 
 
 class ResolvedProbe(ResolvedDivergence, ResolvedTrain, ProbeConfig):

@@ -39,6 +39,9 @@ _SINCE: Mapping[str, Any] = {
     "schedule_on_rewind": "restart",
     "biases_on_rewind": "rewind",
     "early_time_start": "continue",
+    "score": "magnitude",
+    "budget": "weights",
+    "processing_elements": None,
     "early_time_loss": "mean",
     "ticket_schedule": "same",
 }

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple, overload
 from snnlth_jax import data
 from snnlth_jax.configs import checks
 from snnlth_jax.configs.commands import (
+    DynamicConfig,
     EbConfig,
     ImpConfig,
     OneShotConfig,
     ProbeConfig,
+    ResolvedDynamic,
     ResolvedEb,
     ResolvedImp,
     ResolvedOneShot,
@@ -50,6 +52,7 @@ _RESOLVED: dict[type[TrainConfig], type[ResolvedTrain]] = {
     TransferConfig: ResolvedTransfer,
     EbConfig: ResolvedEb,
     OneShotConfig: ResolvedOneShot,
+    DynamicConfig: ResolvedDynamic,
     ProbeConfig: ResolvedProbe,
 }
 
@@ -62,6 +65,8 @@ def resolve(config: TransferConfig) -> ResolvedTransfer: ...
 def resolve(config: EbConfig) -> ResolvedEb: ...
 @overload
 def resolve(config: OneShotConfig) -> ResolvedOneShot: ...
+@overload
+def resolve(config: DynamicConfig) -> ResolvedDynamic: ...
 @overload
 def resolve(config: ProbeConfig) -> ResolvedProbe: ...
 @overload
@@ -121,7 +126,7 @@ def method_name(config: TrainConfig) -> str:
     >>> method_name(ImpConfig(early_time=True)), method_name(OneShotConfig(criterion="random"))
     ('imp+et', 'one-shot random')
     """
-    if isinstance(config, OneShotConfig):
+    if isinstance(config, (OneShotConfig, DynamicConfig)):
         return f"{config.method} {config.criterion}"
     return config.method + ("+et" if isinstance(config, EarlyTime) and config.early_time else "")
 
@@ -145,7 +150,7 @@ def load_dataset(config: Data) -> data.Dataset:
 
 
 def _run_name(config: TrainConfig) -> str:
-    sparsity = config.sparsity if isinstance(config, (EbConfig, OneShotConfig)) else None
+    sparsity = config.sparsity if isinstance(config, (EbConfig, OneShotConfig, DynamicConfig)) else None
     parts = [method_name(config).replace(" ", "_"), sparsity, config.dataset, config.arch]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

@@ -10,6 +10,8 @@ tickets are then trained at the full T. With another
 `rewinding` the survivors keep their trained weights (Renda et al. 2020).
 """
 
+from typing import Any
+
 import flax.linen as nn
 from rich.console import Console
 
@@ -22,6 +24,9 @@ from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Session, run
+from snnlth_jax.train import TrainState
+
+PyTree = Any
 
 __all__ = ["iterate", "search"]
 
@@ -86,11 +91,32 @@ def _train(session: _Rounds, phase: Phase, from_rewind_point: bool) -> None:
         point = last.rewind if from_rewind_point else RewindPoint.of(last.state)
         if config.biases_on_rewind == "keep" and phase.round >= 2:
             point = point.with_biases(last.state.params)
-        magnitude = pruning.magnitude(last.state.params)
-        kept = pruning.prune(magnitude, last.state.masks, config.prune_fraction, config.scope)
+        kept = _pruned(session, phase, last.state)
         state = rewind(last.state, point, kept, session.tx, config.bn_on_rewind)
         return last._replace(state=state, rewind=point)
 
     for epoch, carry in session.train(phase, start):
         if phase.round == 0 and epoch <= config.rewind_epoch and from_rewind_point:
             session.carry = carry._replace(rewind=RewindPoint.of(carry.state))
+
+
+def _pruned(session: _Rounds, phase: Phase, state: TrainState) -> PyTree:
+    """The masks of a round, from the network that the round before trained."""
+    config, left = session.config, state.masks
+    if not isinstance(config, configs.ResolvedImp):
+        return pruning.prune(pruning.magnitude(state.params), left, config.prune_fraction, config.scope)
+    lamp = config.score == "lamp"
+    scores = pruning.lamp(state.params, left) if lamp else pruning.magnitude(state.params)
+    if config.budget == "synops":
+        costs = session.variants.synops_by_weight(session.variant(phase), state)
+        budget = (1 - config.prune_fraction) * float(pruning.cost(left, costs))
+        kept = pruning.keep_within(scores, left, costs, budget)
+    else:
+        kept = pruning.prune(scores, left, config.prune_fraction, config.scope)
+    if config.processing_elements is not None:
+        before = float(pruning.utilisation(kept, config.processing_elements))
+        kept = pruning.balance(scores, kept, left, config.processing_elements)
+        after = float(pruning.utilisation(kept, config.processing_elements))
+        elements = f"{config.processing_elements} processing elements"
+        session.recorder.message(f"{phase}: utilisation of {elements} {before:.4f}, balanced {after:.4f}")
+    return kept

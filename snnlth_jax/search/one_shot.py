@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from snnlth_jax import configs, data, losses, masks, models, pruning, tickets
+from snnlth_jax import configs, data, masks, models, pruning, tickets
 from snnlth_jax.analysis.flops import macs
-from snnlth_jax.data.augment import normalise
 from snnlth_jax.machine import hosts
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import final, phases
+from snnlth_jax.search import final, phases, scoring
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import TWIN, Programs, full_variant
@@ -147,7 +146,8 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
 
     else:
         images, times = _examples(session), 1
-        arguments, loss = (batch_stats, *_draw(session, images)), partial(_loss, session)
+        chosen = scoring.draw(session, session.score_key, images)
+        arguments, loss = (batch_stats, *chosen), partial(scoring.loss, session)
     score = {"snip": pruning.snip, "grasp": pruning.grasp, "synflow": pruning.synflow}[config.criterion]
 
     def criterion(params: PyTree, *arguments: PyTree) -> PyTree:
@@ -183,40 +183,3 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
 def _examples(session: Session[configs.ResolvedOneShot]) -> int:
     available = len(session.train_split.labels)
     return min(1000, available) if session.config.score_examples is None else session.config.score_examples
-
-
-def _draw(session: Session[configs.ResolvedOneShot], examples: int) -> tuple[jax.Array, jax.Array]:
-    """Draw this number of training images at random, with their labels."""
-    split = session.train_split
-    order = jax.random.permutation(session.score_key, len(split.labels))[:examples]
-    return split.images[order], split.labels[order]
-
-
-def _loss(
-    session: Session[configs.ResolvedOneShot],
-    params: PyTree,
-    batch_stats: PyTree,
-    images: jax.Array,
-    labels: jax.Array,
-) -> jax.Array:
-    """Training loss on images without augmentation, a batch at a time."""
-    variant, augmentation = full_variant(session.config), session.variants.augmentation
-    model, examples = session.variants.model(variant), len(labels)
-    size = min(session.config.batch_size, examples)
-    full = examples // size * size
-
-    def batch_loss(params: PyTree, chosen: jax.Array) -> jax.Array:
-        logits, _ = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            normalise(images[chosen], augmentation),
-            num_timesteps=variant.num_timesteps,
-            train=True,
-            mutable=["batch_stats"],
-        )
-        return losses.cross_entropy(logits, labels[chosen]).sum()
-
-    # checkpointed, so that only the activations of one batch are in memory
-    batches = jnp.arange(full).reshape(-1, size)
-    sums: jax.Array = jax.lax.map(jax.checkpoint(lambda chosen: batch_loss(params, chosen)), batches)
-    rest = batch_loss(params, jnp.arange(full, examples)) if full < examples else 0.0
-    return (sums.sum() + rest) / examples

@@ -7,6 +7,7 @@ trains, at which learning rate, from which epoch to which, and which part of res
 
     probe     Early-Time's epochs at the full T, the first of the search  preparations
     scores    a criterion's scores at initialisation, without training    preparations
+    dynamic   a network that is sparse from the start, with moving masks  tickets
     search    Early-Bird's dense training run                             rounds
     round     one prune-rewind-train cycle of IMP                         rounds
     ticket    a ticket trained at the full T                              tickets
@@ -24,11 +25,17 @@ from snnlth_jax.run.results import phase_name
 from snnlth_jax.search.programs import TWIN, Variant, full_variant
 from snnlth_jax.train import optimizers
 
-__all__ = ["Part", "Phase", "early_bird", "epochs", "final", "probe", "rounds", "scores"]
+__all__ = ["Part", "Phase", "dynamic", "early_bird", "epochs", "final", "probe", "rounds", "scores"]
 
 Part = Literal["preparations", "rounds", "tickets", "controls"]
 _Searched = configs.ResolvedImp | configs.ResolvedEb
-_Controlled = configs.ResolvedImp | configs.ResolvedTransfer | configs.ResolvedEb | configs.ResolvedOneShot
+_Controlled = (
+    configs.ResolvedDynamic
+    | configs.ResolvedImp
+    | configs.ResolvedTransfer
+    | configs.ResolvedEb
+    | configs.ResolvedOneShot
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,6 +219,20 @@ def _searched_variant(config: _Searched) -> tuple[Variant, bool]:
         return full, False
     timesteps = config.early_time_timesteps
     return full._replace(num_timesteps=timesteps or config.num_timesteps - 1), timesteps is None
+
+
+def dynamic(config: configs.ResolvedDynamic) -> Phase:
+    """The training run of a network whose masks move."""
+    return Phase(
+        kind="dynamic",
+        round=1,
+        part="tickets",
+        variant=full_variant(config),
+        last_epoch=config.epochs,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+        prunings=1,
+    )
 
 
 # --- after the search

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from snnlth_jax import configs, data, models
@@ -230,12 +231,16 @@ class Variants:
         over_t = isinstance(self._config, EarlyTime) and self._config.early_time_loss == "over-t"
         return variant.num_timesteps / self._config.num_timesteps if over_t else 1.0
 
-    def spike_counter(self, variant: Variant, state: TrainState) -> tuple[Callable[..., Any], float]:
+    def spike_counter(
+        self, variant: Variant, state: TrainState, images: np.ndarray | None = None
+    ) -> tuple[Callable[..., Any], float]:
         """Count the spikes of a spiking variant, see `activity.count_spikes`, and the seconds of compiling.
 
-        It runs on one device of this host, which has the whole state; no host waits for another.
+        It runs on one device of this host, which has the whole state; no host waits for another. It takes the
+        variables and images of the shape of `images`, by default the test images to count on.
         """
-        model, images = self.model(variant), images_to_count_on(self.dataset.test.images)
+        model = self.model(variant)
+        images = images_to_count_on(self.dataset.test.images) if images is None else images
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
         image_shapes = jax.ShapeDtypeStruct(images.shape, images.dtype)
         count = partial(
@@ -266,13 +271,36 @@ class Variants:
 
     # --- numbers
 
+    def count_spikes(self, variant: Variant, state: TrainState, images: np.ndarray) -> activity.Counts:
+        """Spikes of every neuron of a spiking variant, see `activity.count_spikes`."""
+        variables = jax.device_get(_variables(state))
+        counter, _ = self.spike_counter(variant, state, images)
+        counts: activity.Counts = jax.device_get(counter(variables, jnp.asarray(images)))
+        return counts
+
+    def synops_by_weight(self, variant: Variant, state: TrainState) -> PyTree:
+        """SynOps over each weight for training images, a tree like the masks.
+
+        The images are 1,000 evenly spaced ones, or all if there are fewer.
+        """
+        model = self.model(variant)
+        counts = self.count_spikes(variant, state, images_to_count_on(self.dataset.train.images))
+        layers, kernels = wiring.connections(model), wiring.by_name(state.masks)
+        neurons = wiring.shapes(layers, kernels, self.dataset.image_shape)
+        by_name = {
+            c.name: activity.synops_by_weight(c, kernels[c.name].shape, neurons[c.source], counts)
+            for c in layers
+            if c.name is not None
+        }
+        return jax.tree_util.tree_map_with_path(
+            lambda path, mask: jnp.asarray(by_name[wiring.name_of(path)]), state.masks
+        )
+
     def measure(self, variant: Variant, state: TrainState) -> Measurement:
         """Measure the layers of a trained network, see `snnlth_jax.search.measure`."""
         counts, images = None, images_to_count_on(self.dataset.test.images)
         if variant.activation == "lif":
-            variables = jax.device_get(_variables(state))
-            counter, _ = self.spike_counter(variant, state)
-            counts = jax.device_get(counter(variables, jnp.asarray(images)))
+            counts = self.count_spikes(variant, state, images)
         return measure(
             wiring.connections(self.model(variant)),
             state.masks,

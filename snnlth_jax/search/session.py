@@ -129,6 +129,7 @@ class Session(Generic[Config_co]):
         phase: Phase,
         start: Callable[[Phase, Carry], Carry],
         ends: Callable[[int], bool] = lambda epoch: False,
+        change: Callable[[int, TrainState], TrainState] = lambda epoch, state: state,
     ) -> Iterator[tuple[int, Carry]]:
         """Train the rest of a phase; yield the number and the arrays of each completed epoch.
 
@@ -142,6 +143,7 @@ class Session(Generic[Config_co]):
             has the phase.
           ends: function from the number of an epoch to whether it is the last, called once for each, before
             it is recorded; it may replace the queue of `carry`.
+          change: function from the number of an epoch and the state after it to the state to go on with.
 
         Raises:
           NonFiniteLoss: training diverged; the message names phase, epoch and step.
@@ -185,6 +187,7 @@ class Session(Generic[Config_co]):
                 first_epoch=progress.epoch,
                 last_epoch=last,
                 on_progress=on_progress,
+                change=change,
                 first_step=progress.step,
                 metrics=self.carry.metrics,
                 seconds=progress.step_seconds if progress.step else 0.0,

@@ -272,6 +272,7 @@ def fit(
     first_epoch: int,
     last_epoch: int,
     on_progress: Callable[[int, int, TrainState, Metrics, float], None] = lambda *progress: None,
+    change: Callable[[int, TrainState], TrainState] = lambda epoch, state: state,
     first_step: int = 0,
     metrics: Metrics | None = None,
     seconds: float = 0.0,
@@ -289,6 +290,8 @@ def fit(
       last_epoch: number of completed epochs at the end.
       on_progress: called within epochs with (epoch number, steps done, state, metrics, seconds) so far; the
         next steps consume state and metrics, so copy or save what is to be kept.
+      change: function from the number of an epoch and the state after it to the state to go on with, such as
+        one with other masks.
       first_step: number of completed steps of the first epoch, if a run resumes within it.
       metrics: metrics of these steps.
       seconds: time of these steps.
@@ -317,5 +320,6 @@ def fit(
             steps_per_call = max(1, int((stop - steps) * seconds_per_call / elapsed))
             steps, seconds = stop, seconds + elapsed
             on_progress(epoch + 1, steps, state, metrics, seconds)
+        state = change(epoch + 1, state)
         yield Epoch(epoch + 1, state, jax.device_get(metrics), rate, seconds)
         metrics, steps, seconds = zero_metrics(), 0, 0.0
