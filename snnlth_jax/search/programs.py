@@ -213,7 +213,7 @@ class Variants:
                 loss_factor=factor,
             )
 
-        model, factor = self.model(variant), self._loss_factor(variant)
+        model, factor = self.model(variant), self.loss_factor(variant)
         key = (
             "train",
             model,
@@ -226,7 +226,7 @@ class Variants:
         shapes = _shapes((state, train_split, test_split))
         return self._programs.get((*key, self.devices, shapes), announce_and_compile)
 
-    def _loss_factor(self, variant: Variant) -> float:
+    def loss_factor(self, variant: Variant) -> float:
         """Factor on the mean of the loss over timesteps; 1, except for the authors' code at T' < T."""
         over_t = isinstance(self._config, EarlyTime) and self._config.early_time_loss == "over-t"
         return variant.num_timesteps / self._config.num_timesteps if over_t else 1.0
