@@ -73,6 +73,10 @@ class Scale:
             **{**self.train, "sparsity": sparsity, "criterion": criterion, **changes}
         )
 
+    def dynamic(self, sparsity: float, criterion: str) -> configs.DynamicConfig:
+        fields = {**self.train, "sparsity": sparsity, "criterion": criterion}
+        return configs.DynamicConfig(**fields)
+
     def probe(self) -> configs.ProbeConfig:
         return configs.ProbeConfig(**self.train)
 

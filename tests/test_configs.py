@@ -36,6 +36,7 @@ KEYS = {
     "search_learning_rate_factor scope rewind_epoch",
     configs.OneShotConfig: f"{TRAIN} controls criterion sparsity scope score_examples "
     "synflow_iterations like",
+    configs.DynamicConfig: f"{TRAIN} controls criterion sparsity distribution drop_fraction update_until",
     configs.ProbeConfig: f"{TRAIN} {DIVERGENCE}",
 }
 # digests and directories of the version before configurations were composed
@@ -217,6 +218,7 @@ def documentation(command, name):
 
 MEANT = {  # None is no default there: no cap, the place of TFDS, all devices, measured, no ticket
     *("train_examples", "test_examples", "data_dir", "devices", "early_time_timesteps", "like"),
+    "processing_elements",  # masks as they are
     "score_examples",  # at most 1000: how many there are is known with the data
 }
 

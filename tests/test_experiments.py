@@ -46,6 +46,7 @@ SCRIPTS = {
         "bn_on_rewind",
         "discrepancies",
         "eb_criteria",
+        "other_methods",
         "rewinding",
     )
 }

@@ -142,9 +142,9 @@ class DynamicConfig(Controls, TrainConfig):
     (Mocanu et al. 2018)."""
     sparsity: Annotated[float, FRACTION, VARIED] = 0.9
     """Fraction of the prunable weights that are absent at any time."""
-    scope: Annotated[Scope, IDENTITY] = "erk"
-    """Densities of the layers at the start, which they keep: erk (Evci et al. 2020), layer, the same for all,
-    or global, whatever a draw from all weights gives."""
+    distribution: Annotated[Literal["erk", "uniform"], IDENTITY] = "erk"
+    """Densities of the layers, which they keep: erk, in proportion to the sum of a layer's axes (Evci et al.
+    2020), or uniform, the same for all."""
     drop_fraction: Annotated[float, FRACTION, IDENTITY] = 0.3
     """Fraction of each layer's weights that the first change drops and grows; it falls along a cosine (Evci
     et al. 2020)."""

@@ -50,6 +50,7 @@ def accuracy(experiment: Experiment) -> Plot | None:
                 for run, row in series.trainings(kind)
             ]
     dense = experiment.dense()
+    as_long = [pair for series in results for pair in series.trainings("dense")]
     densities = [density for *_, points in lines for density in points]
     with canvas(**room(label for _, _, label, _ in lines)) as drawing:
         weights_axis(drawing.axes, [*densities, 0.5])
@@ -70,6 +71,9 @@ def accuracy(experiment: Experiment) -> Plot | None:
             )
         if dense:
             ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
+        if as_long:
+            mean = spread(accuracy_of(row) for _, row in as_long).mean
+            ends.append(reference(drawing, mean, "dense for as long"))
         label_ends(drawing, ends)
     sparsest: dict[str, list[str]] = {}
     for _, _, label, points in lines:
@@ -80,6 +84,9 @@ def accuracy(experiment: Experiment) -> Plot | None:
     caption = f"Weights are removed from left to right. At the sparsest, {ends_at}"
     if dense:
         caption += f"; the dense network {spread(accuracy_of(row) for _, row in dense)} (dashed line)"
+    if as_long:
+        accuracies = spread(accuracy_of(row) for _, row in as_long)
+        caption += f"; a dense network trained for as long as search and ticket {accuracies} (dashed line)"
     caption += f"; {seeds(counts)}."
     if few and any(series.trainings("search") for series in results):
         caption += " Dotted without markers: rounds of the search in the network that is searched."

@@ -157,6 +157,8 @@ _CRITERIA = {
     "synflow": "SynFlow",
     "random": "Random",
     "magnitude": "Magnitude",
+    "rigl": "RigL",
+    "set": "SET",
 }
 
 

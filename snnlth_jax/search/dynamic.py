@@ -60,7 +60,8 @@ def _start(session: Session[configs.ResolvedDynamic], last: Carry) -> Carry:
     """Random masks on the initial weights, which the ticket keeps whole."""
     config, state = session.config, session.initial_state()
     scores = pruning.random(session.mask_key, state.params)
-    kept = pruning.prune(scores, state.masks, config.sparsity, config.scope)
+    scope: pruning.Scope = "erk" if config.distribution == "erk" else "layer"
+    kept = pruning.prune(scores, state.masks, config.sparsity, scope)
     return last._replace(state=_masked(state, kept))
 
 
@@ -73,7 +74,8 @@ def _rewire(session: Session[configs.ResolvedDynamic]) -> Callable[[int, TrainSt
         if not fraction:
             return state
         with session.timed():
-            return jax.block_until_ready(changed(epoch, state, fraction))
+            new: TrainState = jax.block_until_ready(changed(epoch, state, fraction))
+        return new
 
     def changed(epoch: int, state: TrainState, fraction: float) -> TrainState:
         key = jax.random.fold_in(session.score_key, epoch)
