@@ -17,7 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.metrics import Recorder
-from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
+from snnlth_jax.search import dynamic, early_bird, early_time, imp, one_shot, replicates, transfer
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
 SEARCHES = {
@@ -52,6 +52,7 @@ STUBS = {
     "imp, fine-tune": (imp, configs.ImpConfig(**TINY, num_timesteps=2, rounds=3, rewinding="fine-tune")),
     "eb+et": (early_bird, configs.EbConfig(**TINY | EARLY_TIME | {"epochs": 3}, queue=2)),
     "one-shot": (one_shot, configs.OneShotConfig(**small.NETWORK, num_timesteps=2, controls=("dense",))),
+    "dynamic": (dynamic, configs.DynamicConfig(**small.NETWORK, num_timesteps=2, sparsity=0.5)),
     "probe": (early_time, configs.ProbeConfig(**small.NETWORK, num_timesteps=3, early_time_epochs=3)),
     "transfer": (
         transfer,
@@ -80,9 +81,20 @@ def test_killed_before_every_write(name, tmp_path, monkeypatch):
         _, undisturbed, _ = small.run(module, config, tmp_path / "undisturbed", programs=PROGRAMS)
     assert len(copies) > 10
     for copy in copies if name == "imp+et" else copies[::3]:
+        recorded = seconds(copy / "result.json")
         result, run, _ = small.run(module, config, copy, programs=PROGRAMS)
         assert result["finished"]
         small.same_outcome(run, undisturbed)
+        assert recorded.items() <= seconds(run.result).items()
+
+
+def seconds(path):
+    """The seconds of each row that a result.json has."""
+    if not path.exists():
+        return {}
+    result = small.json_of(path)
+    parts = ("preparations", "rounds", "tickets", "controls")
+    return {(part, row["kind"], row["round"]): row["seconds"] for part in parts for row in result[part]}
 
 
 @pytest.mark.slow
@@ -114,6 +126,9 @@ def test_a_run_of_the_last_release_resumes(tmp_path):
     before = small.lines(rundir.paths(tmp_path / "stopped"))
     config = small.NETWORK | {"num_timesteps": 3, "rounds": 3, "rewind_epoch": 1}
     config |= {"early_time": True, "early_time_lambda": 1.0, "controls": ("random", "dense")}
+    with pytest.raises(InputError, match="early_time_start restart there, continue now"):
+        small.run(imp, configs.ImpConfig(**config), tmp_path / "stopped", model=None)
+    config |= {"early_time_start": "restart"}  # Early-Time had the search begin anew
     result, run, text = small.run(imp, configs.ImpConfig(**config), tmp_path / "stopped", model=None)
     assert "resuming after round 1, epoch 2" in text
     assert result["finished"]
