@@ -1,7 +1,10 @@
 """What a search costs: against the paper's hours, XLA's counts, and plain sums."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import msgspec
 import pytest
 
 from snnlth_jax import configs, masks, models, train
@@ -133,3 +136,52 @@ def test_flops_agree_with_xlas_own_count(network, num_timesteps):
     assert macs(forward, variables, images) == pytest.approx(
         batch_size * (1.77e6 + num_timesteps * per_timestep), rel=1e-3
     )
+
+
+VGG16 = {5: 2 * (1.77e6 + 5 * 311.4e6), 3: 2 * (1.77e6 + 3 * 311.4e6)}  # FLOPs of an image forward, by T
+
+
+def counted(config, planned, fired=None):
+    """FLOPs of the search of each ticket, as the ledger adds them up from rows of VGG16's size."""
+    done = []
+    for phase in planned:
+        epochs = phases.epochs(planned, [row.epochs for _, row in done], phase)
+        if fired is not None and phase.part in ("preparations", "rounds"):
+            epochs = max(0, min(fired, phase.last_epoch) - phase.first_epoch)
+        timesteps = 3 if phase.by_early_time else 5
+        flops = 50_000 * epochs * 3 * VGG16[timesteps]
+        flops += 1000 * VGG16[5] if phase.kind == "probe" else 0  # forward once, to measure
+        done.append((phase, row(phase.kind, phase.round, epochs, network=f"lif T={timesteps}")))
+        done[-1] = phase, msgspec.structs.replace(done[-1][1], train_flops=int(flops), forward_flops=0)
+    return [ticket.search for ticket in ledger.tickets(done, config, 1, {})]
+
+
+def test_early_time_costs_what_the_papers_hours_say():
+    """Table 1's cells by hand: 2 epochs at T = 5, 298 at 3, then rounds of 280 at 3."""
+    final = (4, 8, 11, 14)
+    imp = configs.resolve(configs.ImpConfig(dataset="cifar10", final_rounds=final, early_time=True))
+    costs = counted(imp, [*phases.rounds(imp), *phases.final(imp, final, 20)])
+    for k, cost, share in zip(
+        final, costs, (11.19 / 14.97, 22.00 / 29.86, 30.11 / 40.84, 38.26 / 51.99), strict=True
+    ):
+        expected = 3 * 50_000 * (2 * VGG16[5] + (298 + (k - 1) * 280) * VGG16[3]) + 1000 * VGG16[5]
+        assert cost.train_flops == pytest.approx(expected, rel=1e-9)
+        assert cost.epochs == 300 + (k - 1) * 280
+        dense = 3 * 50_000 * (300 + (k - 1) * 280) * VGG16[5]
+        # T'/T = 0.6 of the operations; the paper's hours have what does not scale with T too
+        assert 0.60 < cost.train_flops / dense < share
+
+
+@pytest.mark.parametrize(("fired", "saving"), [(2, 1.0), (4, 1.25), (9, 1.45), (149, 1.65)])
+def test_early_time_saves_early_bird_what_comes_after_the_probe(fired, saving):
+    """Continuing costs no more than the measurement where the search is over with the probe."""
+    config = configs.EbConfig(dataset="cifar10", early_time=True)
+    both = configs.resolve(config)
+    alone = configs.resolve(dataclasses.replace(config, early_time=False))
+    (with_it,) = counted(both, [*phases.early_bird(both), *phases.final(both, [1], 0)], fired)
+    (without,) = counted(alone, [*phases.early_bird(alone), *phases.final(alone, [1], 0)], fired)
+    assert with_it.epochs == without.epochs == fired
+    assert without.train_flops / with_it.train_flops == pytest.approx(saving, abs=0.01)
+    restarts = dataclasses.replace(both, early_time_start="restart")
+    (again,) = counted(restarts, [*phases.early_bird(restarts), *phases.final(restarts, [1], 0)])
+    assert again.epochs == 302
