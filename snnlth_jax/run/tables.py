@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax.run.results import Cost, Result, Spread, Summary
+from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summary
 
 __all__ = ["gigabytes", "mean_table", "new_table", "plus_minus", "print_result"]
 
@@ -42,6 +42,8 @@ def print_result(result: Result, console: Console) -> None:
             chosen.add_row(epoch, *(str(t) for t in measurement.by_lambda.values()))
         console.print(curves)
         console.print(chosen)
+    if result.stability:
+        _print_stability(result.stability, console)
     for ticket in result.tickets:
         console.print(
             f"{ticket.name}: search {_cost(ticket.search)}, "
@@ -50,6 +52,25 @@ def print_result(result: Result, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _print_stability(stability: StabilityRecord, console: Console) -> None:
+    by_masks = {(i.ticket, i.sparsity): f"{100 * i.sparsity:.2f} %" for i in stability.interpolations}
+    barriers: dict[int, dict[tuple[str | None, float], float]] = {}
+    for i in stability.interpolations:
+        barriers.setdefault(i.epoch, {})[i.ticket, i.sparsity] = i.barrier
+    table = new_table("error barrier by epoch and sparsity", "epoch", *by_masks.values())
+    for epoch, of_epoch in barriers.items():
+        table.add_row(f"{epoch}", *(f"{of_epoch[m]:.4f}" if m in of_epoch else "" for m in by_masks))
+    console.print(table)
+    proposed = (
+        f"rewind epoch: {stability.proposed}, the first with" if stability.proposed is not None else "no"
+    )
+    console.print(
+        f"{proposed} error barriers below {stability.bound:g} at all sparsities",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _cost(cost: Cost | None) -> str:
