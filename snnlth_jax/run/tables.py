@@ -59,18 +59,13 @@ def _print_stability(stability: StabilityRecord, console: Console) -> None:
     barriers: dict[int, dict[tuple[str | None, float], float]] = {}
     for i in stability.interpolations:
         barriers.setdefault(i.epoch, {})[i.ticket, i.sparsity] = i.barrier
-    table = new_table("error barrier by epoch and sparsity", "epoch", *by_masks.values())
+    table = new_table("error barriers", "epoch", *by_masks.values())
     for epoch, of_epoch in barriers.items():
         table.add_row(f"{epoch}", *(f"{of_epoch[m]:.4f}" if m in of_epoch else "" for m in by_masks))
     console.print(table)
-    proposed = (
-        f"rewind epoch: {stability.proposed}, the first with" if stability.proposed is not None else "no"
-    )
-    console.print(
-        f"{proposed} error barriers below {stability.bound:g} at all sparsities",
-        highlight=False,
-        soft_wrap=True,
-    )
+    epoch, below = stability.proposed, f"error barriers below {stability.bound:g} at all sparsities"
+    line = f"no epoch has {below}" if epoch is None else f"rewind epoch {epoch}, the first with {below}"
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _cost(cost: Cost | None) -> str:
