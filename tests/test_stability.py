@@ -1,8 +1,10 @@
 """Stability to the order of images: the rule, and what the search trains, evaluates and refuses."""
 
+import csv
 import dataclasses
 import functools
 import io
+import json
 
 import chex
 import jax
@@ -14,7 +16,7 @@ import stub
 from plain import Plain, cosine
 from rich.console import Console
 
-from snnlth_jax import configs, data, masks, tickets
+from snnlth_jax import configs, data, masks, report, tickets
 from snnlth_jax.cli import main
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.errors import InputError
@@ -249,6 +251,29 @@ def test_copies_in_the_same_order_have_no_barrier(tmp_path, monkeypatch):
 
 
 # --- as a search
+
+
+def test_the_report_shows_barriers_and_lines(measured, ticket, tmp_path):
+    """With the mean over two seeds, of which the second is the first with other numbers."""
+    _, run, _, _ = measured
+    for seed in (0, 1):
+        (tmp_path / f"seed{seed}").mkdir()
+        content = small.json_of(run.result)
+        content["config"]["seed"] = seed
+        (tmp_path / f"seed{seed}" / "result.json").write_text(json.dumps(content))
+    report.write([str(tmp_path)], str(tmp_path / "out"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Stability to the order of images" in page
+    record = results.read(run.result).stability
+    for name, numbers in {"stability": 1, "stability-lines": 4}.items():
+        files = {suffix: tmp_path / "out" / "report" / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")}
+        assert files["png"].read_bytes().startswith(b"\x89PNG")
+        assert files["pdf"].read_bytes().startswith(b"%PDF")
+        rows = list(csv.DictReader(files["csv"].open()))
+        assert len(rows) == 2 * numbers * len(record.interpolations)
+        assert [int(row["epoch"]) for row in rows[:: 4 if numbers == 4 else 1]] == [0, 2, 0, 2] * 2
+    shown = csv.DictReader((tmp_path / "out" / "report" / "stability.csv").open())
+    assert [float(row["barrier"]) for row in shown] == [one.barrier for one in record.interpolations] * 2
 
 
 def test_interrupted_again_and_again(measured, ticket, tmp_path, monkeypatch):

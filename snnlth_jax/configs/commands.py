@@ -133,10 +133,8 @@ class ProbeConfig(Divergence, TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class StabilityConfig(TrainConfig):
-    """Find the epochs from which two copies of a network, trained on other images orders, end in one basin.
-
-    The copies are linearly connected (Frankle et al. 2020): the error does not rise on the line between them.
-    The first epoch for which this holds is a rewind epoch for imp."""
+    """Find a rewind epoch: the first from which two copies of the dense network end in one basin, so that the
+    error does not rise on the line between them, whatever the order of their images (Frankle et al. 2020)."""
 
     stability_epochs: Annotated[tuple[int, ...] | None, IDENTITY] = None
     """Candidates for the rewind epoch: numbers of completed epochs of the dense network after which it is

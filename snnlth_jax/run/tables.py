@@ -55,16 +55,17 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def _print_stability(stability: StabilityRecord, console: Console) -> None:
-    by_masks = {(i.ticket, i.sparsity): f"{100 * i.sparsity:.2f} %" for i in stability.interpolations}
-    barriers: dict[int, dict[tuple[str | None, float], float]] = {}
-    for i in stability.interpolations:
-        barriers.setdefault(i.epoch, {})[i.ticket, i.sparsity] = i.barrier
+    by_masks = {one.ticket: f"{100 * one.sparsity:.2f} %" for one in stability.interpolations}
+    barriers: dict[int, dict[str | None, str]] = {}
+    for one in stability.interpolations:
+        barriers.setdefault(one.epoch, {})[one.ticket] = f"{one.barrier:.4f}"
     table = new_table("error barriers", "epoch", *by_masks.values())
     for epoch, of_epoch in barriers.items():
-        table.add_row(f"{epoch}", *(f"{of_epoch[m]:.4f}" if m in of_epoch else "" for m in by_masks))
+        table.add_row(f"{epoch}", *(of_epoch.get(ticket, "") for ticket in by_masks))
     console.print(table)
-    epoch, below = stability.proposed, f"error barriers below {stability.bound:g} at all sparsities"
-    line = f"no epoch has {below}" if epoch is None else f"rewind epoch {epoch}, the first with {below}"
+    below = f"error barriers below {stability.bound:g} at all sparsities"
+    proposed = stability.proposed
+    line = f"no epoch has {below}" if proposed is None else f"rewind epoch {proposed}, the first with {below}"
     console.print(line, highlight=False, soft_wrap=True)
 
 
