@@ -235,6 +235,17 @@ def test_statistics_on_several_devices_are_those_of_one(devices, divided):
     chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("parallel", ["shard_map", "pmap"])
+def test_two_devices_measure_as_one(parallel, measured, ticket, tmp_path):
+    """Up to rounding, which can move a potential over the threshold."""
+    _, alone, _, _ = measured
+    flags = {"devices": 2, "parallel": parallel, "tickets": (str(ticket[0]),)}
+    _, run, _ = small.run(stability, CONFIG, tmp_path, **flags)
+    pairs = [results.read(paths.result).stability.interpolations for paths in (alone, run)]
+    for one, two in zip(*pairs, strict=True):
+        np.testing.assert_allclose(two.train_losses, one.train_losses, rtol=0.01)
+
+
 def test_copies_in_the_same_order_have_no_barrier(tmp_path, monkeypatch):
     planned = phases.stability
 
@@ -269,10 +280,10 @@ def test_the_report_shows_barriers_and_lines(measured, ticket, tmp_path):
         files = {suffix: tmp_path / "out" / "report" / f"{name}.{suffix}" for suffix in ("png", "pdf", "csv")}
         assert files["png"].read_bytes().startswith(b"\x89PNG")
         assert files["pdf"].read_bytes().startswith(b"%PDF")
-        rows = list(csv.DictReader(files["csv"].open()))
+        rows = list(csv.DictReader(files["csv"].read_text().splitlines()))
         assert len(rows) == 2 * numbers * len(record.interpolations)
         assert [int(row["epoch"]) for row in rows[:: 4 if numbers == 4 else 1]] == [0, 2, 0, 2] * 2
-    shown = csv.DictReader((tmp_path / "out" / "report" / "stability.csv").open())
+    shown = csv.DictReader((tmp_path / "out" / "report" / "stability.csv").read_text().splitlines())
     assert [float(row["barrier"]) for row in shown] == [one.barrier for one in record.interpolations] * 2
 
 
