@@ -25,6 +25,7 @@ REFERENCE = (
     *("interop.torch", "machine.sharding", "train.optimizers", "train.step", "train.loop"),
     *("configs", "configs.parts", "configs.commands", "run.results", "run.events"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
+    *("search.stability",),
     *("search.phases", "search.session", "search.programs"),
 )
 SHARED = {

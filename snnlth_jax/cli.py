@@ -114,7 +114,16 @@ def search(config: configs.TrainConfig) -> None:
     Raises:
       InputError: the configuration is not allowed, or not on these devices.
     """
-    from snnlth_jax.search import dynamic, early_bird, early_time, imp, one_shot, replicates, transfer
+    from snnlth_jax.search import (
+        dynamic,
+        early_bird,
+        early_time,
+        imp,
+        one_shot,
+        replicates,
+        stability,
+        transfer,
+    )
 
     modules: dict[str, Any] = {
         "imp": imp,
@@ -123,6 +132,7 @@ def search(config: configs.TrainConfig) -> None:
         "dynamic": dynamic,
         "transfer": transfer,
         "probe-timesteps": early_time,
+        "stability": stability,
     }
     compile_cache.keep_programs()
     if config.distributed:
@@ -205,6 +215,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "dynamic": (configs.DynamicConfig, search),
     "transfer": (configs.TransferConfig, search),
     "probe-timesteps": (configs.ProbeConfig, search),
+    "stability": (configs.StabilityConfig, search),
     "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
@@ -277,10 +288,10 @@ def _list(
         return None
     (kind, _) = get_args(info.type)
     names = get_args(kind)  # the choices of a Literal
-    entry = "INT" if kind is int else f"{{{','.join(names)}}}"
+    entry = {int: "INT", str: "FILE"}.get(kind, f"{{{','.join(names)}}}")
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
-        metavar=f"{entry},{entry},…" if kind is int else f"{entry},…",
+        metavar=f"{entry},…" if names else f"{entry},{entry},…",
         instance_from_str=lambda texts: tuple(
             part if names else kind(part) for part in texts[0].split(",") if part.strip()
         ),

@@ -24,7 +24,7 @@ class Plain:
         self.init_key, self.train_key, _, self.score_key = jax.random.split(jax.random.key(config.seed), 4)
         self.sample = jnp.zeros((1, 8, 8, 1))
         variants = programs.Variants(config, self.dataset, small.MODEL)
-        self._program = lambda state, steps: variants.program(
+        self.program = lambda state, steps: variants.program(
             programs.Variant("lif", steps), state, variants.on_devices(self.dataset.train), self.dataset.test
         )[0]
 
@@ -40,7 +40,7 @@ class Plain:
         key = jax.random.fold_in(jax.random.fold_in(self.train_key, zlib.crc32(order[0].encode())), order[1])
         states, losses = [], []
         for epoch in train.fit(
-            self._program(state, num_timesteps),
+            self.program(state, num_timesteps),
             jax.tree.map(jnp.copy, state),
             self.split,
             key=key,

@@ -73,11 +73,11 @@ def timeless(line):
 
 def same_outcome(a, b):
     """The runs a and b ended alike, but for the clock."""
-    for event in ("epoch", "mask", "early_time"):
+    for event in ("epoch", "mask", "early_time", "stability"):
         assert list(map(timeless, lines(a, event))) == list(map(timeless, lines(b, event)))
     results = [json.loads(paths.result.read_text()) for paths in (a, b)]
     assert results[0]["finished"]
-    for part in ("early_time", "early_bird"):
+    for part in ("early_time", "early_bird", "stability"):
         assert results[0][part] == results[1][part]
     for part in ("preparations", "rounds", "tickets", "controls"):
         rows = [list(map(timeless, result[part])) for result in results]

@@ -63,6 +63,10 @@ def _evaluate(state, split):
     return Evaluation(metrics, np.arange(examples) < correct)
 
 
+def _statistics(state, split, key):
+    return jax.tree.map(lambda x: _noise(x, x.size), state.batch_stats)
+
+
 def _count(model, num_timesteps, variables, images):
     """No neuron ever fires."""
     connections = wiring.connections(model)
@@ -77,5 +81,10 @@ def _score(params, *arguments):
 
 
 PROGRAM = Program(
-    train=_train, evaluate=_evaluate, steps_per_epoch=STEPS_PER_EPOCH, compile_seconds=0.0, memory=None
+    train=_train,
+    evaluate=_evaluate,
+    statistics=_statistics,
+    steps_per_epoch=STEPS_PER_EPOCH,
+    compile_seconds=0.0,
+    memory=None,
 )

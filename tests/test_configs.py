@@ -38,6 +38,7 @@ KEYS = {
     "synflow_iterations like",
     configs.DynamicConfig: f"{TRAIN} controls criterion sparsity distribution drop_fraction update_until",
     configs.ProbeConfig: f"{TRAIN} {DIVERGENCE}",
+    configs.StabilityConfig: f"{TRAIN} stability_epochs stability_points stability_bound tickets",
 }
 # digests and directories of the version before configurations were composed
 GOLDEN = [
@@ -104,6 +105,19 @@ GOLDEN = [
         "runs/probe-timesteps_digits_vgg5_seed0",
         "0368f01b2927",
     ),
+    (configs.StabilityConfig(), "eeb5ca2473cb", "runs/stability_digits_vgg5_seed0", "f48b3c604584"),
+    (
+        configs.StabilityConfig(
+            dataset="cifar10",
+            stability_epochs=(5, 0),
+            stability_points=21,
+            seeds=(0, 1),
+            schedule_on_rewind="resume",
+        ),
+        "139645e8ad8f",
+        "runs/stability_cifar10_vgg16",
+        "9c4a0b59013e",
+    ),
     (configs.TrainConfig(), "e6ef9d5d4a92", "runs/train_digits_vgg5_seed0", "c86e9e1d59be"),
 ]
 
@@ -168,7 +182,7 @@ def test_what_may_be_overridden_and_what_a_comparison_needs():
     assert set(configs.overridable()) == {
         *("learning_rate", "schedule", "momentum", "weight_decay", "augment", "eval_every", "rounds"),
         *("prune_fraction", "scope", "bn_on_rewind", "final_rounds", "controls"),
-        *("schedule_on_rewind", "biases_on_rewind", "ticket_schedule"),
+        *("schedule_on_rewind", "biases_on_rewind", "ticket_schedule", "stability_bound"),
     }
     assert set(configs.conditions()) == {
         *("width", "activation", "num_timesteps", "epochs", "batch_size", "learning_rate", "schedule"),

@@ -15,7 +15,8 @@ import small
 
 from snnlth_jax import configs
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.search import early_bird
+from snnlth_jax.run import results
+from snnlth_jax.search import early_bird, stability
 
 pytestmark = pytest.mark.multihost
 
@@ -93,6 +94,26 @@ def test_hosts_give_the_numbers_of_one(undisturbed, tmp_path):
     assert small.json_of(alone.config) == small.json_of(run.config)
     losses = [[line["train_loss"] for line in small.lines(paths)] for paths in (run, alone)]
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+def test_hosts_measure_stability_as_one(tmp_path):
+    """Weights are written by one and read by both; the line is evaluated by all devices."""
+    flags = {"num_timesteps": 2, "epochs": 2, "width": 0.1, "train_examples": 96, "batch_size": 48}
+    flags |= {"stability_points": 3}
+    command = ["-m", "snnlth_jax.cli", "stability", "--stability-epochs", "0,1"]
+    for name, value in flags.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    statuses, told = finish(start(tmp_path / "run", command=command))
+    assert statuses == [0, 0], told
+    assert "error barriers" in told[0][0]
+    assert "epoch" not in told[1][0]
+    config = configs.StabilityConfig(**flags, stability_epochs=(0, 1), devices=4)
+    _, alone, _ = small.run(stability, config, tmp_path / "alone", model=None)
+    run = rundir.paths(tmp_path / "run")
+    assert small.json_of(alone.config) == small.json_of(run.config)
+    pairs = [results.read(paths.result).stability.interpolations for paths in (run, alone)]
+    for one, two in zip(*pairs, strict=True):
+        np.testing.assert_allclose(two.train_losses, one.train_losses, rtol=1e-2)
 
 
 def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.run import results
-from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, transfer
+from snnlth_jax.search import early_bird, early_time, imp, one_shot, replicates, stability, transfer
 
 ROUNDS = {"rounds": 3, "rewind_epoch": 1, "controls": ("random", "redrawn", "dense")}
 SEARCHES = {
@@ -23,6 +23,12 @@ SEARCHES = {
     "transfer": (transfer, configs.TransferConfig(**small.NETWORK, num_timesteps=2, **ROUNDS)),
     "snip": (one_shot, configs.OneShotConfig(**small.NETWORK, num_timesteps=2, controls=("dense",))),
     "probe": (early_time, configs.ProbeConfig(**small.NETWORK, num_timesteps=3, early_time_epochs=2)),
+    "stability": (
+        stability,
+        configs.StabilityConfig(
+            **small.NETWORK, num_timesteps=2, stability_epochs=(0, 2), stability_points=3
+        ),
+    ),
 }
 
 
@@ -56,7 +62,9 @@ def test_the_plan_is_what_happens(name, tmp_path):
         assert training.sparsity == row["sparsity"]
         if training.name != "probe":  # which also measures
             forward = once["once"] + row["num_timesteps"] * once["per_timestep"]
-            assert training.flops == row["train_flops"] + training.epochs * evaluated * forward
+            images = training.epochs * evaluated
+            images += 3 * (2 * 96 + 360) if row["kind"] == "copy-b" else 0  # on the line to it
+            assert training.flops == row["train_flops"] + images * forward
     assert plan.flops == sum(training.flops for training in plan.trainings)
     assert plan.seconds > 0
     full = f"lif T={SEARCHES[name][1].num_timesteps}"

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import events
-from snnlth_jax.run.events import EpochEvent, MaskEvent, RoundEvent, StartEvent
+from snnlth_jax.run.events import EpochEvent, MaskEvent, RoundEvent, StabilityEvent, StartEvent
 from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.run.results import Row
 
@@ -86,6 +86,19 @@ LINES = {
     ),
     MaskEvent(epoch=2, fired=False, hamming=(None, 0.5), overlap=(None, 0.25)): (
         '{"event": "mask", "epoch": 2, "fired": false, "hamming": [null, 0.5], "overlap": [null, 0.25]}'
+    ),
+    StabilityEvent(
+        epoch=5,
+        kept=3,
+        total=4,
+        alphas=(0.0, 0.5, 1.0),
+        test_errors=(0.25, 0.75, 0.5),
+        train_losses=(1.0, 3.0, 2.0),
+        barrier=0.375,
+    ): (
+        '{"event": "stability", "epoch": 5, "ticket": null, "kept": 3, "total": 4, '
+        '"alphas": [0.0, 0.5, 1.0], "test_errors": [0.25, 0.75, 0.5], "train_losses": [1.0, 3.0, 2.0], '
+        '"barrier": 0.375}'
     ),
     RoundEvent.from_row(ROW): (
         '{"event": "round", "kind": "probe", "round": 0, "kept": 3, "total": 4, "sparsity": 0.25, '

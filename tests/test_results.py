@@ -27,9 +27,11 @@ from snnlth_jax.run.results import (
     EarlyTimeEpoch,
     EarlyTimeRecord,
     FlopsPerImage,
+    InterpolationRecord,
     LayerRecord,
     Result,
     Row,
+    StabilityRecord,
     TicketRow,
 )
 from snnlth_jax.search import replicates
@@ -89,6 +91,22 @@ def result(seed=0):
         ),
         early_bird=EarlyBirdRecord(
             fired=True, epoch=4, criterion="overlap", largest_hamming=0.01, largest_overlap=0.5
+        ),
+        stability=StabilityRecord(
+            bound=0.02,
+            proposed=5,
+            interpolations=(
+                InterpolationRecord(
+                    epoch=5,
+                    ticket="x",
+                    kept=12,
+                    total=16,
+                    alphas=(0.0, 0.5, 1.0),
+                    test_errors=(0.25, 0.25, 0.5),
+                    train_losses=(1.0, 3.0, 2.0),
+                    barrier=0.125,
+                ),
+            ),
         ),
         overrides=("--devices 2 there, 1 now",),
         train_compilations=2,
@@ -202,6 +220,11 @@ def refused(path, message):
         (lambda r: r["config"].pop("arch"), "config: Object missing required field 'arch'"),
         (lambda r: r["config"].update(seed="0"), "config: seed is '0', not a number"),
         (lambda r: r["config"].pop("tau"), "config: Object missing required field 'tau'"),
+        (
+            lambda r: r["stability"]["interpolations"][0].update(train_losses=[1.0]),
+            "stability.interpolations[0]: alphas, test_errors and train_losses differ in length",
+        ),
+        (lambda r: r["stability"].update(proposed=-1), "stability.proposed: Expected 'int' >= 0"),
         (lambda r: r["early_bird"].update(criterion="x"), "early_bird.criterion: Invalid enum value 'x'"),
         (lambda r: r["early_time"]["divergences"].update(x=1.0), "early_time.divergences"),
         (

@@ -17,7 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.metrics import Recorder
-from snnlth_jax.search import dynamic, early_bird, early_time, imp, one_shot, replicates, transfer
+from snnlth_jax.search import dynamic, early_bird, early_time, imp, one_shot, replicates, stability, transfer
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
 SEARCHES = {
@@ -54,6 +54,12 @@ STUBS = {
     "one-shot": (one_shot, configs.OneShotConfig(**small.NETWORK, num_timesteps=2, controls=("dense",))),
     "dynamic": (dynamic, configs.DynamicConfig(**small.NETWORK, num_timesteps=2, sparsity=0.5)),
     "probe": (early_time, configs.ProbeConfig(**small.NETWORK, num_timesteps=3, early_time_epochs=3)),
+    "stability": (
+        stability,
+        configs.StabilityConfig(
+            **small.NETWORK, num_timesteps=2, stability_epochs=(0, 2), stability_points=3
+        ),
+    ),
     "transfer": (
         transfer,
         configs.TransferConfig(**TINY, num_timesteps=2, rounds=2, controls=("redrawn", "dense")),

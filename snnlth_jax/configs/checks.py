@@ -13,6 +13,7 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedProbe,
     ResolvedRounds,
+    ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
 )
@@ -60,6 +61,10 @@ def check(config: ResolvedTrain) -> None:
     if isinstance(config, ResolvedTransfer):
         twin = "lif, since the ticket goes from the ReLU twin to that"
         _require(config, "activation", lambda v: v == "lif", twin)
+    if isinstance(config, ResolvedStability):
+        last = config.epochs - 1
+        candidates = f"one or more of 0 to {last}, before the last epoch"
+        _require(config, "stability_epochs", lambda v: v and all(0 <= r <= last for r in v), candidates)
     if isinstance(config, OneShotConfig) and config.like is not None:
         _require(config, "criterion", lambda v: v == "random", "random, with `like`")
         _require(config, "sparsity", lambda v: False, "not with `like`, which has its own")

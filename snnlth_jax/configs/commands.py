@@ -36,8 +36,10 @@ __all__ = [
     "ResolvedOneShot",
     "ResolvedProbe",
     "ResolvedRounds",
+    "ResolvedStability",
     "ResolvedTrain",
     "ResolvedTransfer",
+    "StabilityConfig",
     "TrainConfig",
     "TransferConfig",
 ]
@@ -162,6 +164,27 @@ class ProbeConfig(Divergence, TrainConfig):
     method: ClassVar[str] = "probe-timesteps"
 
 
+@dataclasses.dataclass(frozen=True)
+class StabilityConfig(TrainConfig):
+    """Find a rewind epoch: the first from which two copies of the dense network end in one basin, so that the
+    error does not rise on the line between them, whatever the order of their images (Frankle et al. 2020)."""
+
+    stability_epochs: Annotated[tuple[int, ...] | None, IDENTITY] = None
+    """Candidates for the rewind epoch: numbers of completed epochs of the dense network after which it is
+    copied. Default: 0, 1, 2, 5, 10, 20, 50 ... below the number of epochs."""
+    stability_points: Annotated[int, Bounds("3 to 1001", lambda v: 3 <= v <= 1001), IDENTITY] = 11
+    """Number of networks on the line from one copy to the other that are evaluated, both ends included."""
+    stability_bound: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), OVERRIDABLE] = 0.02
+    """Error barrier, a fraction of the test set, below which an epoch is stable (Frankle et al. 2020)."""
+    tickets: Annotated[tuple[str, ...], IDENTITY] = ()
+    """Ticket files of a search with the same seed, whose masks the copies have, beside copies without masks;
+    {seed} in a name stands for the seed. Default: no tickets, the dense network alone."""
+    schedule_on_rewind: Annotated[Literal["restart", "resume"], OVERRIDABLE] = "restart"
+    """Learning rate of the copies: restart or resume, as that of a rewound network of imp."""
+
+    method: ClassVar[str] = "stability"
+
+
 # --- resolved: no dataclasses of their own, but narrower types of the same fields
 
 
@@ -212,3 +235,14 @@ class ResolvedDynamic(ResolvedTrain, DynamicConfig):
 
 class ResolvedProbe(ResolvedDivergence, ResolvedTrain, ProbeConfig):
     """`ProbeConfig`, resolved."""
+
+
+class ResolvedStability(ResolvedTrain, StabilityConfig):
+    """`StabilityConfig`, resolved."""
+
+    stability_epochs: tuple[int, ...]
+
+    @property
+    def ticket_files(self) -> tuple[str, ...]:
+        """The files of `tickets`, with the seed in their names."""
+        return tuple(name.replace("{seed}", str(self.seed)) for name in self.tickets)

@@ -16,8 +16,10 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedOneShot,
     ResolvedProbe,
+    ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
+    StabilityConfig,
     TrainConfig,
     TransferConfig,
 )
@@ -54,6 +56,7 @@ _RESOLVED: dict[type[TrainConfig], type[ResolvedTrain]] = {
     OneShotConfig: ResolvedOneShot,
     DynamicConfig: ResolvedDynamic,
     ProbeConfig: ResolvedProbe,
+    StabilityConfig: ResolvedStability,
 }
 
 
@@ -69,6 +72,8 @@ def resolve(config: OneShotConfig) -> ResolvedOneShot: ...
 def resolve(config: DynamicConfig) -> ResolvedDynamic: ...
 @overload
 def resolve(config: ProbeConfig) -> ResolvedProbe: ...
+@overload
+def resolve(config: StabilityConfig) -> ResolvedStability: ...
 @overload
 def resolve(config: TrainConfig) -> ResolvedTrain: ...
 def resolve(config: TrainConfig) -> ResolvedTrain:
@@ -99,6 +104,10 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
         rounds = defaults["rounds"] if config.rounds is None else config.rounds
         defaults["final_rounds"] = (rounds - 1,) if rounds > 1 else ()
         fields["final_rounds"] = config.final_rounds and tuple(sorted(config.final_rounds))
+    if isinstance(config, StabilityConfig):
+        ladder = (0, *(step * 10**power for power in range(len(str(epochs))) for step in (1, 2, 5)))
+        defaults["stability_epochs"] = tuple(epoch for epoch in ladder if epoch < epochs)
+        fields["stability_epochs"] = config.stability_epochs and tuple(sorted(config.stability_epochs))
     for name, default in defaults.items():
         if name in fields and fields[name] is None:
             fields[name] = default

@@ -8,7 +8,7 @@ from etils import epath
 from snnlth_jax import files
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC, energy
 from snnlth_jax.errors import InputError
-from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, theme
+from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, stability, theme
 from snnlth_jax.report.plot import Plot
 from snnlth_jax.report.series import Experiment, experiments
 from snnlth_jax.report.table import csv_text
@@ -76,6 +76,8 @@ def draw(experiment: Experiment, energy_mac: float = ENERGY_MAC, energy_ac: floa
         searches.early_time_over_epochs(experiment),
         searches.early_bird_rule(experiment),
         *searches.early_bird_matrices(experiment),
+        stability.barriers(experiment),
+        stability.interpolations(experiment),
         layers.densities(experiment),
         layers.firing_rates(experiment),
         operations.silence(experiment),

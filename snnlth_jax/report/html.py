@@ -20,6 +20,7 @@ _MEANINGS = {
     "eb": "EB: Early-Bird, the search stops when the masks stand still",
     "et": "ET: Early-Time, the search runs with fewer timesteps",
     "transfer": "Transfer: searched in the ReLU twin, trained as a spiking network",
+    "stability": "Stability: two copies of a network end in one basin, whatever the order of their images",
     "snip grasp synflow": "SNIP, GraSP, SynFlow: pruned at initialisation by a score",
     "random": "Random: pruned at initialisation at random",
 }

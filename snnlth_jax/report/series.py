@@ -150,7 +150,13 @@ def _series(runs: Sequence[Run]) -> tuple[Series, ...]:
 
 # --- names, short, as the paper has them
 
-_NAMES = {"imp": "IMP", "eb": "EB", "transfer": "Transfer", "probe-timesteps": "Probe"}
+_NAMES = {
+    "imp": "IMP",
+    "eb": "EB",
+    "transfer": "Transfer",
+    "probe-timesteps": "Probe",
+    "stability": "Stability",
+}
 _CRITERIA = {
     "snip": "SNIP",
     "grasp": "GraSP",

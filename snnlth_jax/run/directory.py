@@ -40,11 +40,15 @@ class Paths(NamedTuple):
     checkpoints: epath.Path
     tickets: epath.Path
     masks: epath.Path
+    weights: epath.Path
     correct: epath.Path
     tensorboard: epath.Path
 
     def ticket(self, round_number: int) -> epath.Path:
         return self.tickets / f"round_{round_number:02d}.safetensors"
+
+    def weights_of(self, epoch: int) -> epath.Path:
+        return self.weights / f"epoch_{epoch:03d}.safetensors"
 
     def mask(self, epoch: int) -> epath.Path:
         return self.masks / f"epoch_{epoch:03d}.bits"
@@ -69,6 +73,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         checkpoints=root / "checkpoints",
         tickets=root / "tickets",
         masks=root / "masks",
+        weights=root / "weights",
         correct=root / "correct",
         tensorboard=root / "tensorboard",
     )

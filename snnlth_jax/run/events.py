@@ -10,7 +10,7 @@ from etils import epath
 
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import results
-from snnlth_jax.run.results import Count, Devices, Row
+from snnlth_jax.run.results import Count, Devices, InterpolationRecord, Row
 
 __all__ = [
     "EarlyTimeEvent",
@@ -19,6 +19,7 @@ __all__ = [
     "MaskEvent",
     "OverrideEvent",
     "RoundEvent",
+    "StabilityEvent",
     "StartEvent",
     "curve",
     "from_json",
@@ -115,7 +116,16 @@ class EarlyTimeEvent(
     by_lambda: dict[float, int] | None = None
 
 
-Event = StartEvent | OverrideEvent | EpochEvent | RoundEvent | MaskEvent | EarlyTimeEvent
+class StabilityEvent(InterpolationRecord, frozen=True, kw_only=True, tag_field="event", tag="stability"):
+    """The error on the line between two copies of a network was measured."""
+
+    @classmethod
+    def from_record(cls, record: InterpolationRecord) -> "StabilityEvent":
+        """The event of a measurement."""
+        return cls(**{name: getattr(record, name) for name in InterpolationRecord.__struct_fields__})
+
+
+Event = StartEvent | OverrideEvent | EpochEvent | RoundEvent | MaskEvent | EarlyTimeEvent | StabilityEvent
 E = TypeVar("E")
 
 
@@ -138,6 +148,8 @@ def curve(event: Event) -> tuple[str, int] | None:
             return "mask", event.epoch
         case EarlyTimeEvent():
             return "early_time", event.epoch
+        case StabilityEvent():
+            return f"stability_{event.kept}_weights", event.epoch
     return None
 
 

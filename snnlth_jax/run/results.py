@@ -26,11 +26,13 @@ __all__ = [
     "EarlyTimeRecord",
     "EarlyTimeSettings",
     "FlopsPerImage",
+    "InterpolationRecord",
     "LayerRecord",
     "Result",
     "Row",
     "Settings",
     "Spread",
+    "StabilityRecord",
     "Summary",
     "SummaryRow",
     "TicketRow",
@@ -244,6 +246,54 @@ class EarlyBirdRecord(Record, frozen=True, kw_only=True):
         return self.largest_hamming if self.criterion == "hamming" else self.largest_overlap
 
 
+class InterpolationRecord(Record, frozen=True, kw_only=True):
+    """Two copies of a network, and the networks on the line from the first to the second.
+
+    Attributes:
+      epoch: number of completed epochs of the weights that were copied.
+      ticket: ticket file of the masks of the copies; None without masks.
+      kept, total: number of prunable weights that are left, and of all.
+      alphas: places on the line, from 0 to 1.
+      test_errors: share of the test images that the network at each place classifies wrongly.
+      train_losses: its loss on the training images.
+      barrier: largest error on the line, less the mean error of its ends.
+    """
+
+    epoch: Count
+    ticket: str | None = None
+    kept: Count
+    total: Annotated[int, msgspec.Meta(ge=1)]
+    alphas: Annotated[tuple[Share, ...], msgspec.Meta(min_length=2)]
+    test_errors: tuple[Share, ...]
+    train_losses: tuple[float, ...]
+    barrier: Share
+
+    def __post_init__(self) -> None:
+        if self.kept > self.total:
+            raise ValueError(f"{self.kept} of {self.total} weights kept")
+        if not len(self.alphas) == len(self.test_errors) == len(self.train_losses):
+            raise ValueError("alphas, test_errors and train_losses differ in length")
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights that is removed."""
+        return 1 - self.kept / self.total
+
+
+class StabilityRecord(Record, frozen=True, kw_only=True):
+    """Stability to the order of images, by epoch and sparsity, and the rewind epoch that follows.
+
+    Attributes:
+      bound: error barrier below which an epoch is stable.
+      proposed: first epoch that is stable at all sparsities; None if there is none, or not all are measured.
+      interpolations: the measurements, one for each epoch and sparsity.
+    """
+
+    bound: Amount
+    proposed: Count | None
+    interpolations: tuple[InterpolationRecord, ...]
+
+
 class FlopsPerImage(Record, frozen=True, kw_only=True):
     """FLOPs of the forward pass of one image: `once` for all timesteps, and per timestep."""
 
@@ -316,7 +366,7 @@ class Result(_Configured, frozen=True, kw_only=True):
       config: settings that decide the results, see `configs.identity`; `config_hash` is their digest.
       preparations, rounds, tickets, controls: its training runs.
       flops_per_image: FLOPs of the forward pass of one image.
-      early_time, early_bird: results of these methods; None if they were not used.
+      early_time, early_bird, stability: results of these methods; None if they were not used.
       overrides: changes of the configuration on the way, a line each.
       train_compilations: number of network variants whose training this search compiled.
       compile_seconds: seconds of these compilations.
@@ -332,6 +382,7 @@ class Result(_Configured, frozen=True, kw_only=True):
     flops_per_image: FlopsPerImage | None = None
     early_time: EarlyTimeRecord | None = None
     early_bird: EarlyBirdRecord | None = None
+    stability: StabilityRecord | None = None
     overrides: tuple[str, ...] = ()
     train_compilations: Count = 0
     compile_seconds: Amount = 0.0
@@ -416,7 +467,7 @@ class SummaryRow(Record, frozen=True, kw_only=True):
 
 
 class Summary(_Configured, frozen=True, kw_only=True):
-    """The same search with several seeds: as `Result`, with `early_time` and `early_bird` by seed."""
+    """The same search with several seeds: as `Result`, with the results of methods by seed."""
 
     seeds: tuple[int, ...]
     rounds: tuple[SummaryRow, ...]
@@ -424,6 +475,7 @@ class Summary(_Configured, frozen=True, kw_only=True):
     controls: tuple[SummaryRow, ...]
     early_time: tuple[EarlyTimeRecord | None, ...] = ()
     early_bird: tuple[EarlyBirdRecord | None, ...] = ()
+    stability: tuple[StabilityRecord | None, ...] = ()
     versions: dict[str, str] = {}
     devices: Devices | None = None
 
@@ -443,7 +495,7 @@ def phase_name(kind: str, number: int) -> str:
     >>> phase_name("round", 3), phase_name("probe", 0)
     ('round 3', 'probe')
     """
-    return kind if kind in ("probe", "scores", "search") else f"{kind} {number}"
+    return kind if kind in ("probe", "scores", "search", "trunk") else f"{kind} {number}"
 
 
 # --- reading and writing

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax.run.results import Cost, Result, Spread, Summary
+from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summary
 
 __all__ = ["gigabytes", "mean_table", "new_table", "plus_minus", "print_result"]
 
@@ -42,6 +42,8 @@ def print_result(result: Result, console: Console) -> None:
             chosen.add_row(epoch, *(str(t) for t in measurement.by_lambda.values()))
         console.print(curves)
         console.print(chosen)
+    if result.stability:
+        _print_stability(result.stability, console)
     for ticket in result.tickets:
         console.print(
             f"{ticket.name}: search {_cost(ticket.search)}, "
@@ -50,6 +52,21 @@ def print_result(result: Result, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _print_stability(stability: StabilityRecord, console: Console) -> None:
+    by_masks = {one.ticket: f"{100 * one.sparsity:.2f} %" for one in stability.interpolations}
+    barriers: dict[int, dict[str | None, str]] = {}
+    for one in stability.interpolations:
+        barriers.setdefault(one.epoch, {})[one.ticket] = f"{one.barrier:.4f}"
+    table = new_table("error barriers", "epoch", *by_masks.values())
+    for epoch, of_epoch in barriers.items():
+        table.add_row(f"{epoch}", *(of_epoch.get(ticket, "") for ticket in by_masks))
+    console.print(table)
+    below = f"error barriers below {stability.bound:g} at all sparsities"
+    proposed = stability.proposed
+    line = f"no epoch has {below}" if proposed is None else f"rewind epoch {proposed}, the first with {below}"
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _cost(cost: Cost | None) -> str:

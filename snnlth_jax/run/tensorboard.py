@@ -2,7 +2,8 @@
 
     tensorboard/round_03/    train_loss, test_accuracy ... of each epoch of round 3
     tensorboard/round/       sparsity, final_test_accuracy ... of each round; ticket/, random/ ... likewise
-    tensorboard/early_time/  divergences of Early-Time, by epoch; tensorboard/mask/ distances of Early-Bird
+    tensorboard/early_time/  divergences of Early-Time, by epoch; tensorboard/mask/ distances of Early-Bird;
+                             tensorboard/stability_N_weights/ error barriers
 
 The events are a function of these lines alone. A search that resumes cuts metrics.jsonl back to its
 checkpoint, and event files cannot be cut: they are written anew from the lines that are left, and grow from

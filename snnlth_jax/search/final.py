@@ -63,5 +63,4 @@ def _load(session: Session[configs.ResolvedTrain], number: int) -> tuple[PyTree,
     """Masks and weights of the ticket of a round."""
     ticket = session.load_ticket(number)
     kept = masks.tree_map(jnp.asarray, ticket.masks)
-    params, batch_stats = jax.tree.map(jnp.asarray, (ticket.params, ticket.batch_stats))
-    return kept, RewindPoint(jnp.zeros((), jnp.int32), params, batch_stats)
+    return kept, RewindPoint.of_ticket(ticket)

@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from snnlth_jax import configs, data, masks, models, pruning, tickets
+from snnlth_jax import configs, data, masks, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.machine import hosts
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, phases, scoring
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.plan import Plan
-from snnlth_jax.search.programs import TWIN, Programs, full_variant
+from snnlth_jax.search.programs import TWIN, Programs, full_variant, parameters
 from snnlth_jax.search.session import Session, run
 from snnlth_jax.train import NonFiniteLoss, TrainState
 
@@ -55,10 +55,7 @@ def _check_like(
     """The dataset, once the ticket of `like` is one of the network."""
     assert config.like is not None
     ticket, dataset = tickets.load(config.like), dataset or configs.load_dataset(config)
-    network = model or models.create(config.arch, dataset.num_classes, width=config.width)
-    init = partial(network.init, num_timesteps=1)
-    images = jnp.zeros((1, *dataset.image_shape))
-    tickets.check(config.like, ticket, jax.eval_shape(init, jax.random.key(0), images)["params"])
+    tickets.check(config.like, ticket, parameters(config, dataset, model))
     return dataset
 
 

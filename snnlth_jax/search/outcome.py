@@ -143,6 +143,7 @@ def result(
         flops_per_image=variants.flops_per_image,
         early_time=progress.early_time,
         early_bird=progress.early_bird,
+        stability=progress.stability,
         overrides=tuple(progress.overrides),
         train_compilations=len(progress.compile_seconds),
         compile_seconds=sum(progress.compile_seconds.values()),

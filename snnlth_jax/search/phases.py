@@ -14,6 +14,9 @@ trains, at which learning rate, from which epoch to which, and which part of res
     random    a ticket's weights, its masks shuffled within each layer    controls
     redrawn   a ticket's masks, newly drawn weights                       controls
     dense     no masks, as many epochs as search and ticket together      controls
+    trunk     the dense network, up to the last epoch that is copied      preparations
+    copy-a    a copy of the trunk's weights, masked, trained to the end   rounds
+    copy-b    the same with another order of images                       rounds
 """
 
 import dataclasses
@@ -25,7 +28,18 @@ from snnlth_jax.run.results import phase_name
 from snnlth_jax.search.programs import TWIN, Variant, full_variant
 from snnlth_jax.train import optimizers
 
-__all__ = ["Part", "Phase", "dynamic", "early_bird", "epochs", "final", "probe", "rounds", "scores"]
+__all__ = [
+    "Part",
+    "Phase",
+    "dynamic",
+    "early_bird",
+    "epochs",
+    "final",
+    "probe",
+    "rounds",
+    "scores",
+    "stability",
+]
 
 Part = Literal["preparations", "rounds", "tickets", "controls"]
 _Searched = configs.ResolvedImp | configs.ResolvedEb
@@ -59,6 +73,9 @@ class Phase:
       continues: whether it goes on with the training state of the phase before.
       prunings: number of prunings that led to its masks.
       gives_ticket: whether this round of a search is the training run of a ticket at the full T.
+      ticket: ticket file whose masks it has, if they are not from this search.
+      points: number of networks on the line from the network of the phase before to its own that are
+        evaluated at its end.
     """
 
     kind: str
@@ -76,6 +93,8 @@ class Phase:
     continues: bool = False
     prunings: int = 0
     gives_ticket: bool = False
+    ticket: str | None = None
+    points: int = 0
 
     def __str__(self) -> str:
         return phase_name(self.kind, self.round)
@@ -206,10 +225,48 @@ def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune:
     return [dense, *pruned]
 
 
+def stability(config: configs.ResolvedStability) -> list[Phase]:
+    """The dense network, and two copies of its weights of each epoch, without masks and with each ticket's.
+
+    The trunk is the beginning of round 0 of IMP with the same seed: it has its order of images.
+    """
+    trunk = Phase(
+        kind="trunk",
+        round=0,
+        part="preparations",
+        variant=full_variant(config),
+        last_epoch=max(config.stability_epochs),
+        learning_rate=config.learning_rate,
+        schedule=config.schedule,
+        schedule_last=config.epochs,
+        order="round",
+    )
+    pairs = [(ticket, epoch) for ticket in (None, *config.ticket_files) for epoch in config.stability_epochs]
+    copies = [
+        Phase(
+            kind=kind,
+            round=number,
+            part="rounds",
+            variant=full_variant(config),
+            first_epoch=epoch,
+            last_epoch=config.epochs,
+            learning_rate=config.learning_rate,
+            schedule=config.schedule,
+            schedule_first=_schedule_first(config),
+            ticket=ticket,
+            points=points,
+        )
+        for number, (ticket, epoch) in enumerate(pairs, start=1)
+        for kind, points in (("copy-a", 0), ("copy-b", config.stability_points))
+    ]
+    return [trunk, *copies]
+
+
 def _schedule_first(config: configs.ResolvedTrain) -> int | None:
     """Where the schedule of a rewound network begins, as `Phase.schedule_first`."""
-    resumes = isinstance(config, configs.Rounds) and config.schedule_on_rewind == "resume"
-    return 0 if resumes else None
+    if not isinstance(config, configs.Rounds | configs.StabilityConfig):
+        return None
+    return 0 if config.schedule_on_rewind == "resume" else None
 
 
 def _searched_variant(config: _Searched) -> tuple[Variant, bool]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from rich.console import Console
 
-from snnlth_jax import configs, data, masks
+from snnlth_jax import configs, data, masks, tickets
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.metrics import duration
@@ -110,6 +110,8 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
         forward = variants.forward_flops(phase.variant)
         flops = counts[-1] * len(dataset.train.labels) * train_flops(forward)
         flops += math.ceil(counts[-1] / config.eval_every) * evaluated * forward
+        # each network on a line sees the training images twice, for its statistics and for its loss
+        flops += phase.points * (2 * len(dataset.train.labels) + len(dataset.test.labels)) * forward
         trainings.append(
             PlannedTraining(
                 name=str(phase),
@@ -130,6 +132,8 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
 
 def _kept(config: configs.ResolvedTrain, phase: Phase, total: int) -> int:
     """Number of prunable weights that a phase trains; with `--like` the file decides, and this is all."""
+    if phase.ticket is not None:
+        return int(masks.count(tickets.load(phase.ticket).masks)[0])
     fraction = getattr(config, "prune_fraction", getattr(config, "sparsity", None)) or 0.0
     kept = total
     for _ in range(phase.prunings):

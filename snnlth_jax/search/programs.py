@@ -30,7 +30,7 @@ from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
-__all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant"]
+__all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant", "parameters"]
 
 PyTree = Any
 _MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
@@ -52,6 +52,21 @@ TWIN = Variant("relu", 1)  # the same layers without time
 def full_variant(config: configs.ResolvedTrain) -> Variant:
     """The variant of the tickets, at the full T."""
     return Variant(config.activation, config.num_timesteps)
+
+
+def parameters(
+    config: configs.ResolvedTrain, dataset: data.Dataset, model: nn.Module | None = None
+) -> PyTree:
+    """The parameters of a network as `jax.ShapeDtypeStruct`; no device computes anything.
+
+    Args:
+      config: resolved.
+      dataset: loaded.
+      model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
+    """
+    network = model or models.create(config.arch, dataset.num_classes, width=config.width)
+    images = jnp.zeros((1, *dataset.image_shape))
+    return jax.eval_shape(partial(network.init, num_timesteps=1), jax.random.key(0), images)["params"]
 
 
 class Programs:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import msgspec
 
-from snnlth_jax.run.results import EarlyBirdRecord, EarlyTimeRecord, Row
+from snnlth_jax.run.results import EarlyBirdRecord, EarlyTimeRecord, Row, StabilityRecord
 from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.train import Metrics, TrainState, zero_metrics
 
@@ -64,7 +64,7 @@ class Progress(msgspec.Struct):
       points: number of points so far at which the hosts agreed whether to stop.
       metrics_bytes: size of metrics.jsonl at the checkpoint.
       compile_seconds: seconds of compiling, by network variant.
-      early_time, early_bird: results of these methods so far.
+      early_time, early_bird, stability: results of these methods so far.
       devices: devices of the search.
       phases: names of all phases.
       overrides: changes of the configuration on the way, a line each.
@@ -82,6 +82,7 @@ class Progress(msgspec.Struct):
     compile_seconds: dict[str, float] = {}
     early_time: EarlyTimeRecord | None = None
     early_bird: EarlyBirdRecord | None = None
+    stability: StabilityRecord | None = None
     devices: str = ""
     phases: list[str] = []
     overrides: list[str] = []

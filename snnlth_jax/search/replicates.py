@@ -70,6 +70,7 @@ def summary(results: Sequence[Result]) -> Summary:
         devices=first.devices,
         early_time=tuple(result.early_time for result in results),
         early_bird=tuple(result.early_bird for result in results),
+        stability=tuple(result.stability for result in results),
         rounds=_over_seeds([result.rounds for result in results]),
         tickets=_over_seeds([result.tickets for result in results]),
         controls=_over_seeds([result.controls for result in results]),

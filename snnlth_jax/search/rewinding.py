@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnlth_jax import masks
+from snnlth_jax import masks, tickets
 from snnlth_jax.train import TrainState
 
 PyTree = Any
@@ -26,6 +26,11 @@ class RewindPoint(NamedTuple):
     def of(cls, state: TrainState) -> "RewindPoint":
         """A copy of a state, since training consumes the arrays of the state."""
         return cls(*jax.tree.map(jnp.copy, (state.step, state.params, state.batch_stats)))
+
+    @classmethod
+    def of_ticket(cls, ticket: tickets.Ticket) -> "RewindPoint":
+        """The weights in a ticket file."""
+        return cls(jnp.zeros((), jnp.int32), *jax.tree.map(jnp.asarray, (ticket.params, ticket.batch_stats)))
 
     def with_biases(self, params: PyTree) -> "RewindPoint":
         """The same weights with copies of the biases of `params`, those of batch norm included."""

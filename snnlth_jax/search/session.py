@@ -36,6 +36,7 @@ from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, Variant, Variants
 from snnlth_jax.search.progress import Carry, Progress
+from snnlth_jax.search.rewinding import RewindPoint
 from snnlth_jax.train import Epoch, Metrics, NonFiniteLoss, Program, TrainState, fit, zero_metrics
 
 PyTree = Any
@@ -252,6 +253,32 @@ class Session(Generic[Config_co]):
     def load_ticket(self, round_number: int) -> tickets.Ticket:
         """The ticket of a round."""
         return tickets.load(self._paths.ticket(round_number))
+
+    def save_weights(self, phase: Phase, epoch: int, state: TrainState) -> None:
+        """Write the weights of a network after an epoch, in the format of tickets."""
+        point = RewindPoint(state.step, state.params, state.batch_stats)
+        ticket = outcome.ticket(
+            self._identity, phase.round, self.variant(phase), state.masks, point, self.variants
+        )
+        hosts.on_first(lambda: tickets.save(self._paths.weights_of(epoch), ticket))
+
+    def load_weights(self, epoch: int) -> tickets.Ticket:
+        """The weights of a network after an epoch."""
+        return tickets.load(self._paths.weights_of(epoch))
+
+    def evaluate(self, phase: Phase, params: PyTree) -> dict[str, Metrics]:
+        """Evaluate weights on the "train" and the "test" images.
+
+        Batch norm has the statistics that these weights have on the training images, see `Program`.
+        """
+        program = self._program(self.variant(phase))
+        state = self._on_devices(self.carry.state._replace(params=params))
+        statistics = program.statistics(state, self.train_split, self.score_key)
+        state = self._on_devices(state._replace(batch_stats=statistics))
+        splits = {"train": self.train_split, "test": self._evaluated["test"]}
+        return {
+            name: jax.device_get(program.evaluate(state, split).metrics) for name, split in splits.items()
+        }
 
     def ticket_name(self, round_number: int) -> str:
         """Name of a ticket's file within the run."""

@@ -46,11 +46,15 @@ class Program(NamedTuple):
     `train(state, metrics, split, key, learning_rate, start, stop)` runs the steps start ... stop - 1 of an
     epoch, adds to the metrics, and returns `(state, metrics, failed)`, failed = the first step that was not
     finite, or -1; state and metrics are donated. `evaluate(state, split)` returns the `Evaluation` of a
-    whole split. `memory` is the bytes on each device while it trains, see `sharding.Compiled`.
+    whole split. `statistics(state, split, key)` returns the running statistics of batch norm that training on
+    these images without augmentation would settle at, if the weights of the state did not change; it is
+    compiled when it is first called. `memory` is the bytes on each device while it trains, see
+    `sharding.Compiled`.
     """
 
     train: Callable[..., _Carry]
     evaluate: Callable[..., Evaluation]
+    statistics: Callable[..., PyTree]
     steps_per_epoch: int
     compile_seconds: float
     memory: int | None
@@ -84,7 +88,7 @@ def compile_program(
         "batch_size": batch_size,
         "devices": devices,
     }
-    evaluate = partial(_evaluate, **common)
+    evaluate, statistics = partial(_evaluate, **common), partial(_statistics, **common)
     started = time.perf_counter()
     key, scalars = jax.eval_shape(jax.random.key, 0), _scalars(0.0, 0, 0)
     steps = sharding.compiled(
@@ -94,18 +98,24 @@ def compile_program(
         donate=2,
     )
     # a validation split of another shape than the test set needs one more compilation
-    compiled_evaluate: dict[Any, Callable[..., Evaluation]] = {}
+    functions: dict[Any, Callable[..., Any]] = {}
 
-    def compiled_for(state: TrainState, split: Split) -> Callable[..., Evaluation]:
-        shapes = split.images.shape, split.labels.shape  # divided images are filled up, labels are not
-        if shapes not in compiled_evaluate:
-            compiled_evaluate[shapes] = sharding.compiled(evaluate, (state, split), devices).call
-        return compiled_evaluate[shapes]
+    def compiled_for(function: Callable[..., Any], state: TrainState, split: Split, *key: Any) -> Any:
+        # divided images are filled up, labels are not
+        shapes = function, split.images.shape, split.labels.shape
+        if shapes not in functions:
+            functions[shapes] = sharding.compiled(function, (state, split, *key), devices).call
+        return functions[shapes]
 
     def evaluate_split(state: TrainState, split: Split) -> Evaluation:
-        return compiled_for(state, split)(state, split)
+        evaluation: Evaluation = compiled_for(evaluate, state, split)(state, split)
+        return evaluation
 
-    compiled_for(state, test_split)
+    def statistics_on(state: TrainState, split: Split, key: jax.Array) -> PyTree:
+        state, key = sharding.replicate((state, key), devices)
+        return compiled_for(statistics, state, split, key)(state, split, key)
+
+    compiled_for(evaluate, state, test_split)
 
     def train(state: TrainState, metrics: Metrics, split: Split, *arguments: jax.Array) -> _Carry:
         state, metrics, *rest = sharding.replicate((state, metrics, *arguments), devices)
@@ -115,6 +125,7 @@ def compile_program(
     return Program(
         train=train if devices else steps.call,
         evaluate=evaluate_split,
+        statistics=statistics_on,
         steps_per_epoch=-(-train_split.labels.shape[0] // batch_size),
         compile_seconds=time.perf_counter() - started,
         memory=steps.memory,
@@ -222,6 +233,50 @@ def _evaluate(
         metrics = jax.lax.psum(metrics, sharding.AXIS)
         correct = jax.lax.all_gather(correct, sharding.AXIS, axis=1, tiled=True)
     return Evaluation(metrics, correct.reshape(-1)[:examples])
+
+
+def _statistics(
+    state: TrainState,
+    split: Split,
+    key: jax.Array,
+    *,
+    model: Any,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+    devices: sharding.Devices | None,
+) -> PyTree:
+    """Running statistics r that batch norm would settle at, over whole batches in the order of the key.
+
+    A step of training moves them to d r + u, where d is a constant and u follows from the batch. They settle
+    at the mean of u over the batches, divided by 1 - d.
+    """
+    whole = len(split.labels) // batch_size
+    order = jax.random.permutation(key, len(split.labels))
+    batches = order[: whole * batch_size].reshape(whole, batch_size)
+    model = model if devices is None else model.clone(axis_name=sharding.AXIS)
+
+    def moved(params: PyTree, batch_stats: PyTree, chosen: jax.Array) -> PyTree:
+        images, _ = _fetch(split, chosen, devices)
+        _, updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalise(images, augmentation),
+            num_timesteps=num_timesteps,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return updates["batch_stats"]
+
+    zeros, ones = (jax.tree.map(like, state.batch_stats) for like in (jnp.zeros_like, jnp.ones_like))
+    no_weights = jax.tree.map(jnp.zeros_like, state.params)  # so that u is 0 and d has all its digits
+    moved_from = (moved(no_weights, start, batches[0]) for start in (ones, zeros))
+    decay = jax.tree.map(jnp.subtract, *moved_from)
+
+    def add(total: PyTree, chosen: jax.Array) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, moved(state.params, zeros, chosen)), None
+
+    total, _ = jax.lax.scan(add, zeros, batches)
+    return jax.tree.map(lambda u, d: u / (whole * (1 - d)), total, decay)
 
 
 def _fetch(split: Any, chosen: jax.Array, devices: sharding.Devices | None) -> tuple[jax.Array, jax.Array]:
