@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from snnlth_jax import models, pruning
+from snnlth_jax import configs, models, pruning
 from snnlth_jax.analysis.flops import macs
+from snnlth_jax.errors import InputError
 from snnlth_jax.models import VGG, ResNet
 
 T = 3
@@ -248,3 +249,10 @@ def test_hidden_layers_cannot_train_on_one_image():
     train = partial(ALEXNET.apply, num_timesteps=1, train=True, mutable=["batch_stats"])
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(train, jax.tree.map(jnp.float32, variables_of(ALEXNET)), jnp.ones((1, 16, 16, 3)))
+    config = configs.resolve(configs.ImpConfig(dataset="cifar10", arch="alexnet"))
+    configs.check_examples(config, 130)
+    with pytest.raises(
+        InputError, match=r"batch_size 128: leaves 1 of 129 .*, where alexnet needs 2 or more$"
+    ):
+        configs.check_examples(config, 129)
+    configs.check_examples(configs.resolve(configs.ImpConfig(dataset="cifar10")), 129)

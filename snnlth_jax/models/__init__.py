@@ -10,7 +10,7 @@ from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
 from snnlth_jax.neurons import LIF
 
-__all__ = ["VGG", "ResNet", "create", "min_image_size", "names"]
+__all__ = ["VGG", "ResNet", "create", "min_batch_size", "min_image_size", "names"]
 
 # vgg11 to vgg19 are named after Simonyan and Zisserman's networks, whose three linear layers are one here (as
 # in the paper); the other names count weight layers, without shortcuts.
@@ -120,6 +120,19 @@ def min_image_size(name: str) -> int:
     _check_name(name)
     fields = _NETWORKS[name]
     return least_side(fields.get("features", ()).count("M"), fields.get("stride", 1))
+
+
+def min_batch_size(name: str) -> int:
+    """Smallest number of images to train the network `name` on; InputError if the name is unknown.
+
+    It is 2 where batch norm follows a linear layer, since one image has no variance there.
+
+    >>> min_batch_size("vgg16"), min_batch_size("alexnet")
+    (1, 2)
+    """
+    _check_name(name)
+    fields = _NETWORKS[name]
+    return 2 if "features" in fields and fields.get("hidden") else 1
 
 
 def _check_name(name: str) -> None:
