@@ -102,8 +102,8 @@ def check_examples(config: Data, examples: int) -> None:
             raise InputError(
                 "`batch_size`",
                 config.batch_size,
-                problem=f"leaves {last} of {examples} training examples for the last batch, where {config.arch} "
-                f"needs {least} or more",
+                problem=f"leaves {last} of {examples} training examples for the last batch",
+                allowed=f"{least} or more of them, with {config.arch}",
             )
 
 
