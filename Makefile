@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_TWO := -n 2 --dist loadscope --max-worker-restart 0
 EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
-	experiments/bn_on_rewind.py experiments/eb_criteria.py experiments/rewinding.py
+	experiments/bn_on_rewind.py experiments/eb_criteria.py experiments/rewinding.py experiments/supplement.py
 
 .PHONY: help venv demo experiments-smoke test test-quick docs lint format lock clean
 
