@@ -252,7 +252,7 @@ def test_hidden_layers_cannot_train_on_one_image():
     config = configs.resolve(configs.ImpConfig(dataset="cifar10", arch="alexnet"))
     configs.check_examples(config, 130)
     with pytest.raises(
-        InputError, match=r"batch_size 128: leaves 1 of 129 .*, allowed: 2 or more of them, with alexnet$"
+        InputError, match=r"batch_size 128: leaves 1 of 129 .*; allowed: 2 or more of them, with alexnet$"
     ):
         configs.check_examples(config, 129)
     configs.check_examples(configs.resolve(configs.ImpConfig(dataset="cifar10")), 129)
