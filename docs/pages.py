@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 REFERENCE = (
     *("surrogate", "neurons", "masks", "pruning", "losses", "errors", "tickets"),
     *("models", "models.vgg", "models.resnet", "models.layers", "data.dataset", "data.augment"),
+    *("data.tiny_imagenet",),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
     *("interop.torch", "machine.sharding", "train.optimizers", "train.step", "train.loop"),
     *("configs", "configs.parts", "configs.commands", "run.results", "run.events"),

@@ -31,11 +31,14 @@ PATIENCE = 25.0  # seconds to answer a signal in
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """Download a dataset and prepare it for `--data-dir`, once. This needs TensorFlow; a search does not."""
+    """Download a dataset and prepare it for `--data-dir`, once. This needs TensorFlow; a search does not.
+
+    Of tiny_imagenet it checks the folder, or says where to get it.
+    """
 
     action: tyro.conf.Positional[Literal["prepare"]]
     name: tyro.conf.Positional[str]
-    """Dataset: cifar10, cifar100, svhn_cropped or fashion_mnist."""
+    """Dataset: cifar10, cifar100, svhn_cropped, fashion_mnist or tiny_imagenet."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets to write to. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
 

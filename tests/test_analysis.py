@@ -20,6 +20,12 @@ from snnlth_jax.search import measure
 VGG = models.VGG((3, "M", 4, 4, "M"), num_classes=3)
 RESNET = models.ResNet(stage_sizes=(2, 1), widths=(4, 5), stem=3, hidden=6, num_classes=3)
 BOTH = pytest.mark.parametrize("model", [VGG, RESNET], ids=["vgg", "resnet"])
+# with what the networks of the supplement have besides: a stride, hidden layers; stages that keep the size
+ALEXNET = models.VGG((3, "M", 4), num_classes=3, stride=2, hidden=(6, 5))
+RESNET34 = RESNET.clone(widths=(3, 5), hidden=None, strides=(2, 1, 2))
+ALL = pytest.mark.parametrize(
+    "model", [VGG, RESNET, ALEXNET, RESNET34], ids=["vgg", "resnet", "alexnet", "resnet34"]
+)
 SIZE, T = (7, 6, 2), 3
 
 
@@ -81,7 +87,7 @@ def windows(shape, out, size, stride):
 # --- operations and spikes
 
 
-@BOTH
+@ALL
 def test_synops_are_the_additions_over_every_connection(model):
     variables, kept, images = network(model)
     wiring, named, _ = described(model, kept)
@@ -108,12 +114,14 @@ def test_synops_are_the_additions_over_every_connection(model):
         assert expected.any()
 
 
-@BOTH
+@ALL
 def test_macs_of_the_first_layer_and_of_networks_without_spikes(model):
     _, kept, _ = network(model)
     wiring, named, _ = described(model, kept)
     first = named[wiring[0].name]
-    expected = sum(int(first[tap].sum()) for _, _, tap in windows(SIZE, SIZE, 3, 1))
+    stride = 2 if model in (ALEXNET, RESNET34) else 1
+    out = [-(-n // stride) for n in SIZE[:2]]
+    expected = sum(int(first[tap].sum()) for _, _, tap in windows(SIZE, out, 3, stride))
     assert activity.macs(wiring[0], first, SIZE) == expected
     # with nothing removed: those of the traced program, without its products with padding
     dense = w.by_name(masks.tree_map(np.ones_like, kept))

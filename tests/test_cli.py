@@ -32,7 +32,7 @@ def empty_directory(tmp_path, monkeypatch):
     [
         ("imp --dataset mnist", "--dataset mnist: allowed: digits, cifar10"),
         ("imp --arch vgg99", "--arch vgg99: allowed: vgg5"),
-        ("imp --dataset cifar", "fashion_mnist; nearest: cifar10"),
+        ("imp --dataset cifar", "tiny_imagenet; nearest: cifar10"),
         ("imp --schedule linear", "--schedule linear: allowed: cosine, step"),
         ("imp --schedule cosin", "--schedule cosin: allowed: cosine, step; nearest: cosine"),
         ("imp --scope rows", "--scope rows: allowed: global, layer"),

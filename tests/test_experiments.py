@@ -48,6 +48,7 @@ SCRIPTS = {
         "eb_criteria",
         "other_methods",
         "rewinding",
+        "supplement",
     )
 }
 scripts = pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
@@ -101,7 +102,8 @@ def test_the_papers_settings(script, dataset, epochs):
         assert (config.epochs, config.width, config.augment) == (epochs, 1.0, True)
         assert (config.train_examples, config.test_examples) == (None, None)
         assert config.num_timesteps == (1 if config.activation == "relu" else 5)
-        assert config.arch == ("resnet19" if script.__name__ == "table2_imp" else "vgg16")
+        other = {"table2_imp": "resnet19", "supplement": "alexnet"}
+        assert config.arch == other.get(script.__name__, "vgg16")
         if isinstance(config, configs.Rounds):
             assert (config.rounds, config.prune_fraction, config.final_rounds) == (15, 0.25, (4, 8, 11, 14))
         if isinstance(config, configs.EbConfig):
@@ -140,6 +142,15 @@ def test_the_papers_sparsities_and_variants():
     assert sum(config.early_time for config in table1.values()) == len(table1) / 2 == 5
 
 
+def test_the_networks_of_the_supplement():
+    script = SCRIPTS["supplement"]
+    for scale in ("paper", "fast"):
+        for where, arch in (({}, "alexnet"), ({"dataset": "tiny_imagenet"}, "resnet34")):
+            assert {config.arch for config in planned(script, scale, **where).values()} == {arch}
+    small = planned(script, "smoke")["imp", 0]  # its search is there already
+    assert small.workdir == planned(SCRIPTS["table2_imp"], "smoke")["imp", 0].workdir
+
+
 def test_equal_cells_share_a_directory():
     """IMP with the paper's settings is in most figures, and is searched once."""
     imp = {
@@ -148,7 +159,14 @@ def test_equal_cells_share_a_directory():
         for (_, seed), config in planned(script, "paper").items()
         if seed == 0 and config.workdir == planned(SCRIPTS["fig10_spikes"], "paper")["imp", 0].workdir
     }
-    others = {"table2_imp", "fig3_search_timesteps", "fig4_kl_over_epochs", "fig9_snip", "eb_criteria"}
+    others = {
+        "supplement",
+        "table2_imp",
+        "fig3_search_timesteps",
+        "fig4_kl_over_epochs",
+        "fig9_snip",
+        "eb_criteria",
+    }
     assert set(imp) == set(SCRIPTS) - others
 
 

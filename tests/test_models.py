@@ -55,6 +55,8 @@ def run(model, variables, x, **options):
         ("vgg16", 100, 14_761_664, None),
         ("resnet19", 10, 12_619_968, None),
         ("resnet19", 100, 12_643_008, None),
+        ("alexnet", 10, 23_262_912, 23_290_954),
+        ("resnet34", 200, 21_362_368, 21_379_592),
     ],
 )
 def test_counts_are_the_papers(name, num_classes, prunable, total):
@@ -81,7 +83,7 @@ def test_width_scales_every_layer():
     assert models.create("vgg5", 10, width=1e-9).features == (1, 1, "M", 1, 1, "M")
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet19"])
+@pytest.mark.parametrize("name", ["vgg16", "alexnet", "resnet19", "resnet34"])
 def test_parameters_sort_by_depth(name):
     """The order `jax.tree` gives, and so that of every table of layers, is that of the computation."""
     params = shapes_of(models.create(name, 10, width=0.1), 32)["params"]
@@ -293,6 +295,11 @@ def refusal(call, message):
         (SMALL_RESNET.clone(num_classes=2.5), 8, 1, r"num_classes must be a whole number, got 2.5"),
         (SMALL_VGG.clone(features=(4, "X")), 8, 1, r"features\[1\] must be a whole number, got 'X'"),
         (SMALL_VGG.clone(features=(0, "M")), 8, 1, r"features\[0\] must be at least 1, got 0"),
+        (SMALL_VGG.clone(stride=2), 6, 1, r"images of 6 x 6 pixels .* 2 poolings: .* at least 7"),
+        (SMALL_VGG.clone(stride=0), 8, 1, r"stride must be at least 1, got 0"),
+        (SMALL_VGG.clone(hidden=(0,)), 8, 1, r"hidden\[0\] must be at least 1, got 0"),
+        (SMALL_RESNET.clone(strides=(1, 0)), 8, 1, r"strides\[1\] must be at least 1, got 0"),
+        (SMALL_RESNET.clone(strides=(2,)), 8, 1, r"strides must be 2, of the stem and .*, got \(2,\)"),
         (SMALL_RESNET.clone(stem=-1), 8, 1, r"stem must be at least 1, got -1"),
         (SMALL_RESNET.clone(hidden=0), 8, 1, r"hidden must be at least 1, got 0"),
         (SMALL_RESNET.clone(stage_sizes=(0,)), 8, 1, r"stage_sizes must be at least 1, got 0"),
@@ -464,7 +471,7 @@ def test_what_the_registry_refuses(options, message):
 
 def test_what_the_registry_knows():
     for refuses in (models.min_image_size, partial(models.create, num_classes=10)):
-        with pytest.raises(InputError, match=r"^arch vgg12: allowed: vgg5, .*, resnet19; nearest: vgg1.$"):
+        with pytest.raises(InputError, match=r"^arch vgg12: allowed: vgg5, .*, resnet34; nearest: vgg1.$"):
             refuses("vgg12")
     assert models.create("vgg5", np.int64(7), np.float32(0.5), dtype="bfloat16").num_classes == 7
 

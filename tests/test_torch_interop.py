@@ -11,6 +11,8 @@ from snnlth_jax.models import VGG, ResNet
 
 SMALL_VGG = VGG(features=(2, "M", 3, "M"), num_classes=4)
 SMALL_RESNET = ResNet(stage_sizes=(1, 1), widths=(2, 3), stem=2, hidden=4, num_classes=4)
+SMALL_ALEXNET = SMALL_VGG.clone(features=(2, "M", 3), stride=2, hidden=(5, 6))
+SMALL_RESNET34 = SMALL_RESNET.clone(hidden=None, strides=(2, 1, 2))
 IMAGES = jax.ShapeDtypeStruct((1, 8, 12, 3), jnp.float32)
 
 
@@ -22,7 +24,11 @@ def state_dict_of(model, images=IMAGES, dtype=np.float32):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("model", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
+@pytest.mark.parametrize(
+    "model",
+    [SMALL_VGG, SMALL_RESNET, SMALL_ALEXNET, SMALL_RESNET34],
+    ids=["vgg", "resnet", "alexnet", "resnet34"],
+)
 def test_round_trip_is_bitwise(model, dtype):
     state_dict = state_dict_of(model, dtype=dtype)
     back = to_state_dict(model, from_state_dict(model, state_dict, IMAGES))
@@ -69,6 +75,27 @@ def test_readout_sees_the_flattened_map():
     theirs = maps.reshape(5, -1) @ state_dict["classifier.weight"].T
     ours = maps.transpose(0, 2, 3, 1).reshape(5, -1) @ variables["params"]["readout"]["kernel"]
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_names_of_the_networks_that_the_authors_do_not_show():
+    names = list(state_dict_of(SMALL_ALEXNET))
+    layers = ["features.0", "features.1", "features.4", "features.5"]
+    layers += [f"classifier.{i}" for i in (0, 1, 3, 4, 6)]
+    assert {name.rsplit(".", 1)[0] for name in names} == set(layers)
+    names = list(state_dict_of(SMALL_RESNET34))
+    assert {"fc.weight", "fc.bias", "layer2.0.shortcut.0.weight"} <= set(names)
+    assert not any(name.startswith(("fc1", "fc2", "layer1.0.shortcut")) for name in names)
+
+
+def test_the_first_hidden_layer_alone_sees_the_flattened_map():
+    state_dict = state_dict_of(SMALL_ALEXNET)
+    params = from_state_dict(SMALL_ALEXNET, state_dict, IMAGES)["params"]
+    maps = np.random.default_rng(1).normal(size=(5, 3, 2, 3)).astype(np.float32)  # B, C, H, W
+    theirs = maps.reshape(5, -1) @ state_dict["classifier.0.weight"].T
+    ours = maps.transpose(0, 2, 3, 1).reshape(5, -1) @ params["layer03"]["linear"]["kernel"]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(params["layer04"]["linear"]["kernel"], state_dict["classifier.3.weight"].T)
+    np.testing.assert_array_equal(params["readout"]["kernel"], state_dict["classifier.6.weight"].T)
 
 
 def test_kernels_are_transposed():

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from snnlth_jax.models import VGG, ResNet
+from snnlth_jax.models.resnet import blocks
 
 __all__ = [
     "IMAGE",
@@ -82,25 +83,30 @@ def _vgg(model: VGG) -> Iterator[Connection]:
             poolings += 1
         else:
             depth += 1
-            target = f"layer{depth:02}"
-            yield Connection(f"{target}/conv/kernel", source, target, poolings)
+            target, stride = f"layer{depth:02}", model.stride if depth == 1 else 1
+            yield Connection(f"{target}/conv/kernel", source, target, poolings, stride)
             source, poolings = target, 0
+    for i in range(1, len(model.hidden) + 1):
+        target = f"layer{depth + i:02}"
+        yield Connection(f"{target}/linear/kernel", source, target, poolings)
+        source, poolings = target, 0
     yield Connection("readout/kernel", source, LOGITS, poolings)
 
 
 def _resnet(model: ResNet) -> Iterator[Connection]:
-    yield Connection("block0/conv/kernel", IMAGE, "block0")
+    yield Connection("block0/conv/kernel", IMAGE, "block0", stride=model.strides[0] if model.strides else 1)
     source = "block0"
-    for stage, blocks in enumerate(model.stage_sizes, 1):
-        for block in range(1, blocks + 1):
-            name, stride = f"block{stage}_{block}", 2 if block == 1 else 1
-            yield Connection(f"{name}/first/conv/kernel", source, f"{name}/first", stride=stride)
-            yield Connection(f"{name}/second/conv/kernel", f"{name}/first", f"{name}/second")
-            shortcut = f"{name}/shortcut/conv/kernel" if block == 1 else None
-            yield Connection(shortcut, source, f"{name}/second", stride=stride)
-            source = f"{name}/second"
-    yield Connection("hidden/kernel", source, "hidden", mean=True)
-    yield Connection("readout/kernel", "hidden", LOGITS)
+    for name, _, stride, projects in blocks(model):
+        yield Connection(f"{name}/first/conv/kernel", source, f"{name}/first", stride=stride)
+        yield Connection(f"{name}/second/conv/kernel", f"{name}/first", f"{name}/second")
+        shortcut = f"{name}/shortcut/conv/kernel" if projects else None
+        yield Connection(shortcut, source, f"{name}/second", stride=stride)
+        source = f"{name}/second"
+    if model.hidden is None:
+        yield Connection("readout/kernel", source, LOGITS, mean=True)
+    else:
+        yield Connection("hidden/kernel", source, "hidden", mean=True)
+        yield Connection("readout/kernel", "hidden", LOGITS)
 
 
 def by_name(masks: Any) -> dict[str, np.ndarray]:

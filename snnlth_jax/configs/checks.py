@@ -95,13 +95,25 @@ def check_examples(config: Data, examples: int) -> None:
     """Check that a training set of `examples` images is large enough.
 
     Raises:
-      InputError: a batch, or the images of scores, are more than that.
+      InputError: a batch, or the images of scores, are more than that, or the last batch is too small for the
+        network.
     """
     allowed = f"1 to {examples}, the training examples"
     if isinstance(config, Training):
         _require(config, "batch_size", lambda v: v <= examples, allowed)
     if isinstance(config, OneShotConfig):
         _require(config, "score_examples", lambda v: v <= examples, allowed)
+    if isinstance(config, ResolvedTrain):
+        from snnlth_jax import models  # loads Flax, which readers of configurations do without
+
+        least, last = models.min_batch_size(config.arch), examples % config.batch_size or config.batch_size
+        if last < least:
+            raise InputError(
+                "`batch_size`",
+                config.batch_size,
+                problem=f"leaves {last} of {examples} training examples for the last batch",
+                allowed=f"{least} or more of them, with {config.arch}",
+            )
 
 
 def _check_field(field: Declared, value: Any) -> None:

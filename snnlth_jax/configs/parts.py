@@ -46,9 +46,10 @@ class Dataset:
 
     dataset: Annotated[str, IDENTITY] = "digits"
     """Dataset: digits (8x8 images, comes with scikit-learn), or the paper's cifar10, cifar100, svhn_cropped,
-    fashion_mnist (see `snnlth data prepare`)."""
+    fashion_mnist, and tiny_imagenet of its supplement (see `snnlth data prepare`)."""
     data_dir: Annotated[str | None, LOCAL] = None
-    """Directory of TensorFlow Datasets. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Directory of TensorFlow Datasets, or that of the folder tiny-imagenet-200. Default: $TFDS_DATA_DIR or
+    ~/tensorflow_datasets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Network:
     """The network and its time."""
 
     arch: Annotated[str | None, IDENTITY] = None
-    """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, resnet7, resnet19. Default: vgg16 (paper); vgg5 for
-    digits."""
+    """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, alexnet, resnet7, resnet19, resnet34. Default: vgg16
+    (paper); resnet34 for tiny_imagenet (paper, supplement); vgg5 for digits."""
     width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
     """Factor on the number of channels of every layer."""
     activation: Annotated[Literal["lif", "relu"], CONDITION] = "lif"
@@ -73,7 +74,7 @@ class Training:
 
     epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
     """Number of epochs of a training run that starts at initialisation. Default: 300 for CIFAR, 150 for SVHN
-    and Fashion-MNIST (paper, training settings); 15 for digits."""
+    and Fashion-MNIST (paper, training settings); 300 for TinyImageNet, as for CIFAR; 15 for digits."""
     batch_size: Annotated[int | None, AT_LEAST_1, CONDITION] = None
     """Number of examples in a step; the last, smaller batch of an epoch is used. Default: 128 (paper,
     training settings); 64 for digits."""

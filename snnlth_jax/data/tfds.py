@@ -19,7 +19,7 @@ from PIL import Image
 
 from snnlth_jax.errors import InputError
 
-__all__ = ["Prepared", "decode", "generate", "locate"]
+__all__ = ["Prepared", "data_root", "decode", "generate", "locate", "one_line"]
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,13 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
       InputError: something is missing or unusable; the message names it, its place and the command to prepare
         it.
     """
-    root = _root(data_dir)
+    root = data_root(data_dir)
     home = root / name
     try:
         present = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
         versions = [v for v in present if _version(v) and (home / v / "dataset_info.json").exists()]
     except Exception as error:  # no permission, or a bucket that needs a package or a login
-        raise InputError("`data_dir`", root, problem=f"cannot be read, {_one_line(error)}") from error
+        raise InputError("`data_dir`", root, problem=f"cannot be read, {one_line(error)}") from error
     if not versions:
         if not root.is_dir():
             missing = "not a directory" if root.exists() else "no such directory"
@@ -85,7 +85,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
         splits = {split["name"]: split for split in info["splits"]}
         shards = {split: _shards(directory, info["name"], file_format, splits[split]) for split in SPLITS}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(name, root, directory, f"dataset_info.json, {_one_line(error)}") from error
+        raise _damaged(name, root, directory, f"dataset_info.json, {one_line(error)}") from error
     if file_format != "array_record":
         raise InputError(
             "`data_dir`",
@@ -135,10 +135,10 @@ def decode(
     try:
         return _decode(source, split, stored_shape, image_shape, num_classes)
     except ImportError as error:
-        problem = f"cannot be decoded, {_one_line(error)}"
+        problem = f"cannot be decoded, {one_line(error)}"
         raise InputError("`data_dir`", source.root, problem=problem) from error
     except Exception as error:  # damaged bytes fail in array_record, protobuf, Pillow or here
-        raise _damaged(source.name, source.root, source.directory, f"{split}, {_one_line(error)}") from error
+        raise _damaged(source.name, source.root, source.directory, f"{split}, {one_line(error)}") from error
     finally:
         absl_log.removeFilter(_not_about_opencv)
 
@@ -195,11 +195,11 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
       InputError: TensorFlow is missing, the download failed, damaged files are in the way, or
         `data_dir` is a bucket.
     """
-    if "://" in os.fspath(_root(data_dir)):
-        copy = f"gcloud storage cp --recursive DIR/{name} {_root(data_dir)}/"
+    if "://" in os.fspath(data_root(data_dir)):
+        copy = f"gcloud storage cp --recursive DIR/{name} {data_root(data_dir)}/"
         raise InputError(
             "`data_dir`",
-            _root(data_dir),
+            data_root(data_dir),
             problem="ArrayRecord files cannot be written to a bucket",
             allowed=f"a local directory DIR, then: {copy}",
         )
@@ -219,13 +219,14 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
     import tensorflow_datasets as tfds
 
     try:
-        tfds.builder(name, data_dir=_root(data_dir), file_format="array_record").download_and_prepare()
+        tfds.builder(name, data_dir=data_root(data_dir), file_format="array_record").download_and_prepare()
     except Exception as error:  # no network, no space, no permission, another format in the way
-        raise InputError("data prepare", name, problem=f"failed, {_one_line(error)}") from error
+        raise InputError("data prepare", name, problem=f"failed, {one_line(error)}") from error
     return locate(name, data_dir).directory
 
 
-def _root(data_dir: epath.PathLike | None) -> epath.Path:
+def data_root(data_dir: epath.PathLike | None) -> epath.Path:
+    """The data directory: the one given, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     return epath.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
@@ -283,5 +284,6 @@ def _damaged(name: str, root: epath.Path, directory: epath.Path, what: str) -> I
     )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Kind and message of an error, in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -2,7 +2,7 @@
 
 Arrays are NumPy's and the caller's own: they share no memory with what was given. PyTorch itself is not
 needed. Convolutions are O, I, H, W in PyTorch and H, W, I, O in Flax; linear weights are O, I and I, O; the
-input of VGG's readout is a flattened map of C, H, W and H, W, C.
+input of VGG's first linear layer is a flattened map of C, H, W and H, W, C.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from snnlth_jax.models import VGG, ResNet
+from snnlth_jax.models.vgg import least_side
 
 __all__ = ["from_state_dict", "to_state_dict"]
 
@@ -50,10 +51,12 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
     """
     given = _arrays(_entries(state_dict))
     leaves = _leaves(model, _flat(_shapes(model, sample_input)))
-    wanted = {name: _to_torch(model, np.zeros(leaf.shape, np.int8)).shape for _, name, leaf in leaves}
+    wanted = {
+        name: _to_torch(model, path, np.zeros(leaf.shape, np.int8)).shape for path, name, leaf in leaves
+    }
     _compare(wanted, {name: array.shape for name, array in given.items()}, "the state dict")
     variables: dict[str, Any] = unflatten_dict(
-        {path: _from_torch(model, given[name]) for path, name, _ in leaves}
+        {path: _from_torch(model, path, given[name]) for path, name, _ in leaves}
     )
     return variables
 
@@ -91,7 +94,7 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
     wanted = {path: shape for path, shape in _wanted(model, given).items() if path[0] in variables}
     shapes = {path: wanted.get(path, ()) if x is None else np.shape(x) for path, x in given.items()}
     _compare(_named(wanted), _named(shapes), "the variables")
-    return {name: _to_torch(model, _host(path, leaf)) for path, name, leaf in _leaves(model, given)}
+    return {name: _to_torch(model, path, _host(path, leaf)) for path, name, leaf in _leaves(model, given)}
 
 
 def _host(path: _Path, leaf: Any) -> np.ndarray:
@@ -154,20 +157,26 @@ def _wanted(model: VGG | ResNet, given: Mapping[_Path, Any]) -> dict[_Path, _Sha
     """Shapes of the variables, for images of the channels and the size that the given ones are for."""
     first = ("params", "layer01" if isinstance(model, VGG) else "block0", "conv", "kernel")
     channels = np.shape(given.get(first, 0))[2:3] or (1,)
-    pixels = 2 ** model.features.count("M") if isinstance(model, VGG) else 1
+    pixels = least_side(model.features.count("M"), model.stride) if isinstance(model, VGG) else 1
     images = jax.ShapeDtypeStruct((1, pixels, pixels, *channels), jnp.float32)
     shapes = {path: leaf.shape for path, leaf in _flat(_shapes(model, images)).items()}
-    readout = ("params", "readout", "kernel")
-    num_inputs, num_outputs = shapes[readout]
-    given_inputs = sum(np.shape(given.get(readout, 0))[:1])
-    if isinstance(model, VGG) and given_inputs and given_inputs % num_inputs == 0:  # of larger images
-        shapes[readout] = (given_inputs, num_outputs)
+    if isinstance(model, VGG):
+        flattened = _reads_maps(model)
+        num_inputs, num_outputs = shapes[flattened]
+        given_inputs = sum(np.shape(given.get(flattened, 0))[:1])
+        if given_inputs and given_inputs % num_inputs == 0:  # of larger images
+            shapes[flattened] = (given_inputs, num_outputs)
     return shapes
 
 
 def _vgg_layers(model: VGG) -> dict[str, str]:
-    """Our layers and the authors': one `Sequential` that counts convolution, norm, LIF and pooling."""
-    layers, depth, index = {"readout": "classifier"}, 0, 0
+    """Our layers and the authors': one `Sequential` that counts convolution, norm, LIF and pooling.
+
+    The authors' network has no hidden layers; here `classifier` is another `Sequential` then, of linear
+    layer, norm and LIF for each, and the readout.
+    """
+    readout = f"classifier.{3 * len(model.hidden)}" if model.hidden else "classifier"
+    layers, depth, index = {"readout": readout}, 0, 0
     for entry in model.features:
         if entry == "M":
             index += 1
@@ -176,12 +185,16 @@ def _vgg_layers(model: VGG) -> dict[str, str]:
             layers[f"layer{depth:02}/conv"] = f"features.{index}"
             layers[f"layer{depth:02}/norm"] = f"features.{index + 1}"
             index += 3
+    for i in range(len(model.hidden)):
+        layers[f"layer{depth + 1 + i:02}/linear"] = f"classifier.{3 * i}"
+        layers[f"layer{depth + 1 + i:02}/norm"] = f"classifier.{3 * i + 1}"
     return layers
 
 
 def _resnet_layers(model: ResNet) -> dict[str, str]:
-    """Our layers and the authors'; their blocks count from 0."""
-    layers = {"block0/conv": "conv1", "block0/norm": "bn1", "hidden": "fc1", "readout": "fc2"}
+    """Our layers and the authors'; their blocks count from 0. Without a hidden layer the readout is `fc`."""
+    layers = {"block0/conv": "conv1", "block0/norm": "bn1", "hidden": "fc1"}
+    layers["readout"] = "fc" if model.hidden is None else "fc2"
     parts = {
         "first/conv": "conv1",
         "first/norm": "bn1",
@@ -298,28 +311,35 @@ def _listed(names: list[str]) -> str:
 # --- layouts
 
 
-def _flattened_channels(model: VGG | ResNet, num_inputs: int) -> int:
+def _reads_maps(model: VGG) -> _Path:
+    """The kernel of the first linear layer, which reads maps flattened."""
+    convolutions = len(model.features) - model.features.count("M")
+    layer = (f"layer{convolutions + 1:02}", "linear") if model.hidden else ("readout",)
+    return ("params", *layer, "kernel")
+
+
+def _flattened_channels(model: VGG | ResNet, path: _Path, num_inputs: int) -> int:
     """C of the H x W x C map that a linear layer reads flattened; ResNet pools its maps to 1 x 1 first."""
-    if isinstance(model, VGG):
+    if isinstance(model, VGG) and path == _reads_maps(model):
         return next((entry for entry in reversed(model.features) if isinstance(entry, int)), num_inputs)
     return num_inputs
 
 
-def _to_torch(model: VGG | ResNet, leaf: np.ndarray) -> np.ndarray:
+def _to_torch(model: VGG | ResNet, path: _Path, leaf: np.ndarray) -> np.ndarray:
     if leaf.ndim == 4:
         leaf = leaf.transpose(3, 2, 0, 1)
     elif leaf.ndim == 2:
         num_inputs, num_outputs = leaf.shape
-        maps = leaf.reshape(-1, _flattened_channels(model, num_inputs), num_outputs)
+        maps = leaf.reshape(-1, _flattened_channels(model, path, num_inputs), num_outputs)
         leaf = maps.transpose(2, 1, 0).reshape(num_outputs, num_inputs)
     return np.array(leaf, order="C")
 
 
-def _from_torch(model: VGG | ResNet, leaf: np.ndarray) -> np.ndarray:
+def _from_torch(model: VGG | ResNet, path: _Path, leaf: np.ndarray) -> np.ndarray:
     if leaf.ndim == 4:
         leaf = leaf.transpose(2, 3, 1, 0)
     elif leaf.ndim == 2:
         num_outputs, num_inputs = leaf.shape
-        maps = leaf.reshape(num_outputs, _flattened_channels(model, num_inputs), -1)
+        maps = leaf.reshape(num_outputs, _flattened_channels(model, path, num_inputs), -1)
         leaf = maps.transpose(2, 1, 0).reshape(num_inputs, num_outputs)
     return np.array(leaf, order="C")

@@ -1,4 +1,4 @@
-"""Networks by name: the paper's, and smaller ones with the same layers."""
+"""Networks by name: the paper's and those of its supplement, and smaller ones with the same layers."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import numpy as np
 from snnlth_jax.errors import InputError, not_one_of
 from snnlth_jax.models._checks import is_floating, is_whole
 from snnlth_jax.models.resnet import ResNet
-from snnlth_jax.models.vgg import VGG, VGG16, Features
+from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
 from snnlth_jax.neurons import LIF
 
-__all__ = ["VGG", "ResNet", "create", "min_image_size", "names"]
+__all__ = ["VGG", "ResNet", "create", "min_batch_size", "min_image_size", "names"]
 
 # vgg11 to vgg19 are named after Simonyan and Zisserman's networks, whose three linear layers are one here (as
 # in the paper); the other names count weight layers, without shortcuts.
@@ -22,19 +22,34 @@ _VGG: dict[str, Features] = {
     "vgg16": VGG16,
     "vgg19": (64, 64, "M", 128, 128, "M", *(256,) * 4, "M", *(512,) * 4, "M", *(512,) * 4, "M"),
 }
-_RESNET: dict[str, dict[str, Any]] = {
+# The paper gives no details of alexnet and resnet34. alexnet is Krizhevsky's in its usual form for images of
+# 32x32 pixels: the first convolution is 3x3 with stride 2, three poolings are 2x2 (32 -> 16, 8, 4, 2), and
+# 4096, 4096 and the readout follow. It has no dropout, and batch norm in all layers except the readout.
+# resnet34 has the stages of He et al. for ImageNet: the first keeps the size of the image, the others halve
+# it. Its stem, for 64x64 pixels, is a 3x3 convolution with stride 2, without pooling: 64 -> 32, 32, 16, 8, 4.
+_NETWORKS: dict[str, dict[str, Any]] = {
+    **{name: {"features": features} for name, features in _VGG.items()},
+    "alexnet": {"features": (64, "M", 192, "M", 384, 256, 256, "M"), "stride": 2, "hidden": (4096, 4096)},
     "resnet7": {"stage_sizes": (1, 1), "widths": (32, 64), "stem": 32, "hidden": 64},
     "resnet19": {"stage_sizes": (3, 3, 2), "widths": (128, 256, 512), "stem": 64, "hidden": 256},
+    "resnet34": {
+        "stage_sizes": (3, 4, 6, 3),
+        "widths": (64, 128, 256, 512),
+        "stem": 64,
+        "hidden": None,
+        "strides": (2, 1, 2, 2, 2),
+    },
 }
+_SCALED = ("features", "hidden", "widths", "stem")  # by the width
 
 
 def names() -> tuple[str, ...]:
     """Names of all networks, for `create`.
 
     >>> names()
-    ('vgg5', 'vgg9', 'vgg11', 'vgg13', 'vgg16', 'vgg19', 'resnet7', 'resnet19')
+    ('vgg5', 'vgg9', 'vgg11', 'vgg13', 'vgg16', 'vgg19', 'alexnet', 'resnet7', 'resnet19', 'resnet34')
     """
-    return (*_VGG, *_RESNET)
+    return tuple(_NETWORKS)
 
 
 def create(
@@ -83,7 +98,7 @@ def create(
     def scaled(channels: Any) -> Any:
         if isinstance(channels, tuple):
             return tuple(map(scaled, channels))
-        return channels if channels == "M" else max(1, round(channels * width))
+        return channels if channels in ("M", None) else max(1, round(channels * width))
 
     common: dict[str, Any] = {
         "num_classes": num_classes,
@@ -92,20 +107,32 @@ def create(
         "dtype": dtype,
         "axis_name": axis_name,
     }
-    if name in _VGG:
-        return VGG(features=scaled(_VGG[name]), **common)
-    sizes = {k: v if k == "stage_sizes" else scaled(v) for k, v in _RESNET[name].items()}
-    return ResNet(**sizes, **common)
+    fields = {k: scaled(v) if k in _SCALED else v for k, v in _NETWORKS[name].items()}
+    return (VGG if "features" in fields else ResNet)(**fields, **common)
 
 
 def min_image_size(name: str) -> int:
     """Smallest side in pixels of the images for the network `name`; InputError if the name is unknown.
 
-    >>> min_image_size("vgg16"), min_image_size("resnet19")
-    (32, 1)
+    >>> min_image_size("vgg16"), min_image_size("alexnet"), min_image_size("resnet19")
+    (32, 15, 1)
     """
     _check_name(name)
-    return 1 << _VGG.get(name, ()).count("M")
+    fields = _NETWORKS[name]
+    return least_side(fields.get("features", ()).count("M"), fields.get("stride", 1))
+
+
+def min_batch_size(name: str) -> int:
+    """Smallest number of images to train the network `name` on; InputError if the name is unknown.
+
+    It is 2 where batch norm follows a linear layer, since one image has no variance there.
+
+    >>> min_batch_size("vgg16"), min_batch_size("alexnet")
+    (1, 2)
+    """
+    _check_name(name)
+    fields = _NETWORKS[name]
+    return 2 if "features" in fields and fields.get("hidden") else 1
 
 
 def _check_name(name: str) -> None:

@@ -20,6 +20,7 @@ from snnlth_jax.neurons import LIF, lif_scan
 
 __all__ = [
     "ConvNorm",
+    "LinearNorm",
     "TimestepBatchNorm",
     "at_least_float32",
     "check_time",
@@ -235,4 +236,31 @@ class ConvNorm(nn.Module):
             name="conv",
             **dtypes,
         )(x)
+        return TimestepBatchNorm(axis_name=self.axis_name, name="norm", **dtypes)(x, train=train)
+
+
+class LinearNorm(nn.Module):
+    """A linear layer with bias, 0 at first, and its `TimestepBatchNorm`: `[T, B, C]` to `[T, B, features]`.
+
+    Attributes:
+      features: number of outputs.
+      kernel_init: initialiser of the kernel `[C, features]`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> layer = LinearNorm(8, nn.initializers.kaiming_normal())
+    >>> y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((3, 2, 5)))
+    >>> y.shape, variables["params"]["linear"]["kernel"].shape
+    ((3, 2, 8), (5, 8))
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    axis_name: str | None = None
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        x = nn.Dense(self.features, kernel_init=self.kernel_init, name="linear", **dtypes)(x)
         return TimestepBatchNorm(axis_name=self.axis_name, name="norm", **dtypes)(x, train=train)

@@ -1,8 +1,8 @@
 """ResNet with spiking neurons: basic blocks whose sum of two paths is the input current of LIF neurons."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,16 +12,16 @@ from snnlth_jax.models._checks import check_call, check_counts, check_sequence
 from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire
 from snnlth_jax.neurons import LIF
 
-__all__ = ["ResNet"]
+__all__ = ["Block", "ResNet", "blocks"]
 
 
 class ResNet(nn.Module):
     """A stem, stages of basic blocks, global average pooling, a hidden spiking layer and a readout.
 
     The paper's ResNet19 by default, as in the authors' code. The first block of every stage halves the
-    image and has a shortcut of 1x1 convolution and batch norm; other shortcuts are the identity.
-    Convolutions have no bias; weights, and the biases of the linear layers, are uniform in
-    +-1 / sqrt(fan_in), PyTorch's default.
+    image, unless `strides` says otherwise. A block that changes the size or the number of channels has a
+    shortcut of 1x1 convolution and batch norm; other shortcuts are the identity. Convolutions have no bias;
+    weights, and the biases of the linear layers, are uniform in +-1 / sqrt(fan_in), PyTorch's default.
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
     norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
@@ -38,13 +38,14 @@ class ResNet(nn.Module):
       stage_sizes: number of blocks of each stage.
       widths: channels of each stage.
       stem: channels of the first convolution.
-      hidden: neurons of the hidden layer.
+      hidden: neurons of the hidden layer; None for no such layer.
       num_classes: number of logits.
       neuron: constants of the LIF neurons.
       activation: "lif", or "relu" for the same network without time (then `num_timesteps` must be 1).
       dtype: of the computation; None promotes images and parameters.
       param_dtype: of parameters and running statistics at `init`.
       axis_name: mapped axis over which batch norm averages its statistics.
+      strides: strides of the stem and of the first block of each stage; None for 1, then 2 for every stage.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -58,39 +59,76 @@ class ResNet(nn.Module):
     stage_sizes: tuple[int, ...] = (3, 3, 2)
     widths: tuple[int, ...] = (128, 256, 512)
     stem: int = 64
-    hidden: int = 256
+    hidden: int | None = 256
     num_classes: int = 10
     neuron: LIF = LIF()
     activation: str = "lif"
     dtype: Any = None
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
+    strides: tuple[int, ...] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
-        check_counts(stem=self.stem, hidden=self.hidden)
+        check_counts(stem=self.stem, **({} if self.hidden is None else {"hidden": self.hidden}))
         check_sequence(stage_sizes=self.stage_sizes, widths=self.widths)
         if len(self.stage_sizes) != len(self.widths):
             raise ValueError(
                 f"stage_sizes and widths must be of one length, got {self.stage_sizes} and {self.widths}"
             )
-        for blocks, width in zip(self.stage_sizes, self.widths, strict=True):
-            check_counts(stage_sizes=blocks, widths=width)
+        for number, width in zip(self.stage_sizes, self.widths, strict=True):
+            check_counts(stage_sizes=number, widths=width)
+        if self.strides is not None:
+            check_sequence(strides=self.strides)
+            check_counts(**{f"strides[{i}]": stride for i, stride in enumerate(self.strides)})
+            if len(self.strides) != len(self.widths) + 1:
+                raise ValueError(
+                    f"strides must be {len(self.widths) + 1}, of the stem and each stage, got {self.strides}"
+                )
         x = check_call(self, x, num_timesteps, train, first="block0")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         unit = partial(ConvNorm, kernel_init=_uniform_fan_in, axis_name=self.axis_name, **dtypes)
         active = partial(fire, num_timesteps=num_timesteps, neuron=self.neuron, activation=self.activation)
 
-        x = active(unit(features=self.stem, name="block0")(x[None], train=train))
+        stride = self.strides[0] if self.strides else 1
+        x = active(unit(features=self.stem, stride=stride, name="block0")(x[None], train=train))
         self.sow("intermediates", "block0_spikes", x)
-        for stage, (blocks, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
-            for block in range(1, blocks + 1):
-                x = _Block(unit, active, width, halve=block == 1, name=f"block{stage}_{block}")(x, train)
+        for block in blocks(self):
+            x = _Block(unit, active, block, name=block.name)(x, train)
         x = x.mean((-3, -2))
-        x = active(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
-        self.sow("intermediates", "hidden_spikes", x)
+        if self.hidden is not None:
+            x = active(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
+            self.sow("intermediates", "hidden_spikes", x)
         x = _linear(self.num_classes, x.shape[-1], "readout", dtypes)(x)
         return at_least_float32(x)
+
+
+class Block(NamedTuple):
+    """A block: its name, its channels, the stride of its first convolution, the kind of its shortcut."""
+
+    name: str
+    width: int
+    stride: int
+    projects: bool
+    """Whether the shortcut is a 1x1 convolution and batch norm, not the identity."""
+
+
+def blocks(model: ResNet) -> Iterator[Block]:
+    """Blocks of a network, in order.
+
+    >>> for block in blocks(ResNet(stage_sizes=(1, 2), widths=(64, 128), strides=(2, 1, 2))):
+    ...     print(*block)
+    block1_1 64 1 False
+    block2_1 128 2 True
+    block2_2 128 1 False
+    """
+    strides, before = (model.strides or (1, *(2,) * len(model.widths)))[1:], model.stem
+    stages = zip(model.stage_sizes, model.widths, strides, strict=True)
+    for stage, (number, width, first_stride) in enumerate(stages, 1):
+        for block in range(1, number + 1):
+            stride = first_stride if block == 1 else 1
+            yield Block(f"block{stage}_{block}", width, stride, stride != 1 or width != before)
+            before = width
 
 
 class _Block(nn.Module):
@@ -98,17 +136,16 @@ class _Block(nn.Module):
 
     unit: Any
     active: Any
-    width: int
-    halve: bool
+    block: Block
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        stride = 2 if self.halve else 1
-        y = self.active(self.unit(features=self.width, stride=stride, name="first")(x, train=train))
+        _, width, stride, projects = self.block
+        y = self.active(self.unit(features=width, stride=stride, name="first")(x, train=train))
         self.sow("intermediates", "first_spikes", y)
-        y = self.unit(features=self.width, name="second")(y, train=train)
-        if self.halve:
-            x = self.unit(features=self.width, size=1, stride=stride, name="shortcut")(x, train=train)
+        y = self.unit(features=width, name="second")(y, train=train)
+        if projects:
+            x = self.unit(features=width, size=1, stride=stride, name="shortcut")(x, train=train)
         x = self.active(x + y)
         self.sow("intermediates", "second_spikes", x)
         return x

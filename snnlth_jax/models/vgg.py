@@ -1,4 +1,4 @@
-"""VGG with spiking neurons: convolutions, max pooling of spikes, one linear readout per timestep."""
+"""VGG and AlexNet with spiking neurons: convolutions, max pooling of spikes, linear layers, a readout."""
 
 from functools import partial
 from typing import Any, Literal
@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax.models._checks import check_call, check_counts, check_inputs, check_sequence
-from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire, max_pool
+from snnlth_jax.models.layers import ConvNorm, LinearNorm, at_least_float32, fire, max_pool
 from snnlth_jax.neurons import LIF
 
-__all__ = ["VGG"]
+__all__ = ["VGG", "least_side"]
 
 Features = tuple[int | Literal["M"], ...]
 
@@ -22,18 +22,21 @@ class VGG(nn.Module):
     """[3x3 convolution, batch norm, LIF] for each number, 2x2 max pooling for each "M", and a readout.
 
     The paper's VGG16 by default, as in the authors' code: convolutions with bias, kernels from
-    N(0, 2 / fan_out), the readout from N(0, 0.01^2), biases 0.
+    N(0, 2 / fan_out), the readout from N(0, 0.01^2), biases 0. With `stride` and `hidden` it is AlexNet too:
+    the hidden layers are [linear, batch norm, LIF], between the last pooling and the readout, with the
+    initial values of the convolutions. Without batch norm they would hardly spike at first.
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
     norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
     in at least float32. The first convolution and its norm run once, for all timesteps. ValueError is raised
-    for images with other axes, of integers, with a side below 2 to the number of poolings, or of other
-    channels or another number of pixels than the variables', and for a `num_timesteps` or another count that
-    is no whole number of at least 1.
+    for images with other axes, of integers, too small for the poolings, or of other channels or another
+    number of pixels than the variables', and for a `num_timesteps` or another count that is no whole number
+    of at least 1. Hidden layers need two images or more to train on.
 
-    Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …,
-    `readout/{kernel, bias}`. With `mutable=["intermediates"]` it returns all spikes too, `[T, B, H, W, C]` as
-    `layer01_spikes`, …; without, they cost nothing.
+    Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …, those of hidden
+    layers with `linear` in place of `conv`, `readout/{kernel, bias}`. With `mutable=["intermediates"]` it
+    returns all spikes too, `[T, B, H, W, C]` or `[T, B, C]` as `layer01_spikes`, …; without, they cost
+    nothing.
 
     Attributes:
       features: output channels of each convolution, or "M".
@@ -43,6 +46,8 @@ class VGG(nn.Module):
       dtype: of the computation; None promotes images and parameters.
       param_dtype: of parameters and running statistics at `init`.
       axis_name: mapped axis over which batch norm averages its statistics.
+      stride: stride of the first convolution.
+      hidden: neurons of each hidden layer.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -60,42 +65,58 @@ class VGG(nn.Module):
     dtype: Any = None
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
+    stride: int = 1
+    hidden: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
-        check_sequence(features=self.features)
+        check_sequence(features=self.features, hidden=self.hidden)
         check_counts(**{f"features[{i}]": entry for i, entry in enumerate(self.features) if entry != "M"})
+        check_counts(stride=self.stride, **{f"hidden[{i}]": entry for i, entry in enumerate(self.hidden)})
         x = check_call(self, x, num_timesteps, train, first="layer01")
-        _check_size(x.shape[1:3], self.features.count("M"))
+        _check_size(x.shape[1:3], self.features.count("M"), self.stride)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        unit = partial(
-            ConvNorm,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            use_bias=True,
-            axis_name=self.axis_name,
-            **dtypes,
-        )
+        kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        common = {"kernel_init": kernel_init, "axis_name": self.axis_name, **dtypes}
+        unit = partial(ConvNorm, use_bias=True, **common)
         x, depth = x[None], 0
         for entry in self.features:
             if entry == "M":
                 x = max_pool(x)
             else:
                 depth += 1
-                name = f"layer{depth:02}"
-                x = unit(features=entry, name=name)(x, train=train)
+                name, stride = f"layer{depth:02}", self.stride if depth == 1 else 1
+                x = unit(features=entry, stride=stride, name=name)(x, train=train)
                 x = fire(x, num_timesteps, self.neuron, self.activation)
                 self.sow("intermediates", f"{name}_spikes", x)
         size, x = x.shape, x.reshape(*x.shape[:2], -1)
-        check_inputs(self, ("readout", "kernel"), x.shape[-1], f"features of the last layer, {size[2:]}")
+        first = (f"layer{depth + 1:02}", "linear") if self.hidden else ("readout",)
+        check_inputs(self, (*first, "kernel"), x.shape[-1], f"features of the last layer, {size[2:]}")
+        for width in self.hidden:
+            depth += 1
+            name = f"layer{depth:02}"
+            x = LinearNorm(width, name=name, **common)(x, train=train)
+            x = fire(x, num_timesteps, self.neuron, self.activation)
+            self.sow("intermediates", f"{name}_spikes", x)
         readout = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(0.01), name="readout", **dtypes
         )
         return at_least_float32(readout(x))
 
 
-def _check_size(size: tuple[int, ...], poolings: int) -> None:
-    if min(size) < 2**poolings:
+def least_side(poolings: int, stride: int = 1) -> int:
+    """Smallest side in pixels that is left with a pixel after the first convolution and the poolings.
+
+    >>> least_side(5), least_side(3, stride=2)  # the convolution leaves 8 of 15
+    (32, 15)
+    """
+    return stride * ((1 << poolings) - 1) + 1
+
+
+def _check_size(size: tuple[int, ...], poolings: int, stride: int) -> None:
+    least = least_side(poolings, stride)
+    if min(size) < least:
         raise ValueError(
             f"images of {size[0]} x {size[1]} pixels are too small for {poolings} poolings: "
-            f"each side must be at least {2**poolings}"
+            f"each side must be at least {least}"
         )

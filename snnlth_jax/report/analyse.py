@@ -115,7 +115,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 
 def _layer(name: str) -> str:
-    return name.removesuffix("/kernel").removesuffix("/conv")
+    return name.removesuffix("/kernel").removesuffix("/conv").removesuffix("/linear")
 
 
 def _sparsity(rows: Sequence[Row]) -> Table:
