@@ -19,7 +19,7 @@ venv: .venv/ready  ## .venv with the package and all that is below
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[search,demo,dev,docs]'
 	touch $@
 
-demo: venv  ## IMP on real 8x8 digits: a winning ticket in a few minutes on two cores
+demo: venv  ## IMP on real 8x8 digits: a sparse ticket beside dense and random, in a few minutes on two cores
 	$(BIN)/python experiments/demo.py
 
 experiments-smoke: venv  ## every table and figure in minutes on digits, and the report: runs/experiments

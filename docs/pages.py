@@ -23,10 +23,11 @@ REFERENCE = (
     *("models", "models.vgg", "models.resnet", "models.layers", "data.dataset", "data.augment"),
     *("data.tiny_imagenet",),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
+    *("analysis.comparison",),
     *("interop.torch", "machine.sharding", "train.optimizers", "train.step", "train.loop"),
     *("configs", "configs.parts", "configs.commands", "run.results", "run.events"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
-    *("search.stability",),
+    *("search.dynamic", "search.stability"),
     *("search.phases", "search.session", "search.programs"),
 )
 SHARED = {

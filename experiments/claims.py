@@ -41,7 +41,9 @@ def difference(first: Measured, second: Measured | float) -> Interval:
         raise Missing("no seed has both numbers")
     if first.correct is None:
         numbers = [second if isinstance(second, float) else second.values[seed] for seed in seeds]
-        return comparison.of_numbers([first.values[seed] for seed in seeds], numbers)
+        own = [first.values[seed] for seed in seeds]
+        coarse = max(first.resolution, 0.0 if isinstance(second, float) else second.resolution)
+        return comparison.of_numbers(own, numbers, resolution=coarse)
     images = [first.correct(seed) for seed in seeds]
     if isinstance(second, float):
         others = [np.full(len(one), second) for one in images]
@@ -57,6 +59,8 @@ def difference(first: Measured, second: Measured | float) -> Interval:
 def ratio(first: Measured, second: Measured) -> Measured:
     """Ratio of two numbers in each seed that has both."""
     seeds = [seed for seed in first.values if seed in second.values]
+    if not all(second.values[seed] for seed in seeds):
+        raise Missing("a number to compare with is 0")
     return Measured({seed: first.values[seed] / second.values[seed] for seed in seeds})
 
 
@@ -87,8 +91,9 @@ class Claim:
     def verdict(self, found: Found) -> str:
         """One of "holds", "contradicted" and "undecided", with the differences and their 95 % intervals.
 
-        A claim of several differences holds if each does, and is contradicted if one is. With one seed there
-        is "no verdict"; without the numbers the claim is "open".
+        A claim of several differences holds if each does, and is contradicted if one is, by intervals that
+        are not corrected for their number. With one seed there is "no verdict"; without the numbers the claim
+        is "open".
         """
         try:
             if self.datasets and found.dataset not in self.datasets:
@@ -103,17 +108,15 @@ class Claim:
         if seeds < 2:
             return "no verdict from one seed, " + "; ".join(f"{i.mean:+.4g}" for i in intervals)
         verdicts = {comparison.verdict(interval, self.low, self.high) for interval in intervals}
-        if "contradicted" in verdicts:
-            said = "contradicted"
-        else:
-            said = "undecided" if "undecided" in verdicts else "holds"
-        return f"{said}, {'; '.join(map(str, intervals))}, {seeds} seeds"
+        order = ("contradicted", "undecided", "holds")
+        worst = next(verdict for verdict in order if verdict in verdicts)
+        return f"{worst}, {'; '.join(map(str, intervals))}, {seeds} seeds"
 
 
 def shorter_the_sparser(found: Found) -> list[Interval]:
     """Epochs of eb's search at one sparsity, less those at the next."""
     epochs = [
-        found.number("eb", lambda row: row.search.epochs if row.search else None, i)
+        found.number("eb", lambda row: row.search.epochs if row.search else None, i, resolution=1.0)
         for i in range(len(found.tickets("eb")))
     ]
     return [difference(sparse, sparser) for sparse, sparser in itertools.pairwise(epochs)]
@@ -136,12 +139,13 @@ BEATS_RANDOM = Claim("imp beats random at the highest sparsity", better("imp", "
 
 
 def decided(interval: Interval, low: float = 0.0, high: float = math.inf) -> tuple[str, str]:
-    """Two columns: a difference of accuracies in points with its interval, and the verdict."""
+    """Two columns: a difference of accuracies in points with its interval, and yes, no or undecided."""
     points = f"{100 * interval.mean:+.2f}"
     if interval.seeds < 2:
         return points, "no verdict from one seed"
     bounds = f"[{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
-    return f"{points} {bounds}", comparison.verdict(interval, low, high)
+    answers = {"holds": "yes", "contradicted": "no", "undecided": "undecided"}
+    return f"{points} {bounds}", answers[comparison.verdict(interval, low, high)]
 
 
 def winning_tickets(found: Found) -> Table:
@@ -153,10 +157,9 @@ def winning_tickets(found: Found) -> Table:
     dense = found.dense()
     for i, row in enumerate(found["imp"].rounds[1:], start=1):
         own = found.round("imp", i)
-        words = {"holds": "yes", "contradicted": "no"}
-        points, said = decided(difference(own, dense), low=-MARGIN)
+        points, answer = decided(difference(own, dense), low=-MARGIN)
         accuracy = f"{own.mean:.4f}"
-        lines.add_row(str(row.round), f"{100 * row.sparsity:.2f} %", accuracy, points, words.get(said, said))
+        lines.add_row(str(row.round), f"{100 * row.sparsity:.2f} %", accuracy, points, answer)
     return lines
 
 
@@ -170,9 +173,6 @@ def against_controls(found: Found) -> Table:
             if kind == "dense" and i < len(tickets) - 1:
                 continue  # it is as long as the last ticket's search
             control = found.control(kind, index=i)
-            words = {"holds": "yes", "contradicted": "no"}
-            points, said = decided(difference(found.accuracy("imp", i), control))
-            lines.add_row(
-                kind, f"{100 * row.sparsity:.2f} %", f"{control.mean:.4f}", points, words.get(said, said)
-            )
+            points, answer = decided(difference(found.accuracy("imp", i), control))
+            lines.add_row(kind, f"{100 * row.sparsity:.2f} %", f"{control.mean:.4f}", points, answer)
     return lines

@@ -1,4 +1,4 @@
-"""A winning ticket of a spiking network in a few minutes on two cores: `make demo`.
+"""A ticket of a spiking network in a few minutes on two cores: `make demo`.
 
 IMP with late rewinding on real 8x8 digits, then a random mask of the ticket's layer-wise counts, trained from
 the same weights in the same way: if the structure of the ticket did not matter, both would reach the same

@@ -1,4 +1,4 @@
-"""What the authors' code does differently, each switched on alone beside this package's default.
+"""Differences of the authors' code, each switched on alone beside this package's default.
 
 paper     not in it: read from the released code (docs/method.md, last section)
 command   python experiments/discrepancies.py --data-dir ~/tensorflow_datasets

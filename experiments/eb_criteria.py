@@ -52,16 +52,17 @@ def records(found: findings.Found, name: str) -> list[EarlyBirdRecord]:
 
 def blind(found: findings.Found, criterion: str, of: str) -> findings.Measured:
     """A field of what decided at 99.5 %, of each seed."""
-    return found.numbers(f"{criterion}_{BLIND}", lambda result: getattr(result.early_bird, of, None))
+    counts = float(of == "epoch")
+    return found.numbers(f"{criterion}_{BLIND}", lambda result: getattr(result.early_bird, of, None), counts)
 
 
 TABLES = [findings.accuracies, distances]
 CLAIMS = [
     claims.Claim(
-        "at 99.5 % Hamming fires after 4 epochs, whatever the masks do",
+        "at 99.5 % Hamming fires after 4 epochs, whatever the masks do (within one)",
         lambda found: claims.difference(blind(found, "hamming", "epoch"), 4.0),
-        low=-0.5,
-        high=0.5,
+        low=-1.5,
+        high=1.5,
     ),
     claims.Claim(
         "at 99.5 % the masks for which Hamming fires differ in more than 2 % of what they keep",

@@ -3,7 +3,8 @@
 paper     Fig. 3: T_pre >= 3 gives masks as good as T = 5, which are compared with the unpruned network;
           T_pre = 2 loses
 command   python experiments/fig3_search_timesteps.py --data-dir ~/tensorflow_datasets
-hours     per seed, T_pre and sparsity, on the paper's RTX 2080 Ti: T_pre/5 of 3.95 before pruning, 3.95 after
+hours     per seed, T_pre and sparsity, on the paper's RTX 2080 Ti: T_pre/5 of 3.95 before pruning, 3.95
+          after it; and half a gigabyte for the masks of 300 epochs
 expected  T_pre = 3 within a point of T = 5 at every sparsity; T_pre = 2 below at the highest
 
 Each cell is an Early-Bird search that never stops (tau = 0), at the learning rate of the ticket: its mask is
@@ -50,8 +51,8 @@ def unpruned(found: findings.Found) -> findings.Measured:
 TABLES = [against_unpruned]
 CLAIMS = [
     claims.Claim(
-        "masks found with T_pre = 3 are not a point worse than those with T at the highest sparsity",
-        claims.better("T'=3", "T"),
+        "masks found with T_pre = 3 are not a point worse than those with T at any sparsity",
+        lambda found: [claims.better("T'=3", "T", i)(found) for i in range(len(found.tickets("T")))],
         low=-claims.MARGIN,
     ),
     claims.less("masks found with T_pre = 2 lose at the highest sparsity", claims.better("T'=2", "T")),

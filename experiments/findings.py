@@ -37,11 +37,13 @@ class Run(NamedTuple):
 
     Attributes:
       result: its result.
+      directory: its directory.
       correct: function from the kind and the round of a training run to whether each test image is classified
         correctly; None where that was not recorded.
     """
 
     result: Result
+    directory: str
     correct: Callable[[str, int], np.ndarray | None]
 
 
@@ -52,10 +54,12 @@ class Measured(NamedTuple):
       values: the numbers, by seed.
       correct: for an accuracy, function from the seed to whether each test image is classified correctly; it
         raises `Missing`.
+      resolution: for counts, 1: the smallest difference of two; 0 for other numbers.
     """
 
     values: Mapping[int, float]
     correct: Callable[[int], np.ndarray] | None = None
+    resolution: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -176,7 +180,8 @@ class Found(dict[str, Summary]):
             run, one = rows[seed]
             images = run.correct(one.kind, one.round)
             if images is None:
-                raise Missing(f"{name} seed {seed} predates the recording of single test images")
+                remedy = f"remove {run.directory} to run it again"
+                raise Missing(f"{name} seed {seed} predates the recording of single test images: {remedy}")
             return images
 
         values = {seed: one.final_test_accuracy or 0.0 for seed, (_, one) in rows.items()}
@@ -186,18 +191,20 @@ class Found(dict[str, Summary]):
         """FLOPs of the search of that ticket."""
         return self.number(method, lambda row: row.search.train_flops if row.search else None, index)
 
-    def number(self, method: str, of: Callable[[TicketRow], float | None], index: int = -1) -> Measured:
-        """A number of the row of that ticket."""
+    def number(
+        self, method: str, of: Callable[[TicketRow], float | None], index: int = -1, resolution: float = 0.0
+    ) -> Measured:
+        """A number of the row of that ticket; see `Measured` for `resolution`."""
         name, i = self._tickets(method)[index]
-        return self.numbers(name, lambda result: of(result.tickets[i]))
+        return self.numbers(name, lambda result: of(result.tickets[i]), resolution)
 
-    def numbers(self, name: str, of: Callable[[Result], float | None]) -> Measured:
-        """A number of each result of a cell."""
+    def numbers(self, name: str, of: Callable[[Result], float | None], resolution: float = 0.0) -> Measured:
+        """A number of each result of a cell; see `Measured` for `resolution`."""
         values = {result.seed: of(result) for result in self.results(name)}
         known = {seed: float(value) for seed, value in values.items() if value is not None}
         if len(known) < len(values):
             raise Missing("a seed has no such number")
-        return Measured(known)
+        return Measured(known, resolution=resolution)
 
 
 def _method(name: str) -> str:

@@ -29,7 +29,7 @@ from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import results
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import replicates
+from snnlth_jax.search import imp, phases, replicates
 from snnlth_jax.train import NonFiniteLoss
 
 Cells = Mapping[str, configs.TrainConfig]
@@ -169,6 +169,8 @@ def jobs(
         resolved = configs.resolve(dataclasses.replace(config, seed=seed, workdir=None))
         fields = configs.chosen(resolved)
         fields.pop("controls", None)  # a search gets them added
+        if isinstance(resolved, configs.EarlyTime) and resolved.measures_timesteps:
+            fields["early_time_start"] = resolved.early_time_start  # the default has changed
         name_of_all = configs.digest(fields)[:8]
         directory = epath.Path(workdir) / f"{epath.Path(resolved.workdir).name}_{name_of_all}"
         planned[name, seed] = dataclasses.replace(resolved, workdir=str(directory), data_dir=data_dir)
@@ -194,12 +196,24 @@ def result(config: configs.ResolvedTrain) -> Result | None:
         read = results.read(rundir.paths(config.workdir).result)
     except InputError:
         return None
-    if not isinstance(read, Result) or not read.finished or not _same_but_controls(config, read.config):
+    if not isinstance(read, Result) or not _same_but_controls(config, read.config):
         return None
     wanted = _controls(dataclasses.asdict(config))
     own = tuple(row for row in read.controls if row.kind in wanted)  # another script may have had more
+    if not read.finished:  # or may be adding some
+        trained = {(row.kind, row.round) for row in (*read.rounds, *read.tickets, *own)}
+        needed = {(phase.kind, phase.round) for phase in _phases(config)}
+        if not needed or not needed <= trained:
+            return None
     enough = set(wanted) <= set(_controls(read.config))
     return msgspec.structs.replace(read, controls=own) if enough else None
+
+
+def _phases(config: configs.ResolvedTrain) -> list[phases.Phase]:
+    """Phases of a search that may have controls added, except for its preparations."""
+    if not isinstance(config, configs.ResolvedImp):
+        return []
+    return [phase for phase in imp.phases_of(config) if phase.part != "preparations"]
 
 
 def _controls(fields: Mapping[str, Any]) -> list[str]:
@@ -258,7 +272,7 @@ def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Found:
     absent = []
     for (name, seed), config in planned.items():
         if read := result(config):
-            by_cell.setdefault(name, []).append(Run(read, _correct(config)))
+            by_cell.setdefault(name, []).append(Run(read, config.workdir, _correct(config)))
         else:
             absent.append((name, seed))
     order = [name for name in dict.fromkeys(name for name, _ in planned) if name in by_cell]

@@ -30,6 +30,7 @@ def draw(rng, seeds, images, gap, of_seed, of_image, shared):
         (5, 300, 0.0, 0.3, 0.0),  # images decide, those of the test set for all seeds
         (5, 300, 0.03, 0.3, 0.3),
         (3, 100, 0.05, 0.2, 0.5),
+        (3, 300, 0.01, 0.1, 0.3),
         (5, 300, 0.0, 0.0, 1.0),  # neither: nothing but chance
     ],
 )
@@ -67,6 +68,7 @@ def test_the_mean_squares_are_those_of_the_definition():
         (x[s, i] - x[s].mean() - x[:, i].mean() + grand) ** 2 for s in range(n) for i in range(images)
     ) / ((n - 1) * (images - 1))
     assert of_image > residual  # all terms count
+    assert n > 3  # or the degrees of freedom are bounded
     total = of_seeds + of_image - residual
     freedom = total**2 / (
         of_seeds**2 / (n - 1) + of_image**2 / (images - 1) + residual**2 / ((n - 1) * (images - 1))
@@ -102,6 +104,13 @@ def test_equal_networks_are_equal_to_the_resolution_of_the_test_set():
 )
 def test_verdicts_whose_answer_is_known(first, second, low, high, expected):
     assert comparison.verdict(comparison.of_numbers(first, second), low, high) == expected
+
+
+def test_counts_that_agree_may_differ_by_one_in_the_next_seed():
+    five = comparison.of_numbers([4.0] * 5, [3.0] * 5, resolution=1.0)
+    assert comparison.verdict(five) == "holds"
+    assert comparison.verdict(comparison.of_numbers([4.0] * 3, [3.0] * 3, resolution=1.0)) == "undecided"
+    assert comparison.of_numbers([4.0] * 3, [3.0] * 3) == Interval(1.0, 1.0, 1.0, 3)  # FLOPs
 
 
 def test_one_seed_says_nothing_about_others():

@@ -128,7 +128,7 @@ def test_a_search_at_fewer_timesteps_has_the_factor_and_no_other_training_run(tm
         num_timesteps=3,
         loss_factor=0.75,
     )
-    script._program = lambda state, steps: program
+    script.program = lambda state, steps: program
     _, losses = script.train(script.begin(), 3, ("round", 0), cosine(0.1, 0, 4), 0, 4)
     assert [x["train_loss"] for x in small.lines(run) if x["kind"] == "round"][:4] == losses
     variants = programs.Variants(config, script.dataset, small.MODEL)

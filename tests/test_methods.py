@@ -36,13 +36,14 @@ def some_masks(density=0.7):
 
 def test_lamp_is_the_share_in_the_weights_that_are_no_smaller(x64):
     params = {name: w.astype(jnp.float64) for name, w in weights().items()}
-    params["b"] = params["b"].at[0, :3].set(0.5).at[1, 1].set(-0.5)  # ties have one score
+    params["b"] = params["b"].at[0, :3].set(0.5).at[1, 1].set(-0.5)  # of equal ones the last is the larger
     kept = some_masks()
     for name, scores in pruning.lamp(params, kept).items():
         w, mask = np.asarray(params[name]).ravel(), np.asarray(kept[name]).ravel()
         for u, score in enumerate(np.asarray(scores).ravel()):
-            sum_of = sum(w[v] ** 2 for v in range(len(w)) if mask[v] and abs(w[v]) >= abs(w[u]))
-            assert score == pytest.approx(w[u] ** 2 / sum_of if mask[u] else 0.0, rel=1e-12)
+            no_smaller = [v for v in range(len(w)) if mask[v] and (abs(w[v]), v) >= (abs(w[u]), u)]
+            expected = w[u] ** 2 / sum(w[v] ** 2 for v in no_smaller) if mask[u] else 0.0
+            assert score == pytest.approx(expected, rel=1e-12)
 
 
 def test_lamp_leaves_no_layer_empty_where_magnitude_does():
@@ -54,6 +55,29 @@ def test_lamp_leaves_no_layer_empty_where_magnitude_does():
     assert not by_magnitude["c"].any()
     assert all(bool(mask.any()) for mask in by_lamp.values())
     assert masks.count(by_lamp) == masks.count(by_magnitude)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        [2.0, 2.0, 2.0, 2.0],
+        [1e-25, 2e-25, 3e-25, 1e-25],  # squares vanish in float32
+        [1e20, 2e20, 1.0, 3.0],  # and overflow
+        [1.0, np.inf, 2.0, 3.0],
+    ],
+)
+def test_the_largest_weight_scores_1_at_any_scale(layer):
+    (scores,) = pruning.lamp({"w": jnp.array([layer])}, {"w": jnp.ones((1, 4), bool)})["w"]
+    assert float(scores.max()) == 1.0
+    assert np.isfinite(scores).all()
+    assert list(np.argsort(scores, kind="stable")) == list(np.argsort(layer, kind="stable"))
+
+
+def test_lamp_of_nan_is_nan_and_of_nothing_nothing():
+    (scores,) = pruning.lamp({"w": jnp.array([[1.0, np.nan, 2.0]])}, {"w": jnp.ones((1, 3), bool)})["w"]
+    np.testing.assert_allclose(scores, [0.2, np.nan, 1.0], rtol=1e-6)
+    empty = {"w": jnp.zeros((3, 0))}
+    assert pruning.lamp(empty, {"w": jnp.ones((3, 0), bool)})["w"].shape == (3, 0)
 
 
 def test_lamp_of_rounds_counts_what_is_left():
@@ -96,6 +120,12 @@ def test_balanced_masks_have_even_loads_and_the_highest_scores(elements):
     )
     assert float(pruning.utilisation(even, elements)) == pytest.approx(total / time)
     assert pruning.utilisation(even, elements) >= pruning.utilisation(kept, elements)
+
+
+def test_a_layer_without_channels_has_no_load():
+    empty = {"w": jnp.ones((3, 0), bool)}
+    assert pruning.loads(empty, 4)["w"].tolist() == [0]
+    assert pruning.balance({"w": jnp.ones((3, 0))}, empty, empty, 4)["w"].shape == (3, 0)
 
 
 def test_an_element_with_few_candidates_gives_all_of_them():
@@ -145,6 +175,33 @@ def test_the_highest_scores_within_the_budget_are_kept(share):
     assert float(pruning.cost(kept, costs)) == spent
     dropped = [scores[n][left[n] & ~kept[n]].max(initial=-1.0) for n in SHAPES]
     assert min(scores[n][kept[n]].min(initial=np.inf) for n in SHAPES) > max(dropped)
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 2), (2, 3), (3,)])
+def test_costs_that_do_not_fit_the_masks_are_refused(shape):
+    scores, left = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((2, 2), bool)}
+    with pytest.raises(ValueError, match=r"w: costs of shape .* for a mask of \(2, 2\)"):
+        pruning.keep_within(scores, left, {"w": jnp.ones(shape)}, 3.0)
+
+
+@pytest.mark.parametrize("budget", [-1.0, math.nan])
+def test_a_budget_is_a_number(budget):
+    scores, left = {"w": jnp.ones((2, 2))}, {"w": jnp.ones((2, 2), bool)}
+    with pytest.raises(ValueError, match="budget must be a number of at least 0"):
+        pruning.keep_within(scores, left, {"w": jnp.ones((2, 2))}, budget)
+
+
+def test_strict_promotion_and_jit():
+    scores, left = pruning.magnitude(weights()), some_masks()
+    costs = {name: jnp.ones((1,) * len(shape)) for name, shape in SHAPES.items()}
+    with jax.numpy_dtype_promotion("strict"):
+        kept = jax.jit(pruning.keep_within)(scores, left, costs, jnp.int32(20))
+        assert sum(int(mask.sum()) for mask in kept.values()) == 20
+        even = jax.jit(pruning.balance, static_argnums=3)(scores, kept, left, 2)
+        assert masks.count(even) == masks.count(kept)
+        assert masks.count(jax.jit(pruning.rewire)(scores, kept, scores, 0.5)) == masks.count(kept)
+        jax.jit(pruning.lamp)(scores, kept)
+    assert masks.count(jax.jit(pruning.rewire)(scores, kept, scores, 2.0)) == masks.count(kept)  # clipped
 
 
 IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=3, rewind_epoch=1, prune_fraction=0.3)
@@ -207,6 +264,28 @@ def test_imp_by_lamp_and_on_even_elements(tmp_path):
         ({"budget": "synops", "activation": "relu"}, "activation relu: allowed: lif with budget synops"),
         ({"budget": "synops", "scope": "layer"}, "scope layer: allowed: global with budget synops"),
         ({"processing_elements": 0}, "processing_elements 0: allowed: 1 or more"),
+        (
+            {"budget": "synops", "processing_elements": 4},
+            "processing_elements 4: allowed: not with budget synops",
+        ),
+        ({"early_time_start": "restart"}, "early_time_start restart: allowed: continue, unless early_time"),
+        ({"early_time_loss": "over-t"}, "early_time_loss over-t: allowed: mean, without early_time"),
+        (
+            {"biases_on_rewind": "keep", "rewinding": "learning-rate"},
+            "biases_on_rewind keep: allowed: rewind, with rewinding learning-rate",
+        ),
+        (
+            {"schedule_on_rewind": "resume", "rewinding": "fine-tune"},
+            "schedule_on_rewind resume: allowed: restart, with rewinding fine-tune",
+        ),
+        (
+            {"early_time": True, "num_timesteps": 4, "early_time_epochs": 3},
+            "early_time_epochs 3: allowed: 1 to 2, before the last epoch",
+        ),
+        (
+            {"early_time": True, "num_timesteps": 4, "epochs": 1, "rewind_epoch": 0},
+            "epochs 1: allowed: 2 or more, for the search to continue",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes, refused):
@@ -272,11 +351,13 @@ def test_rigl_is_a_plain_script(moved):
         [],
         cosine(0.1, 0, 4),
     )
+    test, right = jax.device_put(script.dataset.test), []
     counts = {name: kept for name, (kept, _) in masks.by_layer(kept).items()}
     for epoch in range(4):
         (state,), (loss,) = script.train(state, 2, ("dynamic", 1), rate, epoch, epoch + 1)
         losses.append(loss)
         state = jax.tree.map(jnp.asarray, state)
+        right.append(int(script.program(state, 2).evaluate(state, test).metrics.correct))
         if epoch + 1 < 3:
             key = jax.random.fold_in(script.score_key, epoch + 1)
             order = jax.random.permutation(key, 96)[:48]
@@ -290,7 +371,10 @@ def test_rigl_is_a_plain_script(moved):
     ticket = tickets.load(run.ticket(1))
     chex.assert_trees_all_equal(ticket.masks, jax.device_get(kept))
     chex.assert_trees_all_equal(ticket.params, small.initial_params())
-    assert [x["train_loss"] for x in small.lines(run) if x["kind"] == "dynamic"] == losses
+    epochs = [x for x in small.lines(run) if x["kind"] == "dynamic"]
+    assert [x["train_loss"] for x in epochs] == losses
+    # evaluated before the masks change
+    assert [x["test_accuracy"] for x in epochs] == [n / len(test.labels) for n in right]
     (row,) = result["tickets"]
     assert row["search"]["train_flops"] == 0
     assert row["images"] == 4 * 96 + 2 * 48
@@ -308,6 +392,11 @@ def test_killed_and_resumed_it_ends_the_same(moved, tmp_path, monkeypatch, n):
             small.run(dynamic, MOVING, tmp_path, controls=("random", "dense"))
     _, run, _ = small.run(dynamic, MOVING, tmp_path, controls=("random", "dense"))
     small.same_outcome(run, moved[1])
+
+
+def test_masks_that_would_never_move_are_refused():
+    with pytest.raises(InputError, match=r"update_until 0\.1: allowed: enough of 4 epochs"):
+        configs.resolve(dataclasses.replace(MOVING, update_until=0.1))
 
 
 def test_set_grows_at_random(tmp_path, moved):

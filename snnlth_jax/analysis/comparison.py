@@ -46,8 +46,8 @@ def of_images(first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Int
         \widehat{\mathrm{Var}}(\bar x) = \frac{M_S + \max(M_I - M_E, 0)}{n N}
 
     M_S, M_I and M_E are the mean squares of seeds, images and residuals of the n x N differences; degrees of
-    freedom by Satterthwaite. A test set of N images resolves no less than one image: the standard error is at
-    least 1 / N.
+    freedom by Satterthwaite, with three seeds or fewer n - 1 at most. A test set of N images resolves no less
+    than one image: the standard error is at least 1 / N.
 
     Args:
       first: whether each image is classified correctly by the first method, `[seeds, images]`.
@@ -80,16 +80,22 @@ def of_images(first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Int
         terms += [(of_image, images - 1), (residual, (n - 1) * (images - 1))]
     spread = math.fsum(square**2 / freedom for square, freedom in terms)
     freedom = (of_seeds + by_images) ** 2 / spread if spread else n - 1
+    if n <= 3:  # the approximation is too sure of so few
+        freedom = min(freedom, n - 1)
     half = max(math.sqrt(variance), 1 / images) * float(stats.t.ppf((1 + level) / 2, max(freedom, 1.0)))
     return Interval(mean, mean - half, mean + half, n)
 
 
-def of_numbers(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Interval:
+def of_numbers(
+    first: Sequence[float], second: Sequence[float], level: float = 0.95, resolution: float = 0.0
+) -> Interval:
     """Interval for the difference of two numbers that no test set enters, such as FLOPs: Student's t.
 
     Args:
       first, second: a number for each seed, same seeds in the same order.
       level: confidence level.
+      resolution: smallest difference of two such numbers, 1 for counts. Another seed may differ by as much
+        where all agree: the standard error is at least the resolution over the number of seeds.
 
     Raises:
       ValueError: unequal or no numbers.
@@ -103,7 +109,8 @@ def of_numbers(first: Sequence[float], second: Sequence[float], level: float = 0
     mean = float(x.mean())
     if len(x) < 2:
         return Interval(mean, -math.inf, math.inf, len(x))
-    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x)))
+    error = max(float(x.std(ddof=1)) / math.sqrt(len(x)), resolution / len(x))
+    half = error * float(stats.t.ppf((1 + level) / 2, len(x) - 1))
     return Interval(mean, mean - half, mean + half, len(x))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from snnlth_jax import data
 from snnlth_jax.configs.commands import (
+    DynamicConfig,
     EbConfig,
     OneShotConfig,
     ResolvedDivergence,
@@ -43,8 +44,11 @@ def check(config: ResolvedTrain) -> None:
     if isinstance(config, ResolvedRounds):
         _check_rounds(config)
     if isinstance(config, ResolvedDivergence):
-        most = config.epochs
-        _require(config, "early_time_epochs", lambda v: 1 <= v <= most, f"1 to {most}, `epochs`")
+        most, before = config.epochs, "`epochs`"
+        if isinstance(config, EarlyTime) and config.measures_timesteps:
+            _require(config, "epochs", lambda v: v >= 2, "2 or more, for the search to continue at T'")
+            most, before = config.epochs - 1, "before the last epoch"
+        _require(config, "early_time_epochs", lambda v: 1 <= v <= most, f"1 to {most}, {before}")
     if isinstance(config, EarlyTime):
         _check_early_time(config)
     if isinstance(config, ResolvedProbe) or (isinstance(config, EarlyTime) and config.early_time):
@@ -58,6 +62,11 @@ def check(config: ResolvedTrain) -> None:
         spiking = "lif with `budget` synops: the ReLU twin has no spikes"
         _require(config, "activation", lambda v: v == "lif", spiking)
         _require(config, "scope", lambda v: v == "global", "global with `budget` synops")
+        even = "not with `budget` synops, which other weights of even loads would exceed"
+        _require(config, "processing_elements", lambda v: False, even)
+    if isinstance(config, DynamicConfig):
+        moving = f"enough of {config.epochs} epochs for a change after the first"
+        _require(config, "update_until", lambda v: round(v * config.epochs) >= 2, moving)
     if isinstance(config, ResolvedTransfer):
         twin = "lif, since the ticket goes from the ReLU twin to that"
         _require(config, "activation", lambda v: v == "lif", twin)
@@ -106,14 +115,27 @@ def check_examples(config: Data, examples: int) -> None:
     if isinstance(config, ResolvedTrain):
         from snnlth_jax import models  # loads Flax, which readers of configurations do without
 
-        least, last = models.min_batch_size(config.arch), examples % config.batch_size or config.batch_size
-        if last < least:
-            raise InputError(
-                "`batch_size`",
-                config.batch_size,
-                problem=f"leaves {last} of {examples} training examples for the last batch",
-                allowed=f"{least} or more of them, with {config.arch}",
-            )
+        least = models.min_batch_size(config.arch)
+        _check_last_batch(config, "batch_size", examples, least)
+        if isinstance(config, OneShotConfig) and config.criterion in ("snip", "grasp"):
+            scored = config.score_examples or min(1000, examples)
+            _check_last_batch(config, "score_examples", scored, least)
+        if isinstance(config, EarlyTime) and config.measures_timesteps:
+            enough = f"{least} or more, with {config.arch}"
+            _require(config, "early_time_examples", lambda v: v >= least, enough)
+
+
+def _check_last_batch(config: ResolvedTrain, name: str, examples: int, least: int) -> None:
+    """Refuse a number of examples whose last batch is too small for the network to train on."""
+    size = min(config.batch_size, examples)
+    last = examples % size or size
+    if last < least:
+        raise InputError(
+            f"`{name}`",
+            getattr(config, name),
+            problem=f"leaves {last} of {examples} examples for the last batch of {config.batch_size}",
+            allowed=f"{least} or more of them, with {config.arch}",
+        )
 
 
 def _check_field(field: Declared, value: Any) -> None:
@@ -147,6 +169,12 @@ def _check_rounds(config: ResolvedRounds) -> None:
     last = config.rounds - 1
     pruned = f"1 to {last}, the rounds after the dense one"
     _require(config, "final_rounds", lambda v: all(1 <= r <= last for r in v), pruned)
+    if isinstance(config, ResolvedImp) and config.rewinding != "weights":
+        own = f"rewind, with `rewinding` {config.rewinding}, which keeps all that was trained"
+        _require(config, "biases_on_rewind", lambda v: v == "rewind", own)
+    if isinstance(config, ResolvedImp) and config.rewinding == "fine-tune":
+        constant = "restart, with `rewinding` fine-tune, whose learning rate is one"
+        _require(config, "schedule_on_rewind", lambda v: v == "restart", constant)
     trained = isinstance(config, ResolvedTransfer) or (
         isinstance(config, ResolvedImp) and (config.early_time or config.controls)
     )
@@ -157,6 +185,11 @@ def _check_rounds(config: ResolvedRounds) -> None:
 
 
 def _check_early_time(config: EarlyTime) -> None:
+    if not config.measures_timesteps:
+        measured = "continue, unless `early_time` measures T'"
+        _require(config, "early_time_start", lambda v: v == "continue", measured)
+    if not config.early_time:
+        _require(config, "early_time_loss", lambda v: v == "mean", "mean, without `early_time`")
     if config.early_time_timesteps is None:
         return
     if not config.early_time:

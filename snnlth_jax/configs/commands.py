@@ -64,8 +64,8 @@ class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
     """Score by which weights are removed: magnitude (paper, IMP), or lamp, each weight's share in those of
     its layer that are no smaller (Lee et al. 2021)."""
     budget: Annotated[Literal["weights", "synops"], IDENTITY] = "weights"
-    """What a round removes the fraction p of: weights (paper, IMP), or synops, the synaptic operations of the
-    trained network on training images."""
+    """Quantity of which a round removes the fraction p: weights (paper, IMP), or synops, the synaptic
+    operations of the trained network on training images."""
     processing_elements: Annotated[int | None, AT_LEAST_1, IDENTITY] = None
     """Number of processing elements that each get as many kept weights of every layer (u-Ticket, Yin et al.
     2023). Default: none, masks as they are."""
@@ -148,8 +148,8 @@ class DynamicConfig(Controls, TrainConfig):
     """Densities of the layers, which they keep: erk, in proportion to the sum of a layer's axes (Evci et al.
     2020), or uniform, the same for all."""
     drop_fraction: Annotated[float, FRACTION, IDENTITY] = 0.3
-    """Fraction of each layer's weights that the first change drops and grows; it falls along a cosine (Evci
-    et al. 2020)."""
+    """Fraction of each layer's weights that a change drops and grows, at the start of the cosine along which
+    it falls (Evci et al. 2020); the first change is after one epoch."""
     update_until: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), IDENTITY] = 0.75
     """Share of the epochs after which the masks stay; until then they change after each epoch (Evci et al.
     2020 change them every 100 steps)."""

@@ -236,6 +236,11 @@ class EarlyTime(Divergence):
     """Training loss of the search at T': mean of the cross-entropy over its T' outputs; or over-t, the sum
     over them divided by the full T (authors' code)."""
 
+    @property
+    def measures_timesteps(self) -> bool:
+        """Whether the search measures T', after its first epochs at the full T."""
+        return self.early_time and self.early_time_timesteps is None
+
 
 @dataclasses.dataclass(frozen=True)
 class Controls:

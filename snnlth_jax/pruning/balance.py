@@ -59,14 +59,14 @@ def utilisation(masks: Masks, elements: int) -> jax.Array:
 def balance(scores: PyTree, masks: Masks, candidates: Masks, elements: int) -> Masks:
     """Even out the loads of the processing elements; each layer keeps as many weights as before.
 
-    Elements above the mean load of their layer lose their lowest scores, and elements below it get back the
-    highest scores among the candidates (Yin et al. 2023, "Workload-Balanced Pruning for Sparse Spiking Neural
-    Networks"). Loads differ by one at most, except where an element has fewer candidates than that.
+    Each element keeps the highest scores among its candidates: elements above the mean load of their layer
+    lose weights, and elements below it get some back (Yin et al. 2023, "Workload-Balanced Pruning for Sparse
+    Spiking Neural Networks"). Loads differ by one at most, except where an element has fewer candidates.
 
     Args:
       scores: a pytree like the parameters; floating point of any width. NaN is lowest.
       masks: masks that say how many weights each layer keeps.
-      candidates: masks of the weights that may be kept, those of the round before; they contain `masks`.
+      candidates: masks of the weights that may be kept beside those of `masks`, those of the round before.
       elements: number of processing elements, see `loads`.
 
     Raises:
@@ -83,6 +83,7 @@ def balance(scores: PyTree, masks: Masks, candidates: Masks, elements: int) -> M
     scored_leaves(scores, candidates)
 
     def even(mask: jax.Array, candidate: jax.Array, score: jax.Array) -> jax.Array:
+        candidate = candidate | mask
         available = _loads(candidate, elements)
         quotas = _quotas(available, mask.sum(dtype=jnp.int32))
         element = _element(mask, elements)
@@ -98,12 +99,17 @@ def balance(scores: PyTree, masks: Masks, candidates: Masks, elements: int) -> M
 def _element(mask: jax.Array, elements: int) -> jax.Array:
     """The element that computes each weight."""
     channel = jax.lax.broadcasted_iota(jnp.int32, mask.shape, mask.ndim - 1)
-    return channel % min(elements, mask.shape[-1])
+    return channel % _used(mask, elements)
+
+
+def _used(mask: jax.Array, elements: int) -> int:
+    return max(1, min(elements, mask.shape[-1]))
 
 
 def _loads(mask: jax.Array, elements: int) -> jax.Array:
-    used, element = min(elements, mask.shape[-1]), _element(mask, elements)
-    return jnp.stack([(mask & (element == e)).sum(dtype=jnp.int32) for e in range(used)])
+    element = _element(mask, elements)
+    counts = [(mask & (element == e)).sum(dtype=jnp.int32) for e in range(_used(mask, elements))]
+    return jnp.stack(counts)
 
 
 def _quotas(available: jax.Array, kept: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ def cost(masks: Masks, costs: PyTree) -> jax.Array:
     >>> float(cost({"w": jnp.array([[True, False], [True, True]])}, {"w": jnp.array([[5.0], [1.0]])}))
     7.0
     """
+    _check(masks, costs)
     return jnp.asarray(sum(jax.tree.leaves(trees.tree_map(_cost, masks, costs))), jnp.float32)
 
 
@@ -43,7 +44,8 @@ def keep_within(scores: PyTree, masks: Masks, costs: PyTree, budget: float | jax
       budget: largest cost; may be traced.
 
     Raises:
-      ValueError: scores or masks of another structure, shape or dtype.
+      ValueError: scores or masks of another structure, shape or dtype; costs that do not broadcast to the
+        masks; a known budget that is no number of at least 0.
 
     >>> import jax.numpy as jnp
     >>> scores, masks = {"w": jnp.array([[3.0, 1.0], [4.0, 2.0]])}, {"w": jnp.ones((2, 2), bool)}
@@ -51,6 +53,10 @@ def keep_within(scores: PyTree, masks: Masks, costs: PyTree, budget: float | jax
     [[True, False], [True, True]]
     """
     leaves, values, treedef = scored_leaves(scores, masks)
+    _check(masks, costs)
+    if not isinstance(budget, jax.core.Tracer) and not float(budget) >= 0:
+        raise ValueError(f"budget must be a number of at least 0, got {budget}")
+    budget = jnp.asarray(budget, jnp.float32)
     if not leaves:
         return masks
     prices = jax.tree.leaves(trees.tree_map(lambda mask, price: price, masks, costs))
@@ -68,6 +74,23 @@ def keep_within(scores: PyTree, masks: Masks, costs: PyTree, budget: float | jax
 
     threshold = smallest(fits, low=jnp.zeros_like(highest), high=highest)
     return treedef.unflatten([mask & (key >= threshold) for mask, key in zip(leaves, keys, strict=True)])
+
+
+def _check(masks: Masks, costs: PyTree) -> None:
+    """Refuse costs that broadcast to more than the masks, or not at all."""
+    trees.check_structure(masks, costs, "costs")
+
+    def check(path: tuple[Any, ...], mask: jax.Array, price: jax.Array) -> None:
+        fits = jnp.ndim(price) <= mask.ndim and all(
+            given in (1, own) for given, own in zip(jnp.shape(price)[::-1], mask.shape[::-1], strict=False)
+        )
+        if not fits:
+            raise ValueError(
+                f"{trees.name_of(path)}: costs of shape {jnp.shape(price)} for a mask of {mask.shape}"
+            )
+
+    prices = trees.tree_map(lambda mask, price: price, masks, costs)
+    jax.tree_util.tree_map_with_path(check, masks, prices)
 
 
 def _cost(mask: jax.Array, price: jax.Array) -> jax.Array:

@@ -19,8 +19,9 @@ def lamp(params: PyTree, masks: Masks) -> PyTree:
 
     .. math:: s_u = \frac{w_u^2}{\sum_{v : |w_v| \ge |w_u|} w_v^2}
 
-    Within a layer the order is that of the magnitudes, and the largest weight scores 1: no layer loses all of
-    its weights to one threshold. To first order the scores minimise the distortion that pruning adds to a
+    Within a layer the order is that of the magnitudes, of equal ones the last is the larger, and the largest
+    weight scores 1: no layer loses all of its weights to one threshold below. NaN stays NaN, and enters no
+    sum. To first order the scores minimise the distortion that pruning adds to a
     layer's output (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning").
 
     Args:
@@ -35,8 +36,8 @@ def lamp(params: PyTree, masks: Masks) -> PyTree:
 
     >>> import jax.numpy as jnp
     >>> w, mask = {"w": jnp.array([[1.0, -2.0, 2.0, 3.0]])}, {"w": jnp.ones((1, 4), bool)}
-    >>> [round(s, 4) for s in lamp(w, mask)["w"][0].tolist()]      # 1/18, 4/17, 4/17, 9/9
-    [0.0556, 0.2353, 0.2353, 1.0]
+    >>> [round(s, 4) for s in lamp(w, mask)["w"][0].tolist()]      # 1/18, 4/17, 4/13, 9/9
+    [0.0556, 0.2353, 0.3077, 1.0]
     """
     trees.check(masks, params)
     return trees.tree_map(_scores, masks, params)
@@ -45,9 +46,13 @@ def lamp(params: PyTree, masks: Masks) -> PyTree:
 def _scores(mask: jax.Array, weight: jax.Array) -> jax.Array:
     wide = jnp.float64 if weight.dtype in (jnp.float64, jnp.complex128) else jnp.float32
     whole = unsharded(weight)
-    squares = jnp.where(unsharded(mask), jnp.square(jnp.abs(whole).astype(wide)), 0).reshape(-1)
-    ascending = jnp.sort(squares)
-    not_smaller = jnp.cumsum(ascending[::-1])[::-1]
-    sums = not_smaller[jnp.searchsorted(ascending, squares)]
-    shares = jnp.where(squares > 0, squares / jnp.where(sums > 0, sums, 1), 0).reshape(weight.shape)
+    magnitude = jnp.where(unsharded(mask), jnp.abs(whole).astype(wide), 0).reshape(-1)
+    known = jnp.where(jnp.isnan(magnitude), 0, jnp.minimum(magnitude, jnp.finfo(wide).max))
+    largest = known.max(initial=jnp.finfo(wide).tiny)
+    squares = jnp.square(known / largest)  # neither overflows nor vanishes
+    order = jnp.argsort(squares)
+    ascending = squares[order]
+    sums = jnp.cumsum(ascending[::-1])[::-1]
+    shares = jnp.zeros_like(squares).at[order].set(ascending / jnp.where(sums > 0, sums, 1))
+    shares = jnp.where(jnp.isnan(magnitude), jnp.nan, shares).reshape(weight.shape)
     return shares if whole is weight else placed_like(shares, weight, weight)

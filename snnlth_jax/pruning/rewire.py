@@ -44,8 +44,11 @@ def rewire(params: PyTree, masks: Masks, growth: PyTree, fraction: float | jax.A
         raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
     scored_leaves(growth, masks)
 
+    share = jnp.clip(jnp.asarray(fraction, jnp.float32), 0, 1)
+
     def number(mask: jax.Array) -> jax.Array:
-        return jnp.floor(jnp.asarray(fraction, jnp.float32) * mask.sum(dtype=jnp.float32)).astype(jnp.uint32)
+        kept = mask.sum(dtype=jnp.uint32)
+        return jnp.minimum(jnp.floor(share * kept.astype(jnp.float32)).astype(jnp.uint32), kept)
 
     dropped = trees.tree_map(number, masks)
     survivors = remove_lowest(magnitude(params), masks, dropped)

@@ -66,7 +66,7 @@ def _start(session: Session[configs.ResolvedDynamic], last: Carry) -> Carry:
 
 
 def _rewire(session: Session[configs.ResolvedDynamic]) -> Callable[[int, TrainState], TrainState]:
-    """The change of the masks after an epoch."""
+    """The change of the masks before the next epoch."""
     config = session.config
 
     def change(epoch: int, state: TrainState) -> TrainState:
@@ -79,8 +79,9 @@ def _rewire(session: Session[configs.ResolvedDynamic]) -> Callable[[int, TrainSt
 
     def changed(epoch: int, state: TrainState, fraction: float) -> TrainState:
         key = jax.random.fold_in(session.score_key, epoch)
-        growth = pruning.random(key, state.params)
-        if config.criterion == "rigl":
+        if config.criterion == "set":
+            growth = pruning.random(key, state.params)
+        else:
             arguments = state.params, state.batch_stats, *scoring.draw(session, key, config.batch_size)
             size = "rigl", full_variant(config), config.batch_size
             growth = session.variants.scorer(size, _dense_gradient(session), *arguments)[0](*arguments)
@@ -90,6 +91,9 @@ def _rewire(session: Session[configs.ResolvedDynamic]) -> Callable[[int, TrainSt
 
 
 def _fraction(config: configs.ResolvedDynamic, epoch: int) -> float:
+    """The share that is dropped after this number of epochs."""
+    if epoch == 0:
+        return 0.0
     last = round(config.update_until * config.epochs)
     return pruning.drop_fraction(epoch, last, config.drop_fraction)
 

@@ -5,7 +5,7 @@ of the remaining weights with the smallest magnitude after round k - 1, rewinds 
 trains to epoch E, with a new optimiser state and the full schedule. After k prunings a fraction (1 - p)^k is
 left.
 
-With Early-Time round 0 goes on with T' timesteps after its first epochs, all later rounds run with T', and
+With Early-Time round 0 continues with T' timesteps after its first epochs, all later rounds run with T', and
 tickets are then trained at the full T. With another
 `rewinding` the survivors keep their trained weights (Renda et al. 2020).
 """
@@ -28,7 +28,7 @@ from snnlth_jax.train import TrainState
 
 PyTree = Any
 
-__all__ = ["iterate", "search"]
+__all__ = ["iterate", "phases_of", "search"]
 
 
 def search(
@@ -43,18 +43,17 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
+    return run(config, phases_of(config), _search, dataset, model, programs, console)
+
+
+def phases_of(config: configs.ResolvedImp) -> list[Phase]:
+    """Phases of a search: its rounds, its tickets where they are trained again, and their controls."""
     fine_tune = config.rewinding == "fine-tune"
-    planned = [
-        *phases.rounds(config, fine_tune=fine_tune),
-        *phases.final(
-            config,
-            config.final_rounds,
-            config.rewind_epoch,
-            trained=not config.early_time,
-            fine_tune=fine_tune,
-        ),
-    ]
-    return run(config, planned, _search, dataset, model, programs, console)
+    trained = not config.early_time
+    final_phases = phases.final(
+        config, config.final_rounds, config.rewind_epoch, trained=trained, fine_tune=fine_tune
+    )
+    return [*phases.rounds(config, fine_tune=fine_tune), *final_phases]
 
 
 def _search(session: Session[configs.ResolvedImp]) -> None:

@@ -70,7 +70,7 @@ class Phase:
       schedule_first: number of completed epochs at which the schedule begins; None for `first_epoch`.
       schedule_last: the same number at its end; None for `last_epoch`.
       order: kind whose order of images and augmentation it has; None for its own.
-      continues: whether it goes on with the training state of the phase before.
+      continues: whether it continues with the training state of the phase before.
       prunings: number of prunings that led to its masks.
       gives_ticket: whether this round of a search is the training run of a ticket at the full T.
       ticket: ticket file whose masks it has, if they are not from this search.
@@ -140,7 +140,7 @@ def _with_probe(config: _Searched, dense: Phase) -> list[Phase]:
     The probe is the beginning of the dense phase, which continues it at T'; or, with `early_time_start`
     restart, a training run of its own.
     """
-    if not config.early_time or config.early_time_timesteps is not None:
+    if not config.measures_timesteps:
         return [dense]
     first = dataclasses.replace(
         dense,

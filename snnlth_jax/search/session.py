@@ -144,7 +144,8 @@ class Session(Generic[Config_co]):
             has the phase.
           ends: function from the number of an epoch to whether it is the last, called once for each, before
             it is recorded; it may replace the queue of `carry`.
-          change: function from the number of an epoch and the state after it to the state to go on with.
+          change: function from the number of completed epochs and the state to the state that the next epoch
+            begins with; not called within an epoch that a checkpoint has begun.
 
         Raises:
           NonFiniteLoss: training diverged; the message names phase, epoch and step.

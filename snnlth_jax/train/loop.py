@@ -345,8 +345,8 @@ def fit(
       last_epoch: number of completed epochs at the end.
       on_progress: called within epochs with (epoch number, steps done, state, metrics, seconds) so far; the
         next steps consume state and metrics, so copy or save what is to be kept.
-      change: function from the number of an epoch and the state after it to the state to go on with, such as
-        one with other masks.
+      change: function from the number of completed epochs and the state to the state that the next epoch
+        begins with, such as one with other masks; also called before the first.
       first_step: number of completed steps of the first epoch, if a run resumes within it.
       metrics: metrics of these steps.
       seconds: time of these steps.
@@ -362,6 +362,8 @@ def fit(
     steps_per_call, steps, metrics = 1, first_step, metrics or zero_metrics()
     for epoch in range(first_epoch, last_epoch):
         rate, epoch_key = learning_rate(epoch), jax.random.fold_in(key, epoch)
+        if steps == 0:
+            state = change(epoch, state)
         while steps < program.steps_per_epoch:
             stop = min(steps + steps_per_call, program.steps_per_epoch)
             started = time.perf_counter()
@@ -375,6 +377,5 @@ def fit(
             steps_per_call = max(1, int((stop - steps) * seconds_per_call / elapsed))
             steps, seconds = stop, seconds + elapsed
             on_progress(epoch + 1, steps, state, metrics, seconds)
-        state = change(epoch + 1, state)
         yield Epoch(epoch + 1, state, jax.device_get(metrics), rate, seconds)
         metrics, steps, seconds = zero_metrics(), 0, 0.0
