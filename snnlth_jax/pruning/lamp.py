@@ -47,7 +47,8 @@ def _scores(mask: jax.Array, weight: jax.Array) -> jax.Array:
     wide = jnp.float64 if weight.dtype in (jnp.float64, jnp.complex128) else jnp.float32
     whole = unsharded(weight)
     magnitude = jnp.where(unsharded(mask), jnp.abs(whole).astype(wide), 0).reshape(-1)
-    known = jnp.where(jnp.isnan(magnitude), 0, jnp.minimum(magnitude, jnp.finfo(wide).max))
+    most = jnp.finfo(wide).max / 16  # whose reciprocal does not vanish
+    known = jnp.where(jnp.isnan(magnitude), 0, jnp.minimum(magnitude, most))
     largest = known.max(initial=jnp.finfo(wide).tiny)
     squares = jnp.square(known / largest)  # neither overflows nor vanishes
     order = jnp.argsort(squares)
