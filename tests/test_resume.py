@@ -24,7 +24,7 @@ SEARCHES = {
     "eb+et": (
         early_bird,
         configs.EbConfig(
-            **SHORT, num_timesteps=4, early_time=True, early_time_lambda=1.0, queue=3, controls=("redrawn",)
+            **SHORT, num_timesteps=4, early_time=True, early_time_lambda=1.0, queue=4, controls=("redrawn",)
         ),
     ),
     "one-shot": (one_shot, configs.OneShotConfig(**SHORT, num_timesteps=2, controls=("dense",))),
