@@ -139,6 +139,15 @@ def test_identity_and_directory_are_those_of_runs_that_exist(config, digest, wor
     assert configs.digest(configs.chosen(resolved)) == chosen  # names the directories of experiments
 
 
+def test_early_time_leaves_the_search_an_epoch():
+    for epochs, measured, other in ((2, 1, 2), (3, 2, 2), (1, None, 1)):
+        short = {"epochs": epochs, "rewind_epoch": 0}
+        assert configs.resolve(configs.ImpConfig(**short)).early_time_epochs == other
+        if measured:
+            with_it = configs.ImpConfig(**short, early_time=True)
+            assert configs.resolve(with_it).early_time_epochs == measured
+
+
 def test_an_older_identity_gets_the_fields_that_are_newer_at_what_was_before():
     old = configs.identity(configs.resolve(configs.ImpConfig(early_time=True)), DATASET)
     assert old.pop("early_time_start") == "continue"

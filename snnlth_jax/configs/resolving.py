@@ -99,9 +99,9 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     if config.activation == "relu":
         defaults["num_timesteps"] = 1
     epochs = defaults["epochs"] if config.epochs is None else config.epochs
-    defaults["early_time_epochs"] = min(10, epochs)
-    if not isinstance(config, ProbeConfig):  # the search has epochs of its own after these
-        defaults["early_time_epochs"] = max(1, min(2, epochs - 1))
+    measures = isinstance(config, EarlyTime) and config.measures_timesteps
+    most = max(1, epochs - 1) if measures else epochs  # a search has epochs of its own after these
+    defaults["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, most)
     if isinstance(config, OneShotConfig) and config.like is None:
         defaults["sparsity"] = 0.9
     if isinstance(config, Rounds):
