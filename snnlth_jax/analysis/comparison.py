@@ -92,7 +92,8 @@ def of_numbers(
     """Interval for the difference of two numbers that no test set enters, such as FLOPs: Student's t.
 
     Args:
-      first, second: a number for each seed, same seeds in the same order.
+      first: a number for each seed.
+      second: the same of the second method, same seeds in the same order.
       level: confidence level.
       resolution: smallest difference of two such numbers, 1 for counts. Another seed may differ by as much
         where all agree: the standard error is at least the resolution over the number of seeds.
