@@ -148,9 +148,8 @@ class Found(dict[str, Summary]):
         name, i = self._tickets(method)[index]
 
         def row(result: Result) -> Row:
-            own = (None, result.tickets[i].round)[kind != "dense"]
             for row in result.controls:
-                if row.kind == kind and own in (None, row.round):
+                if row.kind == kind and (kind == "dense" or row.round == result.tickets[i].round):
                     return row
             raise Missing(f"{name} has no control {kind}")
 
