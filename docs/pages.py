@@ -53,7 +53,12 @@ def _source_file(name: str) -> str:
 
 
 EXPERIMENTS = sorted(
-    (path for path in ROOT.glob("experiments/*.py") if path.stem not in ("grid", "findings")), key=_order
+    (
+        path
+        for path in ROOT.glob("experiments/*.py")
+        if path.stem not in ("grid", "findings", "claims", "costs")
+    ),
+    key=_order,
 )
 MADE = {  # files of the repository, and the pages made of them
     "README.md": "index.md",

@@ -29,7 +29,7 @@ from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import results
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import imp, phases, replicates
+from snnlth_jax.search import phases, replicates
 from snnlth_jax.train import NonFiniteLoss
 
 Cells = Mapping[str, configs.TrainConfig]
@@ -213,7 +213,7 @@ def _phases(config: configs.ResolvedTrain) -> list[phases.Phase]:
     """Phases of a search that may have controls added, except for its preparations."""
     if not isinstance(config, configs.ResolvedImp):
         return []
-    return [phase for phase in imp.phases_of(config) if phase.part != "preparations"]
+    return [phase for phase in phases.of(config) if phase.part != "preparations"]
 
 
 def _controls(fields: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from plain import Plain, cosine
 from snnlth_jax import configs, losses, models, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.errors import InputError
-from snnlth_jax.search import early_time, imp, phases
+from snnlth_jax.search import early_time, imp
 from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.session import run as run_session
 from snnlth_jax.train import loop
@@ -103,7 +103,7 @@ def test_measuring_changes_nothing(tmp_path):
                 chex.assert_trees_all_equal(jax.device_get(session.carry.state), before)
             session.finish(phase)
 
-    run_session(config, [phases.probe(config)], train_and_measure)
+    run_session(config, train_and_measure)
     ((first, second),) = seen
     assert first == second
     assert list(first) == [1, 2, 3, 4]

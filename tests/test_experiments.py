@@ -4,10 +4,12 @@ import dataclasses
 import importlib
 import itertools
 import json
+import re
 import signal
 from pathlib import Path
 
 import claims
+import costs
 import findings
 import grid
 import numpy as np
@@ -69,6 +71,16 @@ def test_a_script_says_what_it_is_for_and_is_in_the_document(script):
     assert f"python experiments/{script.__name__}.py" in script.__doc__
     assert f"| [{script.__name__}]" in (ROOT / "docs" / "experiments.md").read_text()
     assert len(Path(script.__file__).read_text().splitlines()) < 80
+
+
+@scripts
+def test_the_document_has_the_costs(script):
+    counts = [f"{costs.total(script.cells(scale)):,.0f}" for scale in ("paper", "fast")]
+    document = (ROOT / "docs" / "experiments.md").read_text()
+    if script.__name__ == costs.TAKEN_APART:
+        assert f"| supplement (AlexNet, CIFAR-10) | {counts[0]} |" in document
+    else:
+        assert re.search(rf"\| {script.__name__} \| {counts[0]} \| [\d.]+ \| {counts[1]} \|", document)
 
 
 # --- cells

@@ -17,7 +17,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, pruning
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import final, phases, scoring
+from snnlth_jax.search import final, scoring
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
@@ -43,8 +43,7 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    planned = [phases.dynamic(config), *phases.final(config, [1], 0, trained=True)]
-    return run(config, planned, _search, dataset, model, programs, console)
+    return run(config, _search, dataset, model, programs, console)
 
 
 def _search(session: Session[configs.ResolvedDynamic]) -> None:

@@ -26,7 +26,7 @@ from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import MaskEvent
 from snnlth_jax.run.results import EarlyBirdRecord, Result
-from snnlth_jax.search import early_time, final, phases
+from snnlth_jax.search import early_time, final
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs
@@ -121,12 +121,8 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    planned = [
-        *phases.early_bird(config),
-        *phases.final(config, [1], config.rewind_epoch),
-    ]
     empty_queue = partial(_empty_queue, config)
-    return run(config, planned, _search, dataset, model, programs, console, empty_queue)
+    return run(config, _search, dataset, model, programs, console, empty_queue)
 
 
 def _search(session: Session[configs.ResolvedEb]) -> None:

@@ -20,7 +20,6 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
 from snnlth_jax.run.events import EarlyTimeEvent
 from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
-from snnlth_jax.search import phases
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
@@ -190,7 +189,7 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    return run(config, [phases.probe(config)], _measure_all, dataset, model, programs, console)
+    return run(config, _measure_all, dataset, model, programs, console)
 
 
 def _measure_all(session: Session[configs.ResolvedProbe]) -> None:

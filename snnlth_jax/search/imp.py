@@ -17,7 +17,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, pruning
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import early_time, final, phases
+from snnlth_jax.search import early_time, final
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs
@@ -28,7 +28,7 @@ from snnlth_jax.train import TrainState
 
 PyTree = Any
 
-__all__ = ["iterate", "phases_of", "search"]
+__all__ = ["iterate", "search"]
 
 
 def search(
@@ -43,17 +43,7 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    return run(config, phases_of(config), _search, dataset, model, programs, console)
-
-
-def phases_of(config: configs.ResolvedImp) -> list[Phase]:
-    """Phases of a search: its rounds, its tickets where they are trained again, and their controls."""
-    fine_tune = config.rewinding == "fine-tune"
-    trained = not config.early_time
-    final_phases = phases.final(
-        config, config.final_rounds, config.rewind_epoch, trained=trained, fine_tune=fine_tune
-    )
-    return [*phases.rounds(config, fine_tune=fine_tune), *final_phases]
+    return run(config, _search, dataset, model, programs, console)
 
 
 def _search(session: Session[configs.ResolvedImp]) -> None:

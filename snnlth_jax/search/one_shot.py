@@ -19,7 +19,7 @@ from snnlth_jax import configs, data, masks, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.machine import hosts
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import final, phases, scoring
+from snnlth_jax.search import final, scoring
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import TWIN, Programs, full_variant, parameters
@@ -45,8 +45,7 @@ def search(
     config = configs.resolve(config)
     if config.like is not None:  # before anything is written
         dataset = hosts.raise_together(lambda: _check_like(config, dataset, model))
-    planned = [phases.scores(config), *phases.final(config, [1], 0)]
-    return run(config, planned, _search, dataset, model, programs, console)
+    return run(config, _search, dataset, model, programs, console)
 
 
 def _check_like(

@@ -35,6 +35,7 @@ __all__ = [
     "early_bird",
     "epochs",
     "final",
+    "of",
     "probe",
     "rounds",
     "scores",
@@ -115,6 +116,38 @@ class Phase:
         last = last_epoch if self.schedule_last is None else self.schedule_last
         rate = optimizers.learning_rates(self.schedule, self.learning_rate, last - first)
         return lambda completed: rate(completed - first)
+
+
+def of(config: configs.ResolvedTrain) -> list[Phase]:
+    """All phases of the search of a configuration, in order.
+
+    Raises:
+      TypeError: a configuration of no search.
+
+    >>> config = configs.resolve(configs.ImpConfig(rounds=2, controls=("dense",)))
+    >>> [str(phase) for phase in of(config)]
+    ['round 0', 'round 1', 'dense 1']
+    """
+    match config:
+        case configs.ResolvedImp():
+            fine_tune, trained = config.rewinding == "fine-tune", not config.early_time
+            final_phases = final(
+                config, config.final_rounds, config.rewind_epoch, trained=trained, fine_tune=fine_tune
+            )
+            return [*rounds(config, fine_tune=fine_tune), *final_phases]
+        case configs.ResolvedTransfer():
+            return [*rounds(config), *final(config, config.final_rounds, config.rewind_epoch)]
+        case configs.ResolvedEb():
+            return [*early_bird(config), *final(config, [1], config.rewind_epoch)]
+        case configs.ResolvedOneShot():
+            return [scores(config), *final(config, [1], 0)]
+        case configs.ResolvedDynamic():
+            return [dynamic(config), *final(config, [1], 0, trained=True)]
+        case configs.ResolvedProbe():
+            return [probe(config)]
+        case configs.ResolvedStability():
+            return stability(config)
+    raise TypeError(f"no search has the configuration {type(config).__name__}")
 
 
 # --- the search

@@ -8,7 +8,7 @@ so that the same command resumes where it stopped.
 import contextlib
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEv
 from snnlth_jax.run.metrics import Recorder, devices, versions
 from snnlth_jax.run.results import Result, Row
 from snnlth_jax.run.tensorboard import Events
-from snnlth_jax.search import outcome, plan
+from snnlth_jax.search import outcome, phases, plan
 from snnlth_jax.search.checkpointing import Checkpointer
 from snnlth_jax.search.measure import NOTHING
 from snnlth_jax.search.outcome import Work
@@ -65,7 +65,6 @@ class Session(Generic[Config_co]):
         self,
         config: Config_co,
         dataset: data.Dataset,
-        phases: Sequence[Phase],
         variants: Variants,
         identity: dict[str, Any],
         paths: rundir.Paths,
@@ -73,7 +72,7 @@ class Session(Generic[Config_co]):
         checkpoints: Checkpointer,
         empty_queue: Callable[[TrainState], jax.Array] | None = None,
     ):
-        self.config, self.phases, self.variants = config, phases, variants
+        self.config, self.phases, self.variants = config, phases.of(config), variants
         self.recorder, self._identity, self._paths, self._checkpoints = recorder, identity, paths, checkpoints
         self.tx: optax.GradientTransformationExtraArgs = variants.tx
         self.train_split = variants.on_devices(dataset.train)
@@ -85,7 +84,7 @@ class Session(Generic[Config_co]):
         )
         count = variants.devices.count if variants.devices else 1
         self.progress = Progress(
-            devices=f"{count} x {jax.devices()[0].device_kind}", phases=[*map(str, phases)]
+            devices=f"{count} x {jax.devices()[0].device_kind}", phases=[*map(str, self.phases)]
         )
         self._initial: dict[int, TrainState] = {}
         self._earlier: tuple[Row, ...] = ()
@@ -343,18 +342,18 @@ class Session(Generic[Config_co]):
             hosts.on_first(lambda: rundir.write_json(self._paths.config, self._identity))
 
     def _resume(self, carry: Carry, progress: Progress, changed: str) -> None:
-        phases, computed_on = self.progress.phases, self.progress.devices
+        planned, computed_on = self.progress.phases, self.progress.devices
         done = progress.phase + 1
-        if progress.phases[:done] != phases[:done]:
+        if progress.phases[:done] != planned[:done]:
             completed = ", ".join(progress.phases[:done])
             raise InputError("`override`", allowed=f"a configuration that begins with {completed}, as there")
-        if changed and done == len(phases) and progress.over:
+        if changed and done == len(planned) and progress.over:
             raise InputError("`override`", problem=changed, allowed="while there is something left to train")
         if progress.devices != computed_on:
             change = f"on {computed_on}, not {progress.devices}"
             self.recorder.message(f"{change}: from here on equal up to rounding")
         self.carry, self.progress = carry, progress
-        progress.phases, progress.devices = phases, computed_on
+        progress.phases, progress.devices = planned, computed_on
         phase, step = self.phases[progress.phase], progress.step
         part = f", step {step} of the next" if step else ""
         self.recorder.message(f"resuming after {phase}, epoch {progress.epoch}{part}")
@@ -432,7 +431,6 @@ class Session(Generic[Config_co]):
 
 def run(
     config: Config,
-    phases: Sequence[Phase],
     search: Callable[[Session[Config]], None],
     dataset: data.Dataset | None = None,
     model: nn.Module | None = None,
@@ -444,7 +442,6 @@ def run(
 
     Args:
       config: resolved, see `configs.resolve`; everything is written below `config.workdir`.
-      phases: all phases of the search.
       search: function that trains the remaining phases, in order.
       dataset: images; by default loaded by the configuration's name.
       model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
@@ -465,7 +462,7 @@ def run(
     dataset = hosts.raise_together(lambda: _checked(config, dataset))
     variants = Variants(config, dataset, model, programs)
     if config.dry_run:
-        planned = plan.make(config, variants, phases)
+        planned = plan.make(config, variants, phases.of(config))
         plan.show(planned, console)
         return planned
     paths, identity = rundir.paths(config.workdir), configs.identity(config, dataset)
@@ -489,7 +486,7 @@ def run(
             ):
                 checkpointer = Checkpointer(manager, signal_at, variants.devices, config.checkpoint_minutes)
                 session = Session(
-                    config, dataset, phases, variants, identity, paths, recorder, checkpointer, empty_queue
+                    config, dataset, variants, identity, paths, recorder, checkpointer, empty_queue
                 )
                 session.restore(changed)
                 search(session)

@@ -21,7 +21,6 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts
 from snnlth_jax.run.events import StabilityEvent
 from snnlth_jax.run.results import InterpolationRecord, Result, StabilityRecord
-from snnlth_jax.search import phases
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, parameters
@@ -87,7 +86,7 @@ def search(
     config = configs.resolve(config)
     if config.tickets:  # before anything is written
         dataset = hosts.raise_together(lambda: _check_tickets(config, dataset, model))
-    return run(config, phases.stability(config), _search, dataset, model, programs, console)
+    return run(config, _search, dataset, model, programs, console)
 
 
 def _check_tickets(

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data
 from snnlth_jax.run.results import Result
-from snnlth_jax.search import final, imp, phases
+from snnlth_jax.search import final, imp
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs
 from snnlth_jax.search.session import Session, run
@@ -29,11 +29,7 @@ def search(
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
     config = configs.resolve(config)
-    planned = [
-        *phases.rounds(config),
-        *phases.final(config, config.final_rounds, config.rewind_epoch),
-    ]
-    return run(config, planned, _search, dataset, model, programs, console)
+    return run(config, _search, dataset, model, programs, console)
 
 
 def _search(session: Session[configs.ResolvedTransfer]) -> None:
