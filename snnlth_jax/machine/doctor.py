@@ -74,7 +74,7 @@ def examine(dataset: str, data_dir: str | None = None, workdir: str | None = Non
         try:
             findings += check()
         except Exception as error:  # damaged packages, failing file systems: continue with the rest
-            findings.append(Finding("error", f"cannot be examined, {_one_line(error)}", "mend that first"))
+            findings.append(Finding("error", f"cannot be examined, {one_line(error)}", "mend that first"))
     return findings
 
 
@@ -133,7 +133,7 @@ def devices(
     platforms: set[str] = set()
     if isinstance(visible, Exception):
         remedy = "end other processes that hold them, or JAX_PLATFORMS=cpu to do without"
-        findings.append(Finding("error", f"JAX cannot start its devices, {_one_line(visible)}", remedy))
+        findings.append(Finding("error", f"JAX cannot start its devices, {one_line(visible)}", remedy))
     else:
         for kind, count in Counter(map(_describe, visible)).items():
             findings.append(Finding("ok", f"{count} device{'s' * (count > 1)}: {kind}"))
@@ -273,10 +273,6 @@ def _writable(what: str, directory: str, remedy: str) -> Finding:
             return Finding("ok", what)
     except OSError as error:
         return Finding("error", f"{what}: cannot be written, {error.strerror or error}", remedy)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _normal(name: str) -> str:
