@@ -208,7 +208,7 @@ def test_split_and_cap(written, cache):
 def test_uneven_classes_give_what_there_is():
     labels = np.repeat(np.arange(3, dtype=np.int32), [2, 18, 40])
     split = data.Split(np.zeros((60, 1, 1, 1), np.uint8), labels)
-    taken, rest = data.contract.draw(split, 15, (0, 0))
+    taken, rest = data.dataset._draw(split, 15, (0, 0))
     assert sorted(np.bincount(taken.labels)) == [2, 6, 7]
     assert len(rest.labels) == 45
 

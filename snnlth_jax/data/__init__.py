@@ -4,7 +4,8 @@
 """
 
 from snnlth_jax.data import augment, dataset
-from snnlth_jax.data.contract import Dataset, Spec, Split
+from snnlth_jax.data.contract import Dataset, Spec, describe
 from snnlth_jax.data.dataset import load, locate, prepare, spec
+from snnlth_jax.data.splits import Split
 
-__all__ = ["Dataset", "Spec", "Split", "augment", "dataset", "load", "locate", "prepare", "spec"]
+__all__ = ["Dataset", "Spec", "Split", "augment", "dataset", "describe", "load", "locate", "prepare", "spec"]

@@ -6,7 +6,7 @@
     validation_images, validation_labels      if there are any
     name, classes, mean, std                  if they are not the file's name, none, and measured
 
-Nothing in a file runs code: pickled objects are refused. Shapes and sizes are read, and compared, before an array.
+Nothing in a file runs code: pickled objects are refused. Sizes are read, and compared, before an array is.
 """
 
 import logging
@@ -52,7 +52,7 @@ def read(file: Path, reserved: frozenset[str] = frozenset()) -> Dataset:
     try:
         return Dataset.from_arrays(
             name + "_npz" * (name in reserved),
-            **arrays,  # type: ignore[arg-type]
+            **arrays,
             classes=[str(one) for one in classes],
             version="npz",
         )

@@ -21,7 +21,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-__all__ = ["STEPS", "Augmentation", "Draws", "Step", "augment", "choose", "draw", "normalise", "transform"]
+__all__ = [
+    "STEPS",
+    "Augmentation",
+    "Draws",
+    "Step",
+    "augment",
+    "choose",
+    "draw",
+    "normalise",
+    "steps",
+    "transform",
+]
 
 Step = Literal["crop", "flip", "cutout"]
 STEPS: tuple[Step, ...] = get_args(Step)
@@ -56,13 +67,12 @@ class Augmentation:
             )
 
 
-def choose(
-    augmentation: Augmentation, steps: Sequence[Step], image_shape: tuple[int, ...]
-) -> Augmentation:
+def choose(augmentation: Augmentation, steps: Sequence[Step], image_shape: tuple[int, ...]) -> Augmentation:
     """An augmentation with these steps and no others.
 
-    A step has the size that it has in `augmentation`. One that is not there gets its usual size: a crop shifts
-    by an eighth of the shorter side, cutout takes a square of half of it (4 and 16 of 32 pixels, as for CIFAR).
+    A step has the size that it has in `augmentation`. One that is not there gets its usual size: a crop
+    shifts by an eighth of the shorter side, cutout takes a square of half of it (4 and 16 of 32 pixels, as for
+    CIFAR).
 
     Args:
       augmentation: holds mean, std and sizes.
@@ -80,6 +90,12 @@ def choose(
         flip="flip" in steps,
         cutout=(augmentation.cutout or max(1, side // 2)) if "cutout" in steps else 0,
     )
+
+
+def steps(augmentation: Augmentation) -> tuple[Step, ...]:
+    """The names of the steps of an augmentation, in the order in which they are applied."""
+    sizes = (augmentation.crop_padding, augmentation.flip, augmentation.cutout)
+    return tuple(step for step, size in zip(STEPS, sizes, strict=True) if size)
 
 
 def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32) -> jax.Array:

@@ -1,20 +1,21 @@
-"""The contract of a dataset: whole splits of uint8 images in host memory, with all that a search asks of them.
+"""The contract of a dataset: whole splits of uint8 images in host memory, and all that a search asks of them.
 
 `Dataset.from_arrays` makes one of anybody's arrays, and refuses in one line what a search could not train on.
 """
 
 import hashlib
 import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from snnlth_jax.data.augment import STEPS, Augmentation, Step, choose
+from snnlth_jax.data.augment import STEPS, Augmentation, Step, choose, steps
+from snnlth_jax.data.splits import Split, checked, measured
 from snnlth_jax.errors import InputError, not_one_of
 
-__all__ = ["Dataset", "Spec", "Split", "draw", "measured", "safe_name", "verified"]
+__all__ = ["Dataset", "Spec", "describe", "of_arrays", "safe_name", "verified"]
 
 
 class Spec(NamedTuple):
@@ -39,13 +40,6 @@ class Spec(NamedTuple):
     train_size: int
     test_size: int
     augmentation: Augmentation
-
-
-class Split(NamedTuple):
-    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`."""
-
-    images: np.ndarray
-    labels: np.ndarray
 
 
 class Dataset(NamedTuple):
@@ -90,11 +84,11 @@ class Dataset(NamedTuple):
         std: Sequence[float] | None = None,
         augment: Sequence[Step] = ("crop",),
         version: str = "arrays",
-    ) -> Self:
+    ) -> "Dataset":
         """Make a dataset of arrays; an array that is fine already is not copied.
 
         Args:
-          name: name of the dataset, in results and in the names of directories: letters, digits, `.`, `_`, `-`.
+          name: name of the dataset, in results and in directories: letters, digits, `.`, `_`, `-`.
           train_images: uint8 `[N, H, W, C]`, or `[N, H, W]` for grey images.
           train_labels: integers `[N]` from 0 to num_classes - 1; each class has an image.
           test_images: as `train_images`, of the same size.
@@ -104,10 +98,10 @@ class Dataset(NamedTuple):
           classes: names of the classes in the order of their labels; by default they have none.
           num_classes: number of classes; by default that of `classes`, else the largest training label + 1.
           mean: mean of each channel, of pixels from 0 to 1; by default measured on the training images.
-          std: standard deviation of each channel, above 0; by default measured, and 1 for a channel of one value.
-          augment: steps for training images, "crop", "flip", "cutout": a shift by up to an eighth of the side,
-            a mirror image, a square of half the side set to 0. The default has no flip, since the mirror image of
-            a digit is none.
+          std: standard deviation of each channel, above 0; by default measured, 1 for a channel of one value.
+          augment: steps for training images, "crop", "flip", "cutout": a shift by up to an eighth of the
+            side, a mirror image, a square of half the side set to 0. The default has no flip, since the mirror
+            image of a digit is none.
           version: middle part of the fingerprint, between the name and the hash.
 
         Raises:
@@ -124,26 +118,24 @@ class Dataset(NamedTuple):
         if (validation_images is None) != (validation_labels is None):
             missing = "images" if validation_images is None else "labels"
             raise InputError(f"`validation_{missing}`", problem="missing", allowed="both or none of them")
-        train = _split("train", train_images, train_labels)
-        test = _split("test", test_images, test_labels)
+        train = checked("train", train_images, train_labels)
+        test = checked("test", test_images, test_labels)
         validation = None
         if validation_images is not None:
-            validation = _split("validation", validation_images, validation_labels)
-        shape: tuple[int, int, int] = train.images.shape[1:]  # type: ignore[assignment]
-        measured_mean, measured_std = (
-            measured(train.images) if mean is None or std is None else (None, None)
-        )
-        own_mean = _per_channel("mean", mean, shape[-1]) if mean is not None else measured_mean
-        own_std = _per_channel("std", std, shape[-1]) if std is not None else measured_std
+            validation = checked("validation", validation_images, validation_labels)
+        shape: tuple[int, int, int] = train.images.shape[1:]
+        if mean is None or std is None:
+            of_images = measured(train.images)
+            mean, std = of_images[0] if mean is None else mean, of_images[1] if std is None else std
+        plain = Augmentation(_per_channel("mean", mean, shape[-1]), _per_channel("std", std, shape[-1]))
         if wrong := [step for step in augment if step not in STEPS]:
             raise not_one_of("`augment`", wrong[0], STEPS)
-        assert own_mean is not None and own_std is not None
-        augmentation = choose(Augmentation(own_mean, own_std), augment, shape)
         names = _class_names(classes)
         if num_classes is None:
             num_classes = len(names) or int(train.labels.max()) + 1
+        augmentation = choose(plain, augment, shape)
         made = cls(name, num_classes, shape, train, validation, test, augmentation, "", names)
-        return verified(made._replace(fingerprint=f"{safe_name(name)}-{version}-{_digest(made)}"))
+        return verified(made._replace(fingerprint=f"{safe_name(str(name))}-{version}-{_digest(made)}"))
 
     @property
     def spec(self) -> Spec:
@@ -158,6 +150,12 @@ class Dataset(NamedTuple):
             len(self.test.labels),
             self.augmentation,
         )
+
+
+def of_arrays(name: str, arrays: Mapping[str, np.ndarray], classes: Sequence[str], version: str) -> Dataset:
+    """`Dataset.from_arrays` of decoded splits, by the names of its arguments."""
+    options: dict[str, Any] = {"classes": classes, "version": version}
+    return Dataset.from_arrays(name, **arrays, **options)
 
 
 def verified(dataset: Dataset) -> Dataset:
@@ -176,17 +174,15 @@ def verified(dataset: Dataset) -> Dataset:
         raise InputError("`num_classes`", count, allowed="2 or more")
     if names and len(names) != count:
         raise InputError("`classes`", problem=f"{len(names)} names", allowed=f"{count}, one for each class")
-    shape = tuple(dataset.image_shape)
+    shape = dataset.image_shape
     if len(dataset.augmentation.mean) != shape[-1]:
         channels = f"{shape[-1]}, one for each channel"
         raise InputError("`mean`", problem=f"{len(dataset.augmentation.mean)} numbers", allowed=channels)
-    splits = {"train": dataset.train, "test": dataset.test, "validation": dataset.validation}
-    checked: dict[str, Split] = {}
-    for which, split in splits.items():
-        if split is None:
-            continue
-        checked[which] = one = _split(which, *split)
-        if one.images.shape[1:] != shape:
+    splits = {"train": checked("train", *dataset.train), "test": checked("test", *dataset.test)}
+    if dataset.validation is not None:
+        splits["validation"] = checked("validation", *dataset.validation)
+    for which, one in splits.items():
+        if one.images.shape[1:] != tuple(shape):
             given, wanted = ("x".join(map(str, of)) for of in (one.images.shape[1:], shape))
             like = "those for training" if which != "train" else "`image_shape`"
             raise InputError(f"`{which}_images`", problem=f"{given} pixels", allowed=f"{wanted}, as {like}")
@@ -195,8 +191,8 @@ def verified(dataset: Dataset) -> Dataset:
             wrong = least if least < 0 else most
             at = int(np.flatnonzero(one.labels == wrong)[0])
             allowed = f"0 to {count - 1}, for {count} classes"
-            raise InputError(f"`{which}_labels`", problem=f"label {wrong} at {at}", allowed=allowed)
-    present = np.unique(checked["train"].labels)
+            raise InputError(f"`{which}_labels`", problem=f"label {wrong} of image {at}", allowed=allowed)
+    present = np.unique(splits["train"].labels)
     if len(present) < count:
         empty = next(label for label in range(count) if label >= len(present) or present[label] != label)
         called = f" ({names[empty]})" if names else ""
@@ -208,11 +204,49 @@ def verified(dataset: Dataset) -> Dataset:
     return dataset._replace(
         num_classes=int(count),
         image_shape=shape,
-        train=checked["train"],
-        test=checked["test"],
-        validation=checked.get("validation"),
+        train=splits["train"],
+        test=splits["test"],
+        validation=splits.get("validation"),
         classes=names,
     )
+
+
+def describe(dataset: Dataset) -> str:
+    """What a search would see of a dataset, a line for each fact.
+
+    >>> images, labels = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+    >>> blanks = Dataset.from_arrays("blanks", images, labels, images[:2], labels[:2])
+    >>> print(describe(blanks._replace(fingerprint="blanks-1")))
+    name          blanks
+    classes       2: 0, 1
+    images        8x8x1
+    train         4 images, 2 to 2 of each class
+    test          2 images, 1 to 1 of each class
+    mean, std     0; 1
+    augmentation  crop
+    fingerprint   blanks-1
+    """
+    names = dataset.classes or tuple(map(str, range(dataset.num_classes)))
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    rows = [
+        ("name", dataset.name),
+        ("classes", f"{dataset.num_classes}: {shown}"),
+        ("images", "x".join(map(str, dataset.image_shape))),
+    ]
+    for which in ("train", "validation", "test"):
+        split = getattr(dataset, which)
+        if split is not None:
+            counts = np.bincount(split.labels, minlength=dataset.num_classes)
+            text = f"{len(split.labels):,} images, {counts.min():,} to {counts.max():,} of each class"
+            rows.append((which, text))
+    mean, std = (
+        ", ".join(f"{value:.6g}" for value in values)
+        for values in (dataset.augmentation.mean, dataset.augmentation.std)
+    )
+    rows.append(("mean, std", f"{mean}; {std}"))
+    rows.append(("augmentation", ", ".join(steps(dataset.augmentation)) or "none"))
+    rows.append(("fingerprint", dataset.fingerprint))
+    return "\n".join(f"{name:<14}{text}" for name, text in rows)
 
 
 def safe_name(text: str) -> str:
@@ -222,88 +256,6 @@ def safe_name(text: str) -> str:
     ('my-birds-new', 'data')
     """
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60].rstrip("-._") or "data"
-
-
-def measured(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over all pixels, of images in [0, 1], to six decimals.
-
-    Counts of the 256 values give them exactly. A channel of one value has a standard deviation of 1, so that it
-    becomes 0.
-
-    Args:
-      images: uint8 `[..., C]`.
-
-    >>> measured(np.uint8([[0, 7], [255, 7]]))
-    ((0.5, 0.027451), (0.5, 1.0))
-    """
-    counts = np.zeros((images.shape[-1], 256), np.int64)
-    rows = max(1, 2**22 // max(1, images[:1].size))  # a few megabytes at a time
-    for start in range(0, len(images), rows):
-        for channel in range(images.shape[-1]):
-            part = images[start : start + rows, ..., channel]
-            counts[channel] += np.bincount(part.ravel(), minlength=256)
-    values, shares = np.arange(256) / 255, counts / counts.sum(1, keepdims=True)
-    mean = shares @ values
-    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
-    return (
-        tuple(round(float(m), 6) for m in mean),
-        tuple(round(float(s), 6) if s > 1e-6 else 1.0 for s in std),
-    )
-
-
-def draw(split: Split, count: int, seed: tuple[int, int]) -> tuple[Split, Split]:
-    """Draw `count` images, from all classes as evenly as their sizes allow: they, and the rest.
-
-    The order is kept, and a smaller draw is a part of a larger one with the same seed.
-    """
-    order = np.random.default_rng(seed).permutation(len(split.labels))
-    turn = np.empty(len(order), np.int64)  # the n-th image of its class in this order has turn n
-    for label in np.unique(split.labels):
-        members = order[split.labels[order] == label]
-        turn[members] = np.arange(len(members))
-    order = order[np.argsort(turn[order], kind="stable")]
-    taken, rest = np.sort(order[:count]), np.sort(order[count:])
-    return Split(split.images[taken], split.labels[taken]), Split(split.images[rest], split.labels[rest])
-
-
-# --- one array
-
-
-def _split(which: str, images: Any, labels: Any) -> Split:
-    """Images `[N, H, W, C]` and labels `[N]` that go together; labels that are too large are refused later."""
-    pixels = _array(f"`{which}_images`", images)
-    what = f"`{which}_images`"
-    if pixels.dtype != np.uint8:
-        raise InputError(what, str(pixels.dtype), allowed="uint8, 0 to 255")
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    if pixels.ndim != 4:
-        raise InputError(what, pixels.shape, allowed="images [N, H, W] or [N, H, W, C]")
-    if not pixels.size:
-        raise InputError(what, pixels.shape, problem="no images", allowed="1 or more, of 1 pixel or more")
-    if pixels.shape[1] <= 4 < min(pixels.shape[2:]):
-        raise InputError(what, pixels.shape, problem="channels come first", allowed="[N, H, W, C]")
-    classes = _array(f"`{which}_labels`", labels)
-    what = f"`{which}_labels`"
-    if not np.issubdtype(classes.dtype, np.integer):
-        raise InputError(what, str(classes.dtype), allowed="integers, 0 for the first class")
-    if classes.ndim != 1:
-        problem = "one-hot labels are not read" if classes.ndim == 2 and classes.shape[1] > 1 else ""
-        raise InputError(what, classes.shape, problem=problem, allowed="[N], a number for each image")
-    if len(classes) != len(pixels):
-        count = f"{len(pixels)}, one for each image"
-        raise InputError(what, problem=f"{len(classes)} labels", allowed=count)
-    if int(classes.min()) < -(2**31) or int(classes.max()) >= 2**31:
-        wrong = int(classes.max()) if int(classes.max()) >= 2**31 else int(classes.min())
-        raise InputError(what, problem=f"label {wrong}", allowed="0 to the number of classes less 1")
-    return Split(pixels, classes.astype(np.int32, copy=False))
-
-
-def _array(what: str, values: Any) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except Exception as error:  # lists of several lengths, or an object that cannot be one
-        raise InputError(what, problem="is no array", allowed="images of one size in an array") from error
 
 
 def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:

@@ -1,7 +1,7 @@
-"""The datasets by name: the paper's four, that of its supplement, MNIST, a small one to begin with; and any other.
+"""Datasets by name: the paper's four, that of its supplement, MNIST, a small one to begin with; and any other.
 
-`load` returns whole splits as uint8 arrays, small enough for a device's memory; `spec` returns facts. A name that
-is none of `SPECS` is that of a user's own dataset, see `own`.
+`load` returns whole splits as uint8 arrays, small enough for a device's memory; `spec` returns facts. A name
+that is none of `SPECS` is that of a user's own dataset, see `own`.
 """
 
 import hashlib
@@ -15,8 +15,9 @@ from etils import epath
 
 from snnlth_jax.data import cache, idx, own, tfds, tiny_imagenet
 from snnlth_jax.data.augment import Augmentation
-from snnlth_jax.data.contract import Dataset, Spec, Split
-from snnlth_jax.data.contract import draw as _draw
+from snnlth_jax.data.contract import Dataset, Spec
+from snnlth_jax.data.splits import Split
+from snnlth_jax.data.splits import draw as _draw
 from snnlth_jax.errors import InputError, not_one_of
 
 __all__ = ["SPECS", "Dataset", "Spec", "Split", "load", "locate", "prepare", "spec"]
@@ -108,7 +109,7 @@ def load(
     of a larger one with the same seed. The test images never depend on the seed.
 
     Args:
-      name: one of `SPECS`, or a user's own: FILE.npz, a folder of images, tfds:NAME, MODULE:FUNCTION (see `own`).
+      name: one of `SPECS`, or a user's own: FILE.npz, a folder of images, tfds:NAME, MODULE:FUNCTION.
       data_dir: directory of TFDS, or with the folder of TinyImageNet or idx files in it; by default
         `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       train_examples: number of training images to keep, None for all.
@@ -140,9 +141,7 @@ def load(
     return whole._replace(train=train, validation=validation, test=test)
 
 
-def _own(
-    name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLike[str] | None
-) -> Dataset:
+def _own(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLike[str] | None) -> Dataset:
     """A dataset that has no name here, whole."""
     if not own.is_own(name):
         error = not_one_of("`dataset`", name, SPECS)
@@ -154,9 +153,7 @@ def _own(
     return own.read(name, data_dir, reserved=frozenset(SPECS), cache_dir=cache_dir)
 
 
-def _named(
-    name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLike[str] | None
-) -> Dataset:
+def _named(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLike[str] | None) -> Dataset:
     """A dataset of `SPECS`, whole."""
     facts = SPECS[name]
     source = locate(name, data_dir)

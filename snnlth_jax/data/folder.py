@@ -2,10 +2,10 @@
 
     DIR/train/CLASS/*.png       classes are the folders, sorted by name; images may lie deeper
     DIR/test/CLASS/*.png        the same classes
-    DIR/validation/CLASS/*.png  if there are any; `val` is read too, and either is the test split if there is no `test`
+    DIR/validation/CLASS/*.png  if there are any; or DIR/val. Without DIR/test it is the test split
 
-All images have one size. They are grey if all files are, else RGB; a transparent background is dropped. Decoded
-images are cached by the names, sizes and times of the files.
+All images have one size. They are grey if all files are, else RGB; a transparent background is dropped.
+Decoded images are cached by the names, sizes and times of the files.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from snnlth_jax.data import cache
-from snnlth_jax.data.contract import Dataset, safe_name
+from snnlth_jax.data.contract import Dataset, of_arrays, safe_name
 from snnlth_jax.errors import InputError, one_line
 
 __all__ = ["Folder", "locate", "read"]
@@ -120,7 +120,7 @@ def read(source: Folder, reserved: frozenset[str] = frozenset(), cache_dir: Path
         arrays = _decoded(source)
         cache.write(path, arrays)
     try:
-        return Dataset.from_arrays(name, **arrays, classes=source.classes, version="folder")
+        return of_arrays(name, arrays, source.classes, "folder")
     except InputError as error:
         raise _refused(source.directory, str(error), "") from error
 

@@ -5,8 +5,8 @@
 They lie in the data directory itself (Debian's package dataset-fashion-mnist has them in
 /usr/share/datasets/fashion-mnist), or below it where torchvision puts them, in MNIST/raw or FashionMNIST/raw.
 
-An idx file of unsigned bytes begins with the bytes 0, 0, 8 and its number of axes, then the length of each axis as a
-big-endian integer of four bytes.
+An idx file of unsigned bytes begins with the bytes 0, 0, 8 and its number of axes, then the length of each axis
+as a big-endian integer of four bytes.
 """
 
 import gzip
@@ -115,10 +115,14 @@ def decode(source: Files, split: str, image_shape: tuple[int, int, int]) -> tupl
     """
     images, labels = (_content(source, file) for file in source.files[split])
     if labels.max() > 9:
-        raise _refused(source.directory, source.files[split][1], f"holds the label {labels.max()}, not 0 to 9")
+        raise _refused(
+            source.directory, source.files[split][1], f"holds the label {labels.max()}, not 0 to 9"
+        )
     for name, (_, first) in NAMES.items():
         if split == "train" and name != source.name and tuple(labels[: len(first)]) == first:
-            raise InputError("`dataset`", source.name, problem=f"{source.directory} holds {name}", allowed=name)
+            raise InputError(
+                "`dataset`", source.name, problem=f"{source.directory} holds {name}", allowed=name
+            )
     stored = (*images.shape[1:], 1)
     resized = np.empty((len(images), *image_shape), np.uint8)
     for number, image in enumerate(images):

@@ -5,8 +5,8 @@
     tfds:NAME          a dataset of TensorFlow Datasets, prepared in the data directory
     MODULE:FUNCTION    a function of no arguments that returns a `Dataset`
 
-The facts about such a dataset (its mean and std, for one) need its images, so it is read whole. The newest one is
-kept, and read again only when its files have changed.
+The facts about such a dataset (its mean and std, for one) need its images, so it is read whole. The newest one
+is kept, and read again only when its files have changed.
 """
 
 import os
@@ -19,7 +19,8 @@ from etils import epath
 
 from snnlth_jax import _imported
 from snnlth_jax.data import arrays, cache, folder, tfds
-from snnlth_jax.data.contract import Dataset, Split, safe_name, verified
+from snnlth_jax.data.contract import Dataset, of_arrays, safe_name, verified
+from snnlth_jax.data.splits import Split
 from snnlth_jax.errors import InputError
 
 __all__ = ["KINDS", "is_own", "read"]
@@ -135,7 +136,7 @@ def _decoded(source: tfds.Prepared, reserved: frozenset[str], cache_dir: Path) -
             decoded[f"{split}_images"], decoded[f"{split}_labels"] = pair
         cache.write(path, decoded)
     try:
-        return Dataset.from_arrays(name, **decoded, classes=classes, version=source.version)
+        return of_arrays(name, decoded, classes, source.version)
     except InputError as error:
         raise InputError("`dataset`", source.called, problem=str(error)) from error
 

@@ -34,8 +34,8 @@ class Prepared(NamedTuple):
       name: name in TFDS.
       root: the data directory.
       directory: directory of its files, `<root>/<name>/<version>`.
-      shards: every file of the splits "train" and "test", with the number of images that it should hold; and of
-        "validation", if that was asked for and is there.
+      shards: every file of the splits "train" and "test", with the number of images that it should hold; and
+        of "validation", if that was asked for and is there.
       fingerprint: changes when a file or the way of decoding it does.
       stored: name of each split in the files.
       called: name on the command line.
@@ -56,7 +56,7 @@ class Prepared(NamedTuple):
     @property
     def version(self) -> str:
         """Middle part of the fingerprint of the dataset."""
-        return self.directory.name
+        return str(self.directory.name)
 
 
 class Features(NamedTuple):
@@ -81,8 +81,8 @@ def locate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = Fal
     Args:
       name: name in TFDS.
       data_dir: the data directory; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-      own: whether it is a dataset that the user chose as `tfds:NAME`. Then the split "validation" is taken too,
-        if there is one: as the test split if there is no other.
+      own: whether it is a dataset that the user chose as `tfds:NAME`. Then the split "validation" is taken
+        too, if there is one: as the test split if there is no other.
 
     Raises:
       InputError: something is missing or unusable; the message names it, its place and the command to prepare
@@ -156,7 +156,9 @@ def features(source: Prepared) -> Features:
             for kind in ("Image", "ClassLabel")
         }
         if [len(names) for names in by_kind.values()] != [1, 1]:
-            held = ", ".join(f"{name}: {part['pythonClassName'].split('.')[-1]}" for name, part in parts.items())
+            held = ", ".join(
+                f"{name}: {part['pythonClassName'].split('.')[-1]}" for name, part in parts.items()
+            )
             problem, allowed = f"an example holds {held}", "one Image and one ClassLabel"
             raise InputError("`dataset`", source.called, problem=problem, allowed=allowed)
         (image,), (label,) = by_kind.values()

@@ -54,7 +54,7 @@ class Archive(NamedTuple):
     @property
     def version(self) -> str:
         """Middle part of the fingerprint of the dataset."""
-        return self.directory.name
+        return str(self.directory.name)
 
 
 def locate(num_classes: int, data_dir: epath.PathLike | None = None) -> Archive:
