@@ -30,7 +30,7 @@ def empty_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("imp --dataset mnist", "--dataset mnist: allowed: digits, cifar10"),
+        ("imp --dataset imagenette", "--dataset imagenette: allowed: digits, cifar10"),
         ("imp --arch vgg99", "--arch vgg99: allowed: vgg5"),
         ("imp --dataset cifar", "tiny_imagenet; nearest: cifar10"),
         ("imp --schedule linear", "--schedule linear: allowed: cosine, step"),

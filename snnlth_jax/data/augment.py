@@ -71,8 +71,8 @@ def choose(augmentation: Augmentation, steps: Sequence[Step], image_shape: tuple
     """An augmentation with these steps and no others.
 
     A step has the size that it has in `augmentation`. One that is not there gets its usual size: a crop
-    shifts by an eighth of the shorter side, cutout takes a square of half of it (4 and 16 of 32 pixels, as for
-    CIFAR).
+    shifts by an eighth of the shorter side, cutout takes a square of half of it (4 and 16 of 32 pixels, as
+    for CIFAR).
 
     Args:
       augmentation: holds mean, std and sizes.

@@ -100,8 +100,8 @@ class Dataset(NamedTuple):
           mean: mean of each channel, of pixels from 0 to 1; by default measured on the training images.
           std: standard deviation of each channel, above 0; by default measured, 1 for a channel of one value.
           augment: steps for training images, "crop", "flip", "cutout": a shift by up to an eighth of the
-            side, a mirror image, a square of half the side set to 0. The default has no flip, since the mirror
-            image of a digit is none.
+            side, a mirror image, a square of half the side set to 0. The default has no flip, since a
+            mirrored digit is no digit.
           version: middle part of the fingerprint, between the name and the hash.
 
         Raises:
@@ -154,8 +154,8 @@ class Dataset(NamedTuple):
 
 def of_arrays(name: str, arrays: Mapping[str, np.ndarray], classes: Sequence[str], version: str) -> Dataset:
     """`Dataset.from_arrays` of decoded splits, by the names of its arguments."""
-    options: dict[str, Any] = {"classes": classes, "version": version}
-    return Dataset.from_arrays(name, **arrays, **options)
+    options: dict[str, Any] = {**arrays, "classes": classes, "version": version}
+    return Dataset.from_arrays(name, **options)
 
 
 def verified(dataset: Dataset) -> Dataset:

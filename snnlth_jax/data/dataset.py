@@ -1,4 +1,4 @@
-"""Datasets by name: the paper's four, that of its supplement, MNIST, a small one to begin with; and any other.
+"""Datasets by name: the paper's four, that of its supplement, MNIST, a small one to begin with; any other.
 
 `load` returns whole splits as uint8 arrays, small enough for a device's memory; `spec` returns facts. A name
 that is none of `SPECS` is that of a user's own dataset, see `own`.

@@ -5,8 +5,8 @@
 They lie in the data directory itself (Debian's package dataset-fashion-mnist has them in
 /usr/share/datasets/fashion-mnist), or below it where torchvision puts them, in MNIST/raw or FashionMNIST/raw.
 
-An idx file of unsigned bytes begins with the bytes 0, 0, 8 and its number of axes, then the length of each axis
-as a big-endian integer of four bytes.
+An idx file of unsigned bytes begins with the bytes 0, 0, 8 and its number of axes, then the length of each
+axis as a big-endian integer of four bytes.
 """
 
 import gzip

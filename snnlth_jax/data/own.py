@@ -5,8 +5,8 @@
     tfds:NAME          a dataset of TensorFlow Datasets, prepared in the data directory
     MODULE:FUNCTION    a function of no arguments that returns a `Dataset`
 
-The facts about such a dataset (its mean and std, for one) need its images, so it is read whole. The newest one
-is kept, and read again only when its files have changed.
+The facts about such a dataset (its mean and std, for one) need its images, so it is read whole. The newest
+one is kept, and read again only when its files have changed.
 """
 
 import os
