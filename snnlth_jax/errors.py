@@ -23,8 +23,11 @@ def flag(argument: str) -> str:
 
 class _OneLine(Exception):
     def text(self, name: Callable[[str], str] = str) -> str:
-        """The line, with the names of arguments, which stand in backticks, put through `name`."""
-        return named(self._line(), name)
+        """The line, with the names of arguments, which stand in backticks, put through `name`.
+
+        Names of files and of what is in them may hold line breaks; here they are spaces.
+        """
+        return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", named(self._line(), name))
 
     def _line(self) -> str:
         raise NotImplementedError

@@ -12,6 +12,7 @@ Nothing in a file runs code: pickled objects are refused. Sizes are read, and co
 import logging
 import math
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -58,14 +59,14 @@ def read(file: Path, reserved: frozenset[str] = frozenset()) -> Dataset:
         )
     except InputError as error:  # its arguments are entries of the file
         value = "" if error.value is None else f" {error.value}"
-        problem = f"{str(error.what).strip('`')}{value}" + (f", {error.problem}" if error.problem else "")
+        problem = f"{str(error.what).strip('`')}{value}" + (f": {error.problem}" if error.problem else "")
         raise _refused(file, problem, error.allowed) from error
 
 
 def _arrays(file: Path) -> dict[str, Any]:
     """All entries of the file that a dataset has, by name."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(file) as archive:
             entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if missing := [name for name in NEEDED if name not in entries]:
                 held = ", ".join(list(entries)[:8]) or "nothing"

@@ -272,8 +272,10 @@ def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
 
 def _class_names(classes: Any) -> tuple[str, ...]:
     names = tuple(str(name) for name in classes)
-    if len(set(names)) < len(names) or not all(name.strip() for name in names):
-        raise InputError("`classes`", ",".join(names)[:100], allowed="different names, none of them empty")
+    if len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
+        raise InputError(
+            "`classes`", ",".join(names)[:100], allowed="different names, of printable characters"
+        )
     return names
 
 

@@ -11,6 +11,7 @@ Decoded images are cached by the names, sizes and times of the files.
 import hashlib
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -117,7 +118,9 @@ def read(source: Folder, reserved: frozenset[str] = frozenset(), cache_dir: Path
     path = cache.directory(cache_dir) / f"{name}-folder-{source.fingerprint}.npz"
     arrays = cache.read(path, expected)
     if arrays is None:
-        arrays = _decoded(source)
+        with warnings.catch_warnings(action="ignore"):  # of Pillow, such as a palette with transparency
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            arrays = _decoded(source)
         cache.write(path, arrays)
     try:
         return of_arrays(name, arrays, source.classes, "folder")
