@@ -20,8 +20,16 @@ from snnlth_jax import cli, configs
 ROOT = Path(__file__).parent.parent
 REFERENCE = (
     *("surrogate", "neurons", "masks", "pruning", "losses", "errors", "tickets"),
-    *("models", "models.vgg", "models.resnet", "models.layers", "data.dataset", "data.augment"),
-    *("data.tiny_imagenet",),
+    *("models", "models.vgg", "models.resnet", "models.layers", "data.augment"),
+    *(
+        "data.contract",
+        "data.dataset",
+        "data.own",
+        "data.arrays",
+        "data.folder",
+        "data.idx",
+        "data.tiny_imagenet",
+    ),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
     *("analysis.comparison",),
     *("interop.torch", "machine.sharding", "train.optimizers", "train.step", "train.loop"),
@@ -139,9 +147,9 @@ def _flag(field: dataclasses.Field[Any]) -> str:
     flag = f"--{field.name.replace('_', '-')}"
     if "Positional" in str(field.type):
         return f"`{field.name.upper()}`"
-    if isinstance(field.default, bool):
+    if isinstance(field.default, bool) and "tuple" not in str(field.type):
         return f"`--no-{flag[2:]}`" if field.default else f"`{flag}`"
-    plain = field.default not in (None, (), dataclasses.MISSING)
+    plain = field.default not in (None, (), True, dataclasses.MISSING)
     return f"`{flag}`" + (f" (default {field.default})" if plain else "")
 
 

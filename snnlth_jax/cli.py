@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import tyro
 from rich.console import Console
@@ -27,18 +27,21 @@ from snnlth_jax.train import NonFiniteLoss
 __all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
 PATIENCE = 25.0  # seconds to answer a signal in
+_SWITCHES = {"--no-augment": ["--augment", "none"]}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """Download a dataset and prepare it for `--data-dir`, once. This needs TensorFlow; a search does not.
+    """Prepare a dataset for `--data-dir`, once: download it, which needs TensorFlow; a search does not. Or
+    check any, also your own: classes, images, mean and std.
 
-    Of tiny_imagenet it checks the folder, or says where to get it.
+    Of tiny_imagenet `prepare` checks the folder, or says where to get it.
     """
 
-    action: tyro.conf.Positional[Literal["prepare"]]
+    action: tyro.conf.Positional[Literal["prepare", "check"]]
     name: tyro.conf.Positional[str]
-    """Dataset: cifar10, cifar100, svhn_cropped, fashion_mnist or tiny_imagenet."""
+    """Dataset: cifar10, cifar100, svhn_cropped, fashion_mnist, mnist, tiny_imagenet or tfds:NAME; to check,
+    any that a search takes."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets to write to. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
 
@@ -77,7 +80,9 @@ class _Compile:
     topology: str
     """Generation and layout of the chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, or a larger layout."""
     dataset: str = "cifar10"
-    """Dataset that gives the shapes of images; no data are read."""
+    """Dataset that gives the shapes of images; no data are read, except your own."""
+    data_dir: str | None = None
+    """Directory of TensorFlow Datasets, for tfds:NAME. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     arch: str = "vgg16"
     """Network, see `snnlth imp`."""
     width: float = 1.0
@@ -169,7 +174,10 @@ def _give_up(number: signal.Signals) -> None:
 def _data(command: _Data) -> None:
     from snnlth_jax import data
 
-    if command.name not in data.dataset.SPECS:
+    if command.action == "check":
+        print(data.describe(data.load(command.name, command.data_dir)))
+        return
+    if command.name not in data.dataset.SPECS and not command.name.startswith("tfds:"):
         raise not_one_of("data prepare", command.name, data.dataset.SPECS)
     directory = data.prepare(command.name, command.data_dir)
     if directory is not None:
@@ -303,6 +311,31 @@ def _list(
     )
 
 
+@_LISTS.primitive_rule
+def _switch_or_list(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """A list that may be the default, or none: `--augment crop,flip`, `--augment none`."""
+    kinds = get_args(info.type)
+    if bool not in kinds or not any(get_origin(kind) is tuple for kind in kinds):
+        return None
+
+    def read(texts: list[str]) -> bool | tuple[str, ...]:
+        parts = tuple(part for part in ",".join(texts).split(",") if part.strip())
+        return (parts or not texts) if parts != ("none",) else False
+
+    def written(value: Any) -> list[str]:
+        return [] if value is True else [",".join(value or ["none"])]
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="STEP,…|none",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, (bool, tuple)),
+        str_from_instance=written,
+    )
+
+
 class _Print(logging.Handler):
     """Print log messages of the library beside the progress; standard error is for the one line."""
 
@@ -322,6 +355,7 @@ def _fail(status: int, message: object) -> int:
 
 def _parse(arguments: list[str]) -> Any:
     """The dataclass of the command."""
+    arguments = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
     return parsed(
         lambda: tyro.extras.subcommand_cli_from_dict(
             {name: parser for name, (parser, _) in COMMANDS.items()},

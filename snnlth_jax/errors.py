@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
-__all__ = ["InputError", "StorageError", "flag", "named", "not_one_of"]
+__all__ = ["InputError", "StorageError", "flag", "named", "not_one_of", "one_line"]
 
 
 def named(text: str, name: Callable[[str], str] = str) -> str:
@@ -23,8 +23,11 @@ def flag(argument: str) -> str:
 
 class _OneLine(Exception):
     def text(self, name: Callable[[str], str] = str) -> str:
-        """The line, with the names of arguments, which stand in backticks, put through `name`."""
-        return named(self._line(), name)
+        """The line, with the names of arguments, which stand in backticks, put through `name`.
+
+        Names of files and of what is in them may hold line breaks; here they are spaces.
+        """
+        return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", named(self._line(), name))
 
     def _line(self) -> str:
         raise NotImplementedError
@@ -88,6 +91,15 @@ def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputErro
     names = list(allowed)
     nearest = difflib.get_close_matches(str(value), names, n=1)
     return InputError(what, value, allowed=", ".join(names), nearest=nearest[0] if nearest else "")
+
+
+def one_line(error: BaseException) -> str:
+    """Kind and message of an error, in one line.
+
+    >>> one_line(ValueError("not\\nfor you"))
+    'ValueError: not for you'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 class StorageError(_OneLine, OSError):

@@ -30,7 +30,7 @@ def empty_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("imp --dataset mnist", "--dataset mnist: allowed: digits, cifar10"),
+        ("imp --dataset imagenette", "--dataset imagenette: allowed: digits, cifar10"),
         ("imp --arch vgg99", "--arch vgg99: allowed: vgg5"),
         ("imp --dataset cifar", "tiny_imagenet; nearest: cifar10"),
         ("imp --schedule linear", "--schedule linear: allowed: cosine, step"),
@@ -128,7 +128,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("one-shot --criterion random --sparsity 0.5 --like a", "--sparsity 0.5: allowed: not with --like"),
         ("transfer --activation relu", "--activation relu: allowed: lif"),
         ("transfer --early-time", "--early-time"),
-        ("data prepare mnist", "data prepare mnist: allowed: digits, cifar10"),
+        ("data prepare imagenette", "data prepare imagenette: allowed: digits, cifar10"),
         ("ticket inspect nowhere.safetensors", "nowhere.safetensors: no such ticket file"),
     ],
 )

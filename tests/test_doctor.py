@@ -387,8 +387,8 @@ def test_a_data_directory_that_cannot_be_read(tmp_path, monkeypatch):
 
 
 def test_an_unknown_dataset_and_one_without_its_package(monkeypatch):
-    unknown = only(doctor.images("mnist"), "error")
-    assert unknown.what == "--dataset mnist: unknown"
+    unknown = only(doctor.images("imagenette"), "error")
+    assert unknown.what == "--dataset imagenette: unknown"
     assert unknown.remedy.startswith("one of digits, cifar10")
     monkeypatch.setitem(sys.modules, "sklearn", None)
     bare = only(doctor.images("digits"), "error")

@@ -54,7 +54,13 @@ from snnlth_jax.configs.parts import (
     Seeds,
     Training,
 )
-from snnlth_jax.configs.resolving import load_dataset, method_name, proportional_rewind_epoch, resolve
+from snnlth_jax.configs.resolving import (
+    dataset_name,
+    load_dataset,
+    method_name,
+    proportional_rewind_epoch,
+    resolve,
+)
 
 __all__ = [
     "Controls",
@@ -93,6 +99,7 @@ __all__ = [
     "common",
     "completed",
     "conditions",
+    "dataset_name",
     "difference",
     "digest",
     "identity",

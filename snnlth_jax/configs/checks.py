@@ -142,7 +142,7 @@ def _check_field(field: Declared, value: Any) -> None:
     """Its choices, its bounds, and that a list has no duplicates."""
     several = value if isinstance(value, tuple) else (value,)
     for one in several:
-        if field.choices and one not in field.choices:
+        if field.choices and one not in field.choices and not isinstance(one, bool):
             raise not_one_of(f"`{field.name}`", one, field.choices)
     if len(set(several)) < len(several):
         raise InputError(f"`{field.name}`", _text(value), allowed="each once")
@@ -202,7 +202,7 @@ def _check_early_time(config: EarlyTime) -> None:
 def _check_images(config: ResolvedTrain) -> None:
     from snnlth_jax import models  # loads Flax, which readers of configurations do without
 
-    spec, least = data.spec(config.dataset), models.min_image_size(config.arch)
+    spec, least = data.spec(config.dataset, config.data_dir), models.min_image_size(config.arch)
     height, width, _ = spec.image_shape
     if min(height, width) < least:
         raise InputError(

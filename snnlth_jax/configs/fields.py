@@ -9,6 +9,7 @@ The type says the choices. `check` reads bounds and choices, `identity` reads ro
 import dataclasses
 import enum
 from collections.abc import Callable, Iterator
+from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 __all__ = [
@@ -106,6 +107,8 @@ def declared(config: Any) -> Iterator[Declared]:
 
 
 def _choices(plain: Any) -> tuple[str, ...]:
+    if get_origin(plain) is UnionType:
+        return tuple(choice for kind in get_args(plain) for choice in _choices(kind))
     if get_origin(plain) is tuple:
         return _choices(get_args(plain)[0])
     return get_args(plain) if get_origin(plain) is Literal else ()

@@ -16,7 +16,7 @@ from snnlth_jax import data
 from snnlth_jax.configs import commands
 from snnlth_jax.configs.commands import OneShotConfig, ResolvedStability, ResolvedTrain, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
-from snnlth_jax.configs.resolving import method_name
+from snnlth_jax.configs.resolving import dataset_name, method_name
 from snnlth_jax.errors import InputError
 
 __all__ = [
@@ -63,6 +63,7 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
+    fields["dataset"] = dataset_name(config)  # of a file its content counts, not its place
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
         fields["like"] = _content("like", config.like)
     if isinstance(config, ResolvedStability):  # with seeds there are several files of a name

@@ -19,6 +19,7 @@ from snnlth_jax.configs.fields import (
     VARIED,
     Bounds,
 )
+from snnlth_jax.data.augment import Step
 from snnlth_jax.machine.sharding import How
 from snnlth_jax.pruning import Scope
 
@@ -46,10 +47,12 @@ class Dataset:
 
     dataset: Annotated[str, IDENTITY] = "digits"
     """Dataset: digits (8x8 images, comes with scikit-learn), or the paper's cifar10, cifar100, svhn_cropped,
-    fashion_mnist, and tiny_imagenet of its supplement (see `snnlth data prepare`)."""
+    fashion_mnist, and tiny_imagenet of its supplement, or mnist (see `snnlth data prepare`). Or your own:
+    FILE.npz, a folder DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, tfds:NAME, or MODULE:FUNCTION (see
+    docs/data.md)."""
     data_dir: Annotated[str | None, LOCAL] = None
-    """Directory of TensorFlow Datasets, or that of the folder tiny-imagenet-200. Default: $TFDS_DATA_DIR or
-    ~/tensorflow_datasets."""
+    """Directory of TensorFlow Datasets, or that of the folder tiny-imagenet-200, or of the idx files of mnist
+    or fashion_mnist. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Network:
 
     arch: Annotated[str | None, IDENTITY] = None
     """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, alexnet, resnet7, resnet19, resnet34. Default: vgg16
-    (paper); resnet34 for tiny_imagenet (paper, supplement); vgg5 for digits."""
+    (paper); resnet34 for tiny_imagenet (paper, supplement); vgg5 for digits; for your own data vgg16, or for
+    images below 32 pixels vgg9, below 16 vgg5, below 4 resnet7."""
     width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
     """Factor on the number of channels of every layer."""
     activation: Annotated[Literal["lif", "relu"], CONDITION] = "lif"
@@ -74,16 +78,18 @@ class Training:
 
     epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
     """Number of epochs of a training run that starts at initialisation. Default: 300 for CIFAR, 150 for SVHN
-    and Fashion-MNIST (paper, training settings); 300 for TinyImageNet, as for CIFAR; 15 for digits."""
+    and Fashion-MNIST (paper, training settings), MNIST and your own data; 300 for TinyImageNet, as for CIFAR;
+    15 for digits."""
     batch_size: Annotated[int | None, AT_LEAST_1, CONDITION] = None
     """Number of examples in a step; the last, smaller batch of an epoch is used. Default: 128 (paper,
-    training settings); 64 for digits."""
+    training settings); 64 for digits, and for your own data below 10,000 training images (or all of them, if
+    they are fewer)."""
     learning_rate: Annotated[
         float | None,
         Bounds("a number above 0, finite in float32", lambda v: 0 < v <= FLOAT32_MAX),
         OVERRIDABLE | CONDITION,
     ] = None
-    """Initial learning rate. Default: 0.3 (paper, training settings); 0.1 for digits."""
+    """Initial learning rate. Default: 0.3 (paper, training settings); 0.1 for digits and your own data."""
     schedule: Annotated[Literal["cosine", "step"], OVERRIDABLE | CONDITION] = "cosine"
     """Learning rate of each epoch: cosine (paper, training settings), or step, a tenth after half of the
     epochs and a hundredth after three quarters."""
@@ -99,8 +105,9 @@ class Training:
         OVERRIDABLE | CONDITION,
     ] = 5e-4
     """Weight decay, added to the gradient of all parameters (paper, training settings)."""
-    augment: Annotated[bool, OVERRIDABLE | CONDITION] = True
-    """Augment training images: random crop, flip and cutout, as in the authors' code for each dataset."""
+    augment: Annotated[bool | tuple[Step, ...], OVERRIDABLE | CONDITION] = True
+    """Random steps for training images: a list of crop, flip, cutout, or none (as --no-augment). Default:
+    those of the dataset, as in the authors' code; crop for your own data."""
     dtype: Annotated[Literal["float32", "bfloat16"], CONDITION] = "float32"
     """Number format of the computation: float32, or bfloat16 with parameters and statistics in float32."""
 
@@ -184,7 +191,7 @@ class Rounds:
     of each layer (Fig. 6b); erk, a density of each layer in proportion to the sum of its axes."""
     rewind_epoch: Annotated[int | None, IDENTITY] = None
     """Number of completed epochs to whose weights the survivors return; 0 is the original lottery ticket.
-    Default: 20 (paper, IMP); 1 for digits."""
+    Default: 20 (paper, IMP); 1 for digits; for your own data 20 of 150 epochs, or in proportion."""
     bn_on_rewind: Annotated[Literal["rewind", "keep", "reset"], OVERRIDABLE] = "rewind"
     """Running statistics of batch norm at a rewind: rewind them with the weights, keep them (authors' code),
     or reset them to mean 0 and variance 1."""

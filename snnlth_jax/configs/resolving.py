@@ -23,9 +23,10 @@ from snnlth_jax.configs.commands import (
     TrainConfig,
     TransferConfig,
 )
-from snnlth_jax.configs.parts import Data, EarlyTime, Rounds
+from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds
+from snnlth_jax.data.augment import STEPS
 
-__all__ = ["load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
+__all__ = ["dataset_name", "load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
 
 
 class _Defaults(NamedTuple):
@@ -45,11 +46,14 @@ _BY_DATASET = {
     "cifar100": _CIFAR,
     "svhn_cropped": _CIFAR._replace(epochs=150),
     "fashion_mnist": _CIFAR._replace(epochs=150),
+    "mnist": _CIFAR._replace(epochs=150),
     # network: paper, supplement; its settings are not known to us, these are CIFAR's
     "tiny_imagenet": _CIFAR._replace(arch="resnet34"),
     # for two cores and a minute or two, chosen by trial (docs/results.md)
     "digits": _Defaults("vgg5", 4, 15, 64, 0.1, 1, 12),
 }
+# a user's own: a learning rate that small sets bear; arch and batch_size depend on the images, see `_own`
+_OWN = _CIFAR._replace(epochs=150, learning_rate=0.1)
 _RESOLVED: dict[type[TrainConfig], type[ResolvedTrain]] = {
     TrainConfig: ResolvedTrain,
     ImpConfig: ResolvedImp,
@@ -93,12 +97,18 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     >>> resolve(ImpConfig(dataset="cifar10")).epochs
     300
     """
-    spec = data.spec(config.dataset)
+    spec = data.spec(config.dataset, config.data_dir)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    defaults: dict[str, Any] = _BY_DATASET[spec.name]._asdict()
+    own = config.dataset not in _BY_DATASET
+    defaults: dict[str, Any] = (_own(spec, config) if own else _BY_DATASET[config.dataset])._asdict()
+    if isinstance(config.augment, (tuple, list)):  # in one order; none of them is False
+        ranks = {step: rank for rank, step in enumerate(STEPS)}
+        fields["augment"] = tuple(sorted(config.augment, key=lambda s: ranks.get(s, len(ranks)))) or False
     if config.activation == "relu":
         defaults["num_timesteps"] = 1
     epochs = defaults["epochs"] if config.epochs is None else config.epochs
+    if own:
+        defaults["rewind_epoch"] = proportional_rewind_epoch(spec.name, epochs)
     measures = isinstance(config, EarlyTime) and config.measures_timesteps
     most = max(1, epochs - 1) if measures else epochs  # a search has epochs of its own after these
     defaults["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, most)
@@ -118,7 +128,7 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
     resolved = make(**fields)
     if config.workdir is None:
-        resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved)}")
+        resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved, spec.name)}")
     checks.check(resolved)
     return resolved
 
@@ -129,8 +139,8 @@ def proportional_rewind_epoch(dataset: str, epochs: int) -> int:
     >>> proportional_rewind_epoch("cifar10", 300), proportional_rewind_epoch("cifar10", 30)
     (20, 2)
     """
-    defaults = _BY_DATASET[dataset]
-    return min(max(1, round(defaults.rewind_epoch * epochs / defaults.epochs)), epochs - 1)
+    defaults = _BY_DATASET.get(dataset, _OWN)
+    return max(0, min(max(1, round(defaults.rewind_epoch * epochs / defaults.epochs)), epochs - 1))
 
 
 def method_name(config: TrainConfig) -> str:
@@ -162,8 +172,29 @@ def load_dataset(config: Data) -> data.Dataset:
     return dataset
 
 
-def _run_name(config: TrainConfig) -> str:
+def dataset_name(config: Dataset) -> str:
+    """The name of the dataset of a configuration, as results and directories have it.
+
+    >>> dataset_name(Dataset(dataset="cifar10"))
+    'cifar10'
+    """
+    return data.spec(config.dataset, config.data_dir).name
+
+
+def _own(spec: data.Spec, config: TrainConfig) -> _Defaults:
+    """The defaults for a dataset of the user's own."""
+    from snnlth_jax import models  # loads Flax, which readers of configurations do without
+
+    side = min(spec.image_shape[-3:-1])
+    arch = next(name for name in ("vgg16", "vgg9", "vgg5", "resnet7") if models.min_image_size(name) <= side)
+    examples = max(1, spec.train_size - config.validation_examples)
+    if config.train_examples is not None:
+        examples = max(1, min(examples, config.train_examples))
+    return _OWN._replace(arch=arch, batch_size=min(128 if examples >= 10_000 else 64, examples))
+
+
+def _run_name(config: TrainConfig, dataset: str) -> str:
     sparsity = config.sparsity if isinstance(config, (EbConfig, OneShotConfig, DynamicConfig)) else None
-    parts = [method_name(config).replace(" ", "_"), sparsity, config.dataset, config.arch]
+    parts = [method_name(config).replace(" ", "_"), sparsity, dataset, config.arch]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

@@ -14,13 +14,28 @@ one gather and one select: on a CPU it takes half the time of slices out of a pa
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-__all__ = ["Augmentation", "Draws", "augment", "draw", "normalise", "transform"]
+__all__ = [
+    "STEPS",
+    "Augmentation",
+    "Draws",
+    "Step",
+    "augment",
+    "choose",
+    "draw",
+    "normalise",
+    "steps",
+    "transform",
+]
+
+Step = Literal["crop", "flip", "cutout"]
+STEPS: tuple[Step, ...] = get_args(Step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +65,37 @@ class Augmentation:
             raise ValueError(
                 f"pixels must be >= 0, got crop_padding {self.crop_padding}, cutout {self.cutout}"
             )
+
+
+def choose(augmentation: Augmentation, steps: Sequence[Step], image_shape: tuple[int, ...]) -> Augmentation:
+    """An augmentation with these steps and no others.
+
+    A step has the size that it has in `augmentation`. One that is not there gets its usual size: a crop
+    shifts by an eighth of the shorter side, cutout takes a square of half of it (4 and 16 of 32 pixels, as
+    for CIFAR).
+
+    Args:
+      augmentation: holds mean, std and sizes.
+      steps: names of steps, in any order; none of them for mean and std alone.
+      image_shape: `[..., H, W, C]` of the images.
+
+    >>> grey = Augmentation(mean=(0.5,), std=(0.5,))
+    >>> choose(grey, ["crop", "cutout"], (32, 32, 1))
+    Augmentation(mean=(0.5,), std=(0.5,), crop_padding=4, flip=False, cutout=16)
+    """
+    side = min(image_shape[-3:-1])
+    return dataclasses.replace(
+        augmentation,
+        crop_padding=(augmentation.crop_padding or max(1, side // 8)) if "crop" in steps else 0,
+        flip="flip" in steps,
+        cutout=(augmentation.cutout or max(1, side // 2)) if "cutout" in steps else 0,
+    )
+
+
+def steps(augmentation: Augmentation) -> tuple[Step, ...]:
+    """The names of the steps of an augmentation, in the order in which they are applied."""
+    sizes = (augmentation.crop_padding, augmentation.flip, augmentation.cutout)
+    return tuple(step for step, size in zip(STEPS, sizes, strict=True) if size)
 
 
 def normalise(images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32) -> jax.Array:

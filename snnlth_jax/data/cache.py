@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["directory", "read", "write"]
+__all__ = ["Expected", "directory", "read", "write"]
 
 log = logging.getLogger(__name__)
+
+Expected = Mapping[str, tuple[tuple[int | None, ...], type]]
 
 
 def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -28,19 +30,23 @@ def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         return Path(tempfile.gettempdir()) / f"snnlth_jax-{os.getuid()}"
 
 
-def read(path: Path, expected: Mapping[str, tuple[tuple[int, ...], type]]) -> dict[str, np.ndarray] | None:
+def read(path: Path, expected: Expected) -> dict[str, np.ndarray] | None:
     """Read the arrays that `write` kept; None if there are none, or if they are damaged, which is logged.
 
     Args:
       path: an uncompressed `.npz`, whose checksums are verified.
-      expected: shape and dtype by name.
+      expected: shape and dtype by name; None in a shape stands for any length.
     """
     try:
         # np.load of a path would leave the file open on an error
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in expected}
         for name, (shape, dtype) in expected.items():
-            if arrays[name].shape != shape or arrays[name].dtype != dtype:
+            lengths = arrays[name].shape
+            fits = len(lengths) == len(shape) and all(
+                want in (None, length) for want, length in zip(shape, lengths, strict=True)
+            )
+            if not fits or arrays[name].dtype != dtype:
                 raise ValueError(f"{name} is {arrays[name].dtype}{arrays[name].shape}")
     except FileNotFoundError:
         return None

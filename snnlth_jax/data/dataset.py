@@ -1,7 +1,7 @@
-"""The four datasets of the paper and that of its supplement, and a small real one to begin with.
+"""Datasets by name: the paper's four, that of its supplement, MNIST, a small one to begin with; any other.
 
-`load` returns whole splits as uint8 arrays, small enough for a device's memory; `spec` returns facts without
-reading data.
+`load` returns whole splits as uint8 arrays, small enough for a device's memory; `spec` returns facts. A name
+that is none of `SPECS` is that of a user's own dataset, see `own`.
 """
 
 import hashlib
@@ -9,45 +9,22 @@ import itertools
 import logging
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-from snnlth_jax.data import cache, tfds, tiny_imagenet
+from snnlth_jax.data import cache, idx, own, tfds, tiny_imagenet
 from snnlth_jax.data.augment import Augmentation
+from snnlth_jax.data.contract import Dataset, Spec
+from snnlth_jax.data.splits import Split
+from snnlth_jax.data.splits import draw as _draw
 from snnlth_jax.errors import InputError, not_one_of
 
 __all__ = ["SPECS", "Dataset", "Spec", "Split", "load", "locate", "prepare", "spec"]
 
 log = logging.getLogger(__name__)
 
-Source = tfds.Prepared | tiny_imagenet.Archive
-
-
-class Spec(NamedTuple):
-    """Facts about a dataset, known without reading it.
-
-    Attributes:
-      name: name for `load`.
-      tfds_name: name in TensorFlow Datasets; None if it is not there.
-      num_classes: labels are 0 ... num_classes - 1.
-      stored_shape: height, width and channels in the files.
-      image_shape: height, width and channels as loaded.
-      train_size: number of images in the official training split.
-      test_size: number of images in the official test split.
-      augmentation: augmentation of training images, with mean and std.
-    """
-
-    name: str
-    tfds_name: str | None
-    num_classes: int
-    stored_shape: tuple[int, int, int]
-    image_shape: tuple[int, int, int]
-    train_size: int
-    test_size: int
-    augmentation: Augmentation
-
+Source = tfds.Prepared | tiny_imagenet.Archive | idx.Files
 
 # Sizes: the TFDS catalogue, tensorflow.org/datasets/catalog. Augmentation, means and stds: the authors' code,
 # so that numbers compare with the paper's; its stds of CIFAR-10 are means of the stds within an image, not
@@ -79,6 +56,11 @@ SPECS = {
             "fashion_mnist", "fashion_mnist", 10, (28, 28, 1), (32, 32, 1), 60_000, 10_000,
             Augmentation((0.5,), (0.5,), 4, flip=True),
         ),
+        # as Fashion-MNIST, so that VGG16 fits; a mirrored digit is no digit
+        Spec(
+            "mnist", "mnist", 10, (28, 28, 1), (32, 32, 1), 60_000, 10_000,
+            Augmentation((0.5,), (0.5,), 4),
+        ),
         Spec(
             "tiny_imagenet", None, 200, (64, 64, 3), (64, 64, 3), 100_000, 10_000,
             Augmentation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 8, flip=True),
@@ -87,49 +69,28 @@ SPECS = {
 }  # fmt: skip
 
 
-class Split(NamedTuple):
-    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`."""
+def spec(
+    name: str,
+    data_dir: epath.PathLike | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Spec:
+    """Facts about a dataset: of a name in `SPECS` without reading it, of a user's own by reading it once.
 
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Dataset(NamedTuple):
-    """A dataset in host memory, as `load` returns it.
-
-    Attributes:
-      name: name of the dataset.
-      num_classes: labels are 0 ... num_classes - 1.
-      image_shape: height, width, channels.
-      train: images to train on.
-      validation: images held out of the training images, or None.
-      test: official test images.
-      augmentation: augmentation of training images, with mean and std.
-      fingerprint: name, version and hash of all images and labels, before any were held out or left out.
-    """
-
-    name: str
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    train: Split
-    validation: Split | None
-    test: Split
-    augmentation: Augmentation
-    fingerprint: str
-
-
-def spec(name: str) -> Spec:
-    """Facts about a dataset, without reading it.
+    Args:
+      name: as for `load`.
+      data_dir: as for `load`.
+      cache_dir: as for `load`.
 
     Raises:
-      InputError: an unknown name.
+      InputError: an unknown name, or a dataset of the user's own that cannot be read.
 
     >>> spec("fashion_mnist").image_shape
     (32, 32, 1)
     """
-    if name not in SPECS:
-        raise not_one_of("`dataset`", name, SPECS)
-    return SPECS[name]
+    if name in SPECS:
+        return SPECS[name]
+    return _own(name, data_dir, cache_dir).spec
 
 
 def load(
@@ -148,9 +109,9 @@ def load(
     of a larger one with the same seed. The test images never depend on the seed.
 
     Args:
-      name: one of `SPECS`.
-      data_dir: directory of TFDS, or with the folder of TinyImageNet in it; by default `$TFDS_DATA_DIR`, else
-        `~/tensorflow_datasets`.
+      name: one of `SPECS`, or a user's own: FILE.npz, a folder of images, tfds:NAME, MODULE:FUNCTION.
+      data_dir: directory of TFDS, or with the folder of TinyImageNet or idx files in it; by default
+        `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
       train_examples: number of training images to keep, None for all.
       validation_examples: number of training images to hold out first.
       test_examples: number of test images to keep, None for all.
@@ -164,9 +125,37 @@ def load(
     >>> digits.train.images.shape, digits.test.labels.shape
     ((100, 8, 8, 1), (360,))
     """
-    facts = spec(name)
     if seed < 0:
         raise InputError("`seed`", seed, allowed="0 or more")
+    whole = _named(name, data_dir, cache_dir) if name in SPECS else _own(name, data_dir, cache_dir)
+    train, validation, available = whole.train, whole.validation, len(whole.train.labels)
+    if not 0 <= validation_examples < available:
+        raise InputError("`validation_examples`", validation_examples, allowed=f"0 to {available - 1}")
+    if validation_examples:
+        if validation is not None:
+            held_out = f"0, since {whole.name} has {len(validation.labels)} validation images of its own"
+            raise InputError("`validation_examples`", validation_examples, allowed=held_out)
+        validation, train = _draw(train, validation_examples, (seed, 0))
+    train = _capped("train_examples", train, train_examples, (seed, 1))
+    test = _capped("test_examples", whole.test, test_examples, (0, 1))
+    return whole._replace(train=train, validation=validation, test=test)
+
+
+def _own(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLike[str] | None) -> Dataset:
+    """A dataset that has no name here, whole."""
+    if not own.is_own(name):
+        error = not_one_of("`dataset`", name, SPECS)
+        if error.nearest:
+            error.nearest += f" (your own data: {own.KINDS})"
+        else:
+            error.allowed += f"; or your own data: {own.KINDS}"
+        raise error
+    return own.read(name, data_dir, reserved=frozenset(SPECS), cache_dir=cache_dir)
+
+
+def _named(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLike[str] | None) -> Dataset:
+    """A dataset of `SPECS`, whole."""
+    facts = SPECS[name]
     source = locate(name, data_dir)
     if source is None:
         train, test = _digits()
@@ -177,24 +166,16 @@ def load(
             counts = "%d training and %d test images"
             log.warning(f"%s: {counts}, where the official dataset has %d and %d", name, *sizes, *known)
         train, test = _decoded(facts, source, cache.directory(cache_dir))
-        version = source.directory.name
+        version = source.version
     digest = hashlib.sha256()
     for array in (*train, *test):
         digest.update(np.ascontiguousarray(array).data)
-
-    validation, available = None, len(train.labels)
-    if not 0 <= validation_examples < available:
-        raise InputError("`validation_examples`", validation_examples, allowed=f"0 to {available - 1}")
-    if validation_examples:
-        validation, train = _draw(train, validation_examples, (seed, 0))
-    train = _capped("train_examples", train, train_examples, (seed, 1))
-    test = _capped("test_examples", test, test_examples, (0, 1))
     return Dataset(
         name=name,
         num_classes=facts.num_classes,
         image_shape=facts.image_shape,
         train=train,
-        validation=validation,
+        validation=None,
         test=test,
         augmentation=facts.augmentation,
         fingerprint=f"{name}-{version}-{digest.hexdigest()[:16]}",
@@ -204,22 +185,40 @@ def load(
 def locate(name: str, data_dir: epath.PathLike | None = None) -> Source | None:
     """Find the files of a dataset, without decoding them; None for `digits`, which comes with scikit-learn.
 
+    MNIST and Fashion-MNIST are taken as TFDS has them, else from idx files.
+
+    Args:
+      name: one of `SPECS`.
+      data_dir: as for `load`.
+
     Raises:
       InputError: an unknown name, something missing or damaged.
     """
-    facts = spec(name)
+    if name not in SPECS:
+        raise not_one_of("`dataset`", name, SPECS)
+    facts = SPECS[name]
     if name == "tiny_imagenet":
         return tiny_imagenet.locate(facts.num_classes, data_dir)
-    return None if facts.tfds_name is None else tfds.locate(facts.tfds_name, data_dir)
+    if facts.tfds_name is None:
+        return None
+    if name not in idx.NAMES:
+        return tfds.locate(facts.tfds_name, data_dir)
+    try:
+        return tfds.locate(facts.tfds_name, data_dir)
+    except InputError as error:
+        if (files := idx.locate(name, data_dir)) is not None:
+            return files
+        problem = f"no {idx.PREFIXES['train']}-images-idx3-ubyte, and {error.problem}"
+        raise InputError(error.what, error.value, problem=problem, allowed=error.allowed) from error
 
 
 def prepare(name: str, data_dir: epath.PathLike | None = None) -> epath.Path | None:
     """Download and prepare a dataset, once; this alone needs TensorFlow and a network connection.
 
-    TinyImageNet is not downloaded: its folder is checked.
+    TinyImageNet is not downloaded: its folder is checked. The idx files of MNIST are as good as prepared.
 
     Args:
-      name: one of `SPECS`.
+      name: one of `SPECS`, or tfds:NAME.
       data_dir: directory of TFDS, by default as in `load`.
 
     Returns:
@@ -228,19 +227,24 @@ def prepare(name: str, data_dir: epath.PathLike | None = None) -> epath.Path | N
     Raises:
       InputError: an unknown name, no TensorFlow, a failed download; for TinyImageNet, where to get it.
     """
-    tfds_name = spec(name).tfds_name
-    if tfds_name is not None:
+    if name.startswith("tfds:"):
+        return tfds.generate(name.removeprefix("tfds:"), data_dir, own=True)
+    if name not in SPECS:
+        raise not_one_of("`dataset`", name, SPECS)
+    tfds_name = SPECS[name].tfds_name
+    files = idx.locate(name, data_dir) if name in idx.NAMES else None
+    if tfds_name is not None and files is None:
         return tfds.generate(tfds_name, data_dir)
-    source = locate(name, data_dir)
+    source = files or locate(name, data_dir)
     if source is None:
         log.info("%s comes with scikit-learn: nothing to prepare", name)
         return None
-    return source.directory
+    return epath.Path(source.directory)
 
 
 def _decoded(facts: Spec, source: Source, cache_dir: Path) -> tuple[Split, Split]:
-    path = cache_dir / f"{facts.name}-{source.directory.name}-{source.fingerprint}.npz"
-    expected: dict[str, tuple[tuple[int, ...], type]] = {}
+    path = cache_dir / f"{facts.name}-{source.version}-{source.fingerprint}.npz"
+    expected: dict[str, tuple[tuple[int | None, ...], type]] = {}
     for split in tfds.SPLITS:
         expected[f"{split}_images"] = (source.size(split), *facts.image_shape), np.uint8
         expected[f"{split}_labels"] = (source.size(split),), np.int32
@@ -256,6 +260,8 @@ def _decoded(facts: Spec, source: Source, cache_dir: Path) -> tuple[Split, Split
 def _decode(facts: Spec, source: Source, split: str) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(source, tiny_imagenet.Archive):
         return tiny_imagenet.decode(source, split, facts.image_shape)
+    if isinstance(source, idx.Files):
+        return idx.decode(source, split, facts.image_shape)
     return tfds.decode(source, split, facts.stored_shape, facts.image_shape, facts.num_classes)
 
 
@@ -279,15 +285,3 @@ def _capped(name: str, split: Split, count: int | None, seed: tuple[int, int]) -
         allowed = f"1 to {available}, the images there are to choose from"
         raise InputError(f"`{name}`", count, allowed=allowed)
     return _draw(split, count, seed)[0]
-
-
-def _draw(split: Split, count: int, seed: tuple[int, int]) -> tuple[Split, Split]:
-    """`count` images, from all classes as evenly as their sizes allow, and the rest."""
-    order = np.random.default_rng(seed).permutation(len(split.labels))
-    turn = np.empty(len(order), np.int64)  # the n-th image of its class in this order has turn n
-    for label in np.unique(split.labels):
-        members = order[split.labels[order] == label]
-        turn[members] = np.arange(len(members))
-    order = order[np.argsort(turn[order], kind="stable")]
-    taken, rest = np.sort(order[:count]), np.sort(order[count:])
-    return Split(split.images[taken], split.labels[taken]), Split(split.images[rest], split.labels[rest])

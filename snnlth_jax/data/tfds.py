@@ -17,9 +17,9 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, one_line
 
-__all__ = ["Prepared", "data_root", "decode", "generate", "locate", "one_line"]
+__all__ = ["Features", "Prepared", "data_root", "decode", "features", "generate", "locate", "resize"]
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,11 @@ class Prepared(NamedTuple):
       name: name in TFDS.
       root: the data directory.
       directory: directory of its files, `<root>/<name>/<version>`.
-      shards: every file of the splits "train" and "test", with the number of images that it should hold.
+      shards: every file of the splits "train" and "test", with the number of images that it should hold; and
+        of "validation", if that was asked for and is there.
       fingerprint: changes when a file or the way of decoding it does.
+      stored: name of each split in the files.
+      called: name on the command line.
     """
 
     name: str
@@ -43,24 +46,49 @@ class Prepared(NamedTuple):
     directory: epath.Path
     shards: dict[str, list[tuple[epath.Path, int]]]
     fingerprint: str
+    stored: dict[str, str]
+    called: str
 
     def size(self, split: str) -> int:
         """Number of images in a split."""
         return sum(count for _, count in self.shards[split])
 
+    @property
+    def version(self) -> str:
+        """Middle part of the fingerprint of the dataset."""
+        return str(self.directory.name)
 
-def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
+
+class Features(NamedTuple):
+    """What an example of a dataset holds, by its `features.json`.
+
+    Attributes:
+      image: name of the image in an example.
+      label: name of its label.
+      shape: height, width and channels.
+      classes: names of the classes in the order of the labels, or their numbers as texts.
+    """
+
+    image: str
+    label: str
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def locate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = False) -> Prepared:
     """Find the newest version of a dataset and check that all its files exist.
 
     Args:
       name: name in TFDS.
       data_dir: the data directory; by default `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      own: whether it is a dataset that the user chose as `tfds:NAME`. Then the split "validation" is taken
+        too, if there is one: as the test split if there is no other.
 
     Raises:
       InputError: something is missing or unusable; the message names it, its place and the command to prepare
         it.
     """
-    root = data_root(data_dir)
+    root, called = data_root(data_dir), f"tfds:{name}" if own else name
     home = root / name
     try:
         present = sorted(path.name for path in home.iterdir()) if home.is_dir() else []
@@ -74,7 +102,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
             missing = f"{home} holds an unfinished download only ({unfinished[0]})"
         else:
             missing = f"no {home}/<version>/dataset_info.json"
-        remedy = f"prepare it with: {_command(name, root)}"
+        remedy = f"prepare it with: {_command(called, root)}"
         raise InputError("`data_dir`", root, problem=f"{missing}; {remedy}")
 
     directory = home / max(versions, key=lambda version: _version(version) or ())
@@ -83,28 +111,75 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Prepared:
         info = json.loads(info_bytes)
         file_format = info.get("fileFormat") or "tfrecord"
         splits = {split["name"]: split for split in info["splits"]}
-        shards = {split: _shards(directory, info["name"], file_format, splits[split]) for split in SPLITS}
+        named = {split: split for split in SPLITS}
+        if own and "validation" in splits:
+            named["validation" if "test" in splits else "test"] = "validation"
+        shards = {
+            split: _shards(directory, info["name"], file_format, splits[stored])
+            for split, stored in named.items()
+        }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(name, root, directory, f"dataset_info.json, {one_line(error)}") from error
+        raise _damaged(called, root, directory, f"dataset_info.json, {one_line(error)}") from error
     if file_format != "array_record":
         raise InputError(
             "`data_dir`",
             root,
             problem=f"{directory} is in the format {file_format}, allowed: array_record; prepare it in "
-            f"another `data_dir` with: {_command(name, 'DIR')}",
+            f"another `data_dir` with: {_command(called, 'DIR')}",
         )
 
-    files = [directory / "features.json", *(file for split in SPLITS for file, _ in shards[split])]
+    files = [directory / "features.json", *(file for split in shards for file, _ in shards[split])]
     stats = [file.stat() if file.exists() else None for file in files]
     missing_files = [file.name for file, stat in zip(files, stats, strict=True) if not (stat and stat.length)]
     if missing_files:
         what = f"{len(missing_files)} of {len(files)} files missing or empty, the first {missing_files[0]}"
-        raise _damaged(name, root, directory, what)
+        raise _damaged(called, root, directory, what)
     listing = [
         (f.name, stat.length, _modified(f, stat)) for f, stat in zip(files, stats, strict=True) if stat
     ]
     source = repr((DECODING, info_bytes, listing)).encode()
-    return Prepared(name, root, directory, shards, hashlib.sha256(source).hexdigest()[:16])
+    fingerprint = hashlib.sha256(source).hexdigest()[:16]
+    return Prepared(name, root, directory, shards, fingerprint, named, called)
+
+
+def features(source: Prepared) -> Features:
+    """The image and the label of an example.
+
+    Raises:
+      InputError: a dataset that has not one image of a fixed size and one label in each example.
+    """
+    file = source.directory / "features.json"
+    try:
+        parts = json.loads(file.read_text())["featuresDict"]["features"]
+        by_kind = {
+            kind: [name for name, part in parts.items() if part["pythonClassName"].endswith(f".{kind}")]
+            for kind in ("Image", "ClassLabel")
+        }
+        if [len(names) for names in by_kind.values()] != [1, 1]:
+            held = ", ".join(
+                f"{name}: {part['pythonClassName'].split('.')[-1]}" for name, part in parts.items()
+            )
+            problem, allowed = f"an example holds {held}", "one Image and one ClassLabel"
+            raise InputError("`dataset`", source.called, problem=problem, allowed=allowed)
+        (image,), (label,) = by_kind.values()
+        shape = tuple(int(size) for size in parts[image]["image"]["shape"]["dimensions"])
+        count = int(parts[label]["classLabel"]["numClasses"])
+        names_file = source.directory / f"{label}.labels.txt"
+        names = names_file.read_text().splitlines() if names_file.exists() else []
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        what = f"features.json, {one_line(error)}"
+        raise _damaged(source.called, source.root, source.directory, what) from error
+    if len(shape) != 3 or min(shape) < 1:
+        raise InputError(
+            "`dataset`",
+            source.called,
+            problem=f"images of the shape {shape}",
+            allowed="height, width and channels that are the same for all images; resize them into a folder",
+        )
+    classes = names if len(names) == count else map(str, range(count))
+    return Features(image, label, shape, tuple(classes))
 
 
 def decode(
@@ -113,15 +188,17 @@ def decode(
     stored_shape: tuple[int, int, int],
     image_shape: tuple[int, int, int],
     num_classes: int,
+    keys: tuple[str, str] = ("image", "label"),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode a split, on one thread (more threads are slower under the interpreter's lock).
 
     Args:
       source: from `locate`.
-      split: "train" or "test".
+      split: "train" or "test"; or "validation", if the source has it.
       stored_shape: height, width and channels in the files.
       image_shape: height, width and channels to return, by bilinear interpolation (Pillow).
       num_classes: number of classes; labels are below it.
+      keys: names of the image and of the label in an example.
 
     Returns:
       Images uint8 `[N, H, W, C]` and labels int32 `[N]`.
@@ -133,12 +210,12 @@ def decode(
     absl_log = logging.getLogger("absl")
     absl_log.addFilter(_not_about_opencv)
     try:
-        return _decode(source, split, stored_shape, image_shape, num_classes)
+        return _decode(source, split, stored_shape, image_shape, num_classes, keys)
     except ImportError as error:
         problem = f"cannot be decoded, {one_line(error)}"
         raise InputError("`data_dir`", source.root, problem=problem) from error
     except Exception as error:  # damaged bytes fail in array_record, protobuf, Pillow or here
-        raise _damaged(source.name, source.root, source.directory, f"{split}, {one_line(error)}") from error
+        raise _damaged(source.called, source.root, source.directory, f"{split}, {one_line(error)}") from error
     finally:
         absl_log.removeFilter(_not_about_opencv)
 
@@ -149,6 +226,7 @@ def _decode(
     stored_shape: tuple[int, int, int],
     image_shape: tuple[int, int, int],
     num_classes: int,
+    keys: tuple[str, str],
 ) -> tuple[np.ndarray, np.ndarray]:
     # imported here: they take half a second, which a cached dataset does not need
     import tensorflow_datasets as tfds
@@ -162,7 +240,10 @@ def _decode(
             raise ValueError(f"{num_records} instead of {count} images in {file.name}")
 
     examples = tfds.data_source(
-        f"{source.name}:{source.directory.name}", split=split, data_dir=source.root, download=False
+        f"{source.name}:{source.directory.name}",
+        split=source.stored[split],
+        data_dir=source.root,
+        download=False,
     )
     total = source.size(split)
     images, labels = np.empty((total, *image_shape), np.uint8), np.empty(total, np.int32)
@@ -171,22 +252,23 @@ def _decode(
             log.info("%s: decoding %s image %d of %d", source.name, split, start, total)
         numbers = range(start, min(start + 1000, total))
         for number, example in zip(numbers, examples.__getitems__(list(numbers)), strict=True):
-            image, label = example["image"], example["label"]
+            image, label = (example[key] for key in keys)
             if image.shape != stored_shape or image.dtype != np.uint8:
                 raise ValueError(f"image {number} is {image.dtype}{image.shape}, not uint8{stored_shape}")
             if not 0 <= label < num_classes:
                 raise ValueError(f"image {number} has the label {label}, not 0 to {num_classes - 1}")
-            images[number] = image if stored_shape == image_shape else _resize(image, image_shape)
+            images[number] = image if stored_shape == image_shape else resize(image, image_shape)
             labels[number] = label
     return images, labels
 
 
-def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
+def generate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = False) -> epath.Path:
     """Download a dataset and write it as ArrayRecord, which needs TensorFlow; once is enough.
 
     Args:
       name: name in TFDS.
       data_dir: the data directory, as for `locate`.
+      own: as for `locate`.
 
     Returns:
       The directory of the files.
@@ -204,7 +286,7 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
             allowed=f"a local directory DIR, then: {copy}",
         )
     try:
-        directory = locate(name, data_dir).directory
+        directory = locate(name, data_dir, own=own).directory
     except InputError:
         pass
     else:
@@ -222,7 +304,7 @@ def generate(name: str, data_dir: epath.PathLike | None = None) -> epath.Path:
         tfds.builder(name, data_dir=data_root(data_dir), file_format="array_record").download_and_prepare()
     except Exception as error:  # no network, no space, no permission, another format in the way
         raise InputError("data prepare", name, problem=f"failed, {one_line(error)}") from error
-    return locate(name, data_dir).directory
+    return locate(name, data_dir, own=own).directory
 
 
 def data_root(data_dir: epath.PathLike | None) -> epath.Path:
@@ -261,7 +343,12 @@ def _shards(
     return shards
 
 
-def _resize(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def resize(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """An image `[H, W, C]` as `shape`, by bilinear interpolation (Pillow).
+
+    >>> resize(np.uint8([[[0], [200]]]), (1, 1, 1)).tolist()
+    [[[100]]]
+    """
     picture = Image.fromarray(image[..., 0] if shape[-1] == 1 else image)
     resized = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(resized).reshape(shape)
@@ -282,8 +369,3 @@ def _damaged(name: str, root: epath.Path, directory: epath.Path, what: str) -> I
         problem=f"{directory} is incomplete or damaged ({what}); delete that directory, then: "
         f"{_command(name, root)}",
     )
-
-
-def one_line(error: Exception) -> str:
-    """Kind and message of an error, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -21,8 +21,8 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from snnlth_jax.data.tfds import data_root, one_line
-from snnlth_jax.errors import InputError
+from snnlth_jax.data.tfds import data_root
+from snnlth_jax.errors import InputError, one_line
 
 __all__ = ["Archive", "decode", "locate"]
 
@@ -50,6 +50,11 @@ class Archive(NamedTuple):
     def size(self, split: str) -> int:
         """Number of images in a split."""
         return len(self.examples[split])
+
+    @property
+    def version(self) -> str:
+        """Middle part of the fingerprint of the dataset."""
+        return str(self.directory.name)
 
 
 def locate(num_classes: int, data_dir: epath.PathLike | None = None) -> Archive:

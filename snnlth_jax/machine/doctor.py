@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from snnlth_jax import data
-from snnlth_jax.data import tfds
-from snnlth_jax.errors import InputError, flag
+from snnlth_jax.data import own, tfds
+from snnlth_jax.errors import InputError, flag, one_line
 
 __all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "frameworks", "hardware"]
 __all__ += ["images", "report", "versions"]
@@ -74,7 +74,7 @@ def examine(dataset: str, data_dir: str | None = None, workdir: str | None = Non
         try:
             findings += check()
         except Exception as error:  # damaged packages, failing file systems: continue with the rest
-            findings.append(Finding("error", f"cannot be examined, {_one_line(error)}", "mend that first"))
+            findings.append(Finding("error", f"cannot be examined, {one_line(error)}", "mend that first"))
     return findings
 
 
@@ -133,7 +133,7 @@ def devices(
     platforms: set[str] = set()
     if isinstance(visible, Exception):
         remedy = "end other processes that hold them, or JAX_PLATFORMS=cpu to do without"
-        findings.append(Finding("error", f"JAX cannot start its devices, {_one_line(visible)}", remedy))
+        findings.append(Finding("error", f"JAX cannot start its devices, {one_line(visible)}", remedy))
     else:
         for kind, count in Counter(map(_describe, visible)).items():
             findings.append(Finding("ok", f"{count} device{'s' * (count > 1)}: {kind}"))
@@ -200,9 +200,13 @@ def disk_space(workdir: str, free: int | None = None) -> list[Finding]:
 def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
     """Check that all files of a dataset exist, without decoding them.
 
-    >>> images("mnist")[0].what
-    '--dataset mnist: unknown'
+    A dataset of the user's own is read whole.
+
+    >>> images("imagenet")[0].what
+    '--dataset imagenet: unknown'
     """
+    if dataset not in data.dataset.SPECS and own.is_own(dataset):
+        return _own_images(dataset, data_dir)
     try:
         source = data.locate(dataset, data_dir)
         if source is None:
@@ -219,6 +223,17 @@ def images(dataset: str, data_dir: str | None = None) -> list[Finding]:
         return [Finding("error", what, remedy)]
     sizes = " and ".join(f"{source.size(split):,} {split}" for split in tfds.SPLITS)
     return [Finding("ok", f"--dataset {dataset}: {sizes} images in {source.directory}")]
+
+
+def _own_images(dataset: str, data_dir: str | None) -> list[Finding]:
+    try:
+        facts = data.spec(dataset, data_dir)
+    except InputError as error:
+        bare = InputError(error.what, error.value, problem=error.problem)
+        return [Finding("error", bare.text(flag), error.allowed and f"allowed: {error.allowed}")]
+    pixels = "x".join(map(str, facts.image_shape))
+    sizes = f"{facts.train_size:,} train and {facts.test_size:,} test images"
+    return [Finding("ok", f"--dataset {dataset}: {sizes} of {pixels}, {facts.num_classes} classes")]
 
 
 # --- asking the machine
@@ -273,10 +288,6 @@ def _writable(what: str, directory: str, remedy: str) -> Finding:
             return Finding("ok", what)
     except OSError as error:
         return Finding("error", f"{what}: cannot be written, {error.strerror or error}", remedy)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _normal(name: str) -> str:

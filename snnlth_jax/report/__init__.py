@@ -1,5 +1,6 @@
 """Results of searches as one page and as files of each plot; reads their directories, and nothing else."""
 
+import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -14,6 +15,8 @@ from snnlth_jax.report.series import Experiment, experiments
 from snnlth_jax.report.table import csv_text
 
 __all__ = ["draw", "write"]
+
+log = logging.getLogger(__name__)
 
 
 def write(
@@ -41,9 +44,10 @@ def write(
         raise InputError("report: no directory given; allowed: one or more of searches")
     energy((), energy_mac, energy_ac)  # refuses what no energy can be
     collected = runs.collect(workdirs)
-    compared = [
-        (experiment, draw(experiment, energy_mac, energy_ac)) for experiment in experiments(collected.runs)
-    ]
+    compared_experiments = experiments(collected.runs)
+    for line in html.different_data(compared_experiments):
+        log.warning("warning: %s", line)
+    compared = [(experiment, draw(experiment, energy_mac, energy_ac)) for experiment in compared_experiments]
     content: dict[str, bytes] = {}
     for experiment, drawn in compared:
         prefix = f"{experiment.dataset}-{experiment.arch}-" if len(compared) > 1 else ""

@@ -13,7 +13,7 @@ from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.table import csv_text
 from snnlth_jax.run.results import Row, TicketRow, spread
 
-__all__ = ["page"]
+__all__ = ["different_data", "page"]
 
 _MEANINGS = {
     "imp": "IMP: iterative magnitude pruning with rewinding",
@@ -135,10 +135,25 @@ def _accuracies(rows: Iterable[tuple[Run, Row]]) -> list[float]:
     return [accuracy_of(row) for _, row in rows]
 
 
+def different_data(experiments: Sequence[Experiment]) -> list[str]:
+    """A line for each experiment whose runs have datasets of one name and of different content."""
+    lines = []
+    for experiment in experiments:
+        places = experiment.fingerprints()
+        if len(places) > 1:
+            parts = [f"{name} in {', '.join(of[:3])}{', ...' * (len(of) > 3)}" for name, of in places.items()]
+            lines.append(
+                f"{experiment.dataset}, {experiment.arch}: searches on different data are put together, "
+                f"whose accuracies do not compare: {'; '.join(parts)}"
+            )
+    return lines
+
+
 def _unfinished(
     experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
 ) -> str:
     remarks = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
+    remarks += [_text(line) for line in different_data([experiment for experiment, _ in experiments])]
     for experiment, _ in experiments:
         for name, values in experiment.differences().items():
             what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"

@@ -102,6 +102,13 @@ class Experiment:
         distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
         return {name: of for name, of in distinct.items() if len(of) > 1}
 
+    def fingerprints(self) -> dict[str, list[str]]:
+        """Directories of the runs on each content of the dataset: more than one must not be compared."""
+        places: dict[str, list[str]] = {}
+        for run in self.runs:
+            places.setdefault(str(run.result.config.get("dataset_fingerprint")), []).append(run.directory)
+        return places
+
     def dense(self, like: Run | None = None) -> list[tuple[Run, Row]]:
         """The dense network, trained like a round of IMP at the full T: once for each seed.
 

@@ -67,7 +67,7 @@ def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
     if resolved.batch_size % len(chips):
         evenly = f"a multiple of {len(chips)}, the devices of {topology}"
         raise InputError("`batch_size`", resolved.batch_size, allowed=evenly)
-    spec = data.spec(resolved.dataset)
+    spec = data.spec(resolved.dataset, resolved.data_dir)
     devices = sharding.Devices(Mesh(chips, (sharding.AXIS,)))
     rows = NamedSharding(devices.mesh, PartitionSpec(sharding.AXIS))
 

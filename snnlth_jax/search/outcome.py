@@ -114,6 +114,7 @@ def ticket(
         "searched_with": str(searched_with),
         "image_shape": list(variants.dataset.image_shape),
         "num_classes": variants.dataset.num_classes,
+        **({"classes": list(variants.dataset.classes)} if variants.dataset.classes else {}),
         "versions": versions(),
     }
     return tickets.Ticket(mask_tree, point.params, point.batch_stats, provenance)

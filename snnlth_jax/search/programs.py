@@ -5,7 +5,6 @@ neither. The process keeps programs by the inputs of their compilation, so that 
 searches compile nothing.
 """
 
-import dataclasses
 import functools
 import math
 import time
@@ -24,7 +23,7 @@ from snnlth_jax import configs, data, models
 from snnlth_jax.analysis import activity, wiring
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.configs import EarlyTime
-from snnlth_jax.data.augment import Augmentation, normalise
+from snnlth_jax.data.augment import Augmentation, choose, normalise
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
@@ -163,10 +162,9 @@ class Variants:
 
     @property
     def augmentation(self) -> Augmentation:
-        """Augmentation of the dataset, or only its mean and std."""
-        if self._config.augment:
-            return self.dataset.augmentation
-        return dataclasses.replace(self.dataset.augmentation, crop_padding=0, flip=False, cutout=0)
+        """Augmentation of the dataset, or the steps that the configuration has in place of it."""
+        own, steps = self.dataset.augmentation, self._config.augment
+        return own if steps is True else choose(own, steps or (), self.dataset.image_shape)
 
     def model(self, variant: Variant) -> nn.Module:
         """Flax module of a variant."""

@@ -95,7 +95,7 @@ def _check_tickets(
     """The dataset, once all tickets are of the network, the dataset and the seed."""
     dataset = dataset or configs.load_dataset(config)
     params = parameters(config, dataset, model)
-    wanted = {"dataset": config.dataset, "seed": config.seed}
+    wanted = {"dataset": configs.dataset_name(config), "seed": config.seed}
     for file in config.ticket_files:
         ticket = tickets.load(file)
         tickets.check(file, ticket, params)
