@@ -223,7 +223,7 @@ def _checked(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array, jax.Array]
 
 
 def _chosen(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Which class is the label, `[1, B, classes]`; not by index, since classes may be divided over devices."""
+    """Which class is the label `[1, B, classes]`, not by index: classes may be divided over devices."""
     classes = jnp.arange(logits.shape[-1])[None, None]
     return classes == labels[None, :, None].astype(classes.dtype)
 

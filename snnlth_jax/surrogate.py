@@ -27,7 +27,17 @@ from snnlth_jax._constants import Constant, Constants, against, as_array, check,
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
-__all__ = ["NAMES", "SpikeFn", "atan", "create", "fast_sigmoid", "rectangle", "sigmoid", "triangle"]
+__all__ = [
+    "NAMES",
+    "SpikeFn",
+    "atan",
+    "create",
+    "default_scale",
+    "fast_sigmoid",
+    "rectangle",
+    "sigmoid",
+    "triangle",
+]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -190,6 +200,16 @@ _BY_NAME: dict[str, type[Any]] = {
     "rectangle": rectangle,
 }
 NAMES = tuple(_BY_NAME)
+
+
+def default_scale(name: str) -> float:
+    """The default parameter of the spike function of a name.
+
+    >>> default_scale("fast_sigmoid")
+    25.0
+    """
+    (scale,) = vars(create(name)).values()
+    return float(scale)
 
 
 def create(name: str = "atan", scale: float | None = None) -> SpikeFn:

@@ -81,8 +81,8 @@ def create(
       A Flax linen module, see `VGG` and `ResNet` for how to call it.
 
     Raises:
-      InputError: unknown name, activation or norm, no `norm_timesteps` with "bntt", a width that is not positive, a number of classes below 1, a
-        neuron that is no `LIF`, or a dtype of integers.
+      InputError: unknown name, activation or norm, no `norm_timesteps` with "bntt", a width that is not
+        positive, a number of classes below 1, a neuron that is no `LIF`, or a dtype of integers.
 
     >>> create("vgg5", num_classes=10, width=0.25).features
     (8, 8, 'M', 16, 16, 'M')
@@ -103,7 +103,7 @@ def create(
     ):
         if value not in names:
             raise not_one_of(argument, value, names)
-    if norm == "bntt" and not (is_whole(norm_timesteps) and norm_timesteps >= 1):
+    if norm == "bntt" and (norm_timesteps is None or not is_whole(norm_timesteps) or norm_timesteps < 1):
         raise InputError("`norm_timesteps`", repr(norm_timesteps), allowed="1 or more, with `norm` bntt")
 
     def scaled(channels: Any) -> Any:

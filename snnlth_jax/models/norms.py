@@ -182,7 +182,7 @@ class ThresholdBatchNorm(nn.Module):
                 running.value = new.astype(running.value.dtype)
         else:
             mean, var = running_mean.value, running_var.value
-        slope = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
+        slope: jax.Array = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
         return (x * slope + (bias - mean * slope)).astype(dtype)
 
 
@@ -263,7 +263,9 @@ def check_axes(x: jax.Array) -> None:
 def check_enough(count: int, x: jax.Array) -> None:
     """Refuse to train on statistics of a single value, with a ValueError."""
     if count < 2:
-        raise ValueError(f"batch norm cannot train on one value per channel and timestep, got input {x.shape}")
+        raise ValueError(
+            f"batch norm cannot train on one value per channel and timestep, got input {x.shape}"
+        )
 
 
 def _statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:

@@ -31,8 +31,8 @@ class ResNet(nn.Module):
     that is no whole number of at least 1.
 
     Parameters sort by depth: `block0/{conv, norm}` is the stem, then `block1_1/{first, second, shortcut}/
-    {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`; with
-    a `PLIF` also `block0_neuron/tau_logit`, `block1_1/{first, second}_neuron/tau_logit`, ….
+    {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`;
+    with a `PLIF` also `block0_neuron/tau_logit`, `block1_1/{first, second}_neuron/tau_logit`, ….
     With `mutable=["intermediates"]` it returns all spikes too, `[T, B, ...]` as `block0_spikes`,
     `block1_1/{first, second}_spikes` (of the sum), …, `hidden_spikes`; without, they cost nothing.
 

@@ -94,7 +94,7 @@ def train_step(
         `shard_map` it needs `check_vma=False`: otherwise the gradients of replicated parameters arrive
         summed already.
       loss_factor: constant factor on the loss, and so on its gradient; the metrics are without it.
-      loss_fn: function from logits `[T, B, classes]` and labels to the loss of each example, see `losses.Loss`.
+      loss_fn: function from logits `[T, B, classes]` and labels `[B]` to the losses `[B]`, see `losses.Loss`.
 
     Returns:
       The state after the step, and this device's metrics.
