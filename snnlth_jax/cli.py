@@ -8,6 +8,7 @@ diverged; 74: the run cannot be written (EX_IOERR); 75: stopped by SIGTERM or SI
 import dataclasses
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
@@ -353,9 +354,18 @@ def _fail(status: int, message: object) -> int:
     return status
 
 
+def _spelled_out(arguments: list[str]) -> list[str]:
+    """The arguments with --neuron-tau for its short form --tau, except for a command with another --tau."""
+    command = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
+    names = {field.name for field in dataclasses.fields(command)} if command else set()
+    if "neuron_tau" not in names or "tau" in names:
+        return arguments
+    return [re.sub(r"^--tau(?==|$)", "--neuron-tau", argument) for argument in arguments]
+
+
 def _parse(arguments: list[str]) -> Any:
     """The dataclass of the command."""
-    arguments = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
+    arguments = [word for one in _spelled_out(arguments) for word in _SWITCHES.get(one.replace("_", "-"), [one])]
     return parsed(
         lambda: tyro.extras.subcommand_cli_from_dict(
             {name: parser for name, (parser, _) in COMMANDS.items()},

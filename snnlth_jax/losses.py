@@ -7,7 +7,8 @@ labels, they have a loss of NaN, with a gradient of NaN, and are never classifie
 Logits of fewer than 32 bits are added up in float32.
 """
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,14 @@ import numpy as np
 
 from snnlth_jax._constants import as_array, concrete, promoted
 
-__all__ = ["correct", "cross_entropy", "timestep_divergence"]
+__all__ = ["NAMES", "Loss", "Name", "correct", "cross_entropy", "timestep_divergence"]
+
+Name = Literal["mean-ce", "sum-ce", "tet", "mse-rate"]
+NAMES: tuple[str, ...] = get_args(Name)
+TET_SHARE, TET_MEAN = 1e-3, 1.0  # lambda and phi, defaults of the code of Deng et al.
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
     r"""Cross-entropy of each timestep's logits, averaged over timesteps.
 
     .. math:: \ell_b = -\frac{1}{T} \sum_t \log \mathrm{softmax}(z_{t,b})_{y_b}
@@ -29,6 +34,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     Args:
       logits: `[T, B, classes]`, floating-point numbers.
       labels: integers `[B]`, from 0 to classes - 1.
+      label_smoothing: epsilon in [0, 1); the targets are 1 - epsilon on the label, plus epsilon / classes on
+        every class. A Python number.
 
     Returns:
       `[B]`, in nats, of at least float32; the training loss is its mean.
@@ -44,11 +51,74 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     if not jnp.issubdtype(given, jnp.inexact):
         raise ValueError(f"logits must be floating-point numbers, got {given}")
     logits, labels, valid = _checked(logits, labels)
-    # not by index: the classes may be divided over devices
-    classes = jnp.arange(logits.shape[-1])[None, None]
-    chosen = (classes == labels[None, :, None].astype(classes.dtype)) | ~valid[None, :, None]
-    log_likelihood = jnp.where(chosen, jax.nn.log_softmax(logits), 0).sum(axis=-1)
-    return -log_likelihood.mean(axis=0) * jnp.where(valid, jnp.ones((), logits.dtype), jnp.nan)
+    chosen = _chosen(logits, labels) | ~valid[None, :, None]
+    log_probabilities = jax.nn.log_softmax(logits)
+    log_likelihood = jnp.where(chosen, log_probabilities, 0).sum(axis=-1)
+    if label_smoothing:
+        uniform = log_probabilities.mean(axis=-1)
+        log_likelihood = (1 - label_smoothing) * log_likelihood + label_smoothing * uniform
+    return -log_likelihood.mean(axis=0) * _unless(valid, logits.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    r"""A training loss by its name: a function `(logits [T, B, classes], labels [B]) -> [B]`.
+
+    With q the one-hot vector of a label, or :math:`(1 - \epsilon) q + \epsilon / K` of K classes with label
+    smoothing, and :math:`H(q, z) = -\sum_k q_k \log \mathrm{softmax}(z)_k`:
+
+    .. math::
+        \text{mean-ce} &= \frac{1}{T} \sum_t H(q, z_t)  \\
+        \text{sum-ce} &= H\Big(q, \sum_t z_t\Big)  \\
+        \text{tet} &= (1 - \lambda) \frac{1}{T} \sum_t H(q, z_t)
+            + \lambda \frac{1}{TK} \sum_{t,k} (z_{t,k} - \varphi)^2  \\
+        \text{mse-rate} &= \frac{1}{K} \sum_k \Big(\frac{1}{T} \sum_t z_{t,k} - q_k\Big)^2
+
+    mean-ce is the paper's, and `cross_entropy`; tet is that of Deng et al. 2022, with the
+    :math:`\lambda = 10^{-3}` and :math:`\varphi = 1` of their code. Equal by value, and hashable.
+
+    Attributes:
+      name: one of `NAMES`.
+      label_smoothing: epsilon, 0 or more, below 1.
+
+    Raises:
+      ValueError: another name or epsilon; of the function, what `cross_entropy` refuses.
+
+    >>> import jax.numpy as jnp
+    >>> logits, labels = jnp.array([[[2.0, 0.0]], [[0.0, 0.0]]]), jnp.array([0])
+    >>> {name: round(float(Loss(name)(logits, labels)[0]), 4) for name in NAMES}
+    {'mean-ce': 0.41, 'sum-ce': 0.1269, 'tet': 0.4106, 'mse-rate': 0.0}
+    """
+
+    name: Name = "mean-ce"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ValueError(f"loss must be one of {', '.join(NAMES)}; got {self.name!r}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}")
+
+    @property
+    def averages(self) -> bool:
+        """Whether it is a mean over timesteps of a loss of each."""
+        return self.name in ("mean-ce", "tet")
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """The loss of each example, of at least float32; the training loss is its mean."""
+        if self.name == "mean-ce":
+            return cross_entropy(logits, labels, self.label_smoothing)
+        if self.name == "sum-ce":
+            summed = _checked_logits(logits).sum(axis=0, keepdims=True)
+            return cross_entropy(summed, labels, self.label_smoothing)
+        if self.name == "tet":
+            spread = ((_checked_logits(logits) - TET_MEAN) ** 2).mean(axis=(0, 2))
+            entropy = cross_entropy(logits, labels, self.label_smoothing)
+            return (1 - TET_SHARE) * entropy + TET_SHARE * spread
+        logits, labels, valid = _checked(logits, labels)
+        chosen = _chosen(logits, labels)[0].astype(logits.dtype)
+        target = (1 - self.label_smoothing) * chosen + self.label_smoothing / logits.shape[-1]
+        return ((logits.mean(axis=0) - target) ** 2).mean(axis=-1) * _unless(valid, logits.dtype)
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -150,3 +220,14 @@ def _checked(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array, jax.Array]
     labels = as_array("labels", labels)
     last = min(classes - 1, int(jnp.iinfo(labels.dtype).max))
     return logits, labels, (labels >= 0) & (labels <= last)
+
+
+def _chosen(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Which class is the label `[1, B, classes]`, not by index: classes may be divided over devices."""
+    classes = jnp.arange(logits.shape[-1])[None, None]
+    return classes == labels[None, :, None].astype(classes.dtype)
+
+
+def _unless(valid: jax.Array, dtype: Any) -> jax.Array:
+    """1 where a label is a class, else NaN."""
+    return jnp.where(valid, jnp.ones((), dtype), jnp.nan)

@@ -18,11 +18,15 @@ gradient where `detach_reset`.
 A charge beyond the largest number of its dtype stays at that number, with the gradient of the equation, and
 so does a potential that is given: an infinite current, potential or threshold makes no NaN, neither in this
 timestep nor later. A neuron whose charge is NaN never fires again: NaN is not above a threshold.
+
+Two relatives are the same equations: `IF` does not leak (tau infinite, the input not divided), and the tau of
+a `PLIF` is learned.
 """
 
 import dataclasses
 import functools
-from typing import Any
+import math
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +46,10 @@ from snnlth_jax._constants import (
     promoted,
 )
 
-__all__ = ["LIF", "check_neuron", "lif_scan", "lif_step"]
+__all__ = ["IF", "LIF", "NAMES", "PLIF", "Name", "check_neuron", "create", "lif_scan", "lif_step"]
+
+Name = Literal["lif", "if", "plif"]
+NAMES: tuple[str, ...] = get_args(Name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,6 +107,99 @@ class LIF(Constants):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if not callable(self.spike) or isinstance(self.spike, type):
             raise ValueError(f"spike must be a function of v - v_threshold, got {self.spike!r}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PLIF(LIF):
+    r"""A `LIF` whose tau is learned with the weights, one for a layer (Fang et al. 2021).
+
+    .. math:: 1 / \tau = \sigma(w), \quad \tau = 1 + e^{-w}
+
+    The parameter w belongs to the network that has the neuron; `tau` here is its initial value, as a number.
+    The networks of `snnlth_jax.models` have a w in each layer. As a constant of `lif_scan` a PLIF is the LIF
+    of its initial tau.
+
+    Attributes:
+      tau: initial time constant, > 1 and finite: a number.
+
+    Raises:
+      ValueError: as `LIF`, and for another tau.
+
+    >>> neuron = PLIF(tau=2.0)
+    >>> neuron.initial, neuron.at(0.0).tau
+    (0.0, 2.0)
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not is_number(self.tau) or not 1 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number above 1 where it is learned, got {self.tau!r}")
+
+    @property
+    def initial(self) -> float:
+        """w of the initial tau, -log(tau - 1)."""
+        return -math.log(float(self.tau) - 1) + 0.0
+
+    def at(self, w: Constant) -> LIF:
+        """The neuron of a parameter w, which may be traced."""
+        tau = 1 + (math.exp(-w) if isinstance(w, float | int) else jnp.exp(-jnp.asarray(w)))
+        constants = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return LIF(**constants | {"tau": tau})
+
+
+def IF(
+    v_threshold: Constant = 1.0,
+    v_reset: Constant | None = 0.0,
+    detach_reset: bool = True,
+    spike: surrogate.SpikeFn = surrogate.atan(),
+) -> LIF:
+    r"""An integrate-and-fire neuron, which does not leak: :math:`v \leftarrow v + x`.
+
+    It is the `LIF` with an infinite tau whose input does not decay.
+
+    Args:
+      v_threshold: as of `LIF`.
+      v_reset: as of `LIF`.
+      detach_reset: as of `LIF`.
+      spike: as of `LIF`.
+
+    >>> import jax.numpy as jnp
+    >>> lif_scan(IF(), jnp.full((4, 1), 0.4))[1][:, 0].tolist()
+    [0.0, 0.0, 1.0, 0.0]
+    """
+    return LIF(math.inf, v_threshold, v_reset, False, detach_reset, spike)
+
+
+def create(
+    name: str = "lif",
+    tau: float = 4 / 3,
+    v_threshold: float = 1.0,
+    v_reset: float | None = 0.0,
+    surrogate_name: str = "atan",
+    surrogate_scale: float | None = None,
+) -> LIF:
+    """A neuron by names and numbers, such as those of a file; the defaults are the paper's.
+
+    Args:
+      name: "lif", "if" without a leak, or "plif" with a learned tau.
+      tau: membrane time constant; of "plif" the initial one; "if" has none.
+      v_threshold: threshold.
+      v_reset: potential after a spike; None for a soft reset.
+      surrogate_name: name of the spike function, see `surrogate.create`.
+      surrogate_scale: its parameter; None for its default.
+
+    Raises:
+      ValueError: unknown names, or constants with a value that is not allowed.
+
+    >>> create() == LIF(), create("plif", 2.0) == PLIF(2.0), create("if", v_reset=None) == IF(v_reset=None)
+    (True, True, True)
+    """
+    if name not in NAMES:
+        raise ValueError(f"neuron must be one of {', '.join(NAMES)}; got {name!r}")
+    spike = surrogate.create(surrogate_name, surrogate_scale)
+    if name == "if":
+        return IF(v_threshold, v_reset, spike=spike)
+    return (PLIF if name == "plif" else LIF)(tau, v_threshold, v_reset, spike=spike)
 
 
 def _paired(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:

@@ -27,7 +27,17 @@ from snnlth_jax._constants import Constant, Constants, against, as_array, check,
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
-__all__ = ["SpikeFn", "atan", "fast_sigmoid", "rectangle", "sigmoid", "triangle"]
+__all__ = [
+    "NAMES",
+    "SpikeFn",
+    "atan",
+    "create",
+    "default_scale",
+    "fast_sigmoid",
+    "rectangle",
+    "sigmoid",
+    "triangle",
+]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -180,3 +190,42 @@ class rectangle(_Surrogate):
     @staticmethod
     def _derivative(u: jax.Array, width: Any) -> Any:
         return jnp.asarray(jnp.abs(u) < width / 2, jnp.result_type(u)) / width
+
+
+_BY_NAME: dict[str, type[Any]] = {
+    "atan": atan,
+    "sigmoid": sigmoid,
+    "fast_sigmoid": fast_sigmoid,
+    "triangle": triangle,
+    "rectangle": rectangle,
+}
+NAMES = tuple(_BY_NAME)
+
+
+def default_scale(name: str) -> float:
+    """The default parameter of the spike function of a name.
+
+    >>> default_scale("fast_sigmoid")
+    25.0
+    """
+    (scale,) = vars(create(name)).values()
+    return float(scale)
+
+
+def create(name: str = "atan", scale: float | None = None) -> SpikeFn:
+    """A spike function by its name.
+
+    Args:
+      name: one of `NAMES`.
+      scale: its parameter: alpha, slope, gamma or width; None for its default.
+
+    Raises:
+      ValueError: unknown name, or a parameter that is not positive.
+
+    >>> create("triangle", 0.5), create("sigmoid")
+    (triangle(gamma=0.5), sigmoid(alpha=4.0))
+    """
+    if name not in _BY_NAME:
+        raise ValueError(f"surrogate must be one of {', '.join(NAMES)}; got {name!r}")
+    spike: SpikeFn = _BY_NAME[name]() if scale is None else _BY_NAME[name](scale)
+    return spike

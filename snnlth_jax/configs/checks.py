@@ -1,10 +1,15 @@
 """Values that a configuration may have. An error is one line that names field, value and what is allowed."""
 
+import dataclasses
+import operator
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from snnlth_jax import data
+import numpy as np
+
+from snnlth_jax import data, losses, surrogate
 from snnlth_jax.configs.commands import (
     DynamicConfig,
     EbConfig,
@@ -19,7 +24,7 @@ from snnlth_jax.configs.commands import (
     ResolvedTransfer,
 )
 from snnlth_jax.configs.fields import Declared, declared
-from snnlth_jax.configs.parts import Data, EarlyTime, Training
+from snnlth_jax.configs.parts import Data, EarlyTime, Neuron, Training
 from snnlth_jax.errors import InputError, not_one_of
 
 __all__ = ["check", "check_devices", "check_examples"]
@@ -41,6 +46,7 @@ def check(config: ResolvedTrain) -> None:
     for field in declared(config):
         _check_field(field, getattr(config, field.name))
     _check_training(config)
+    _check_neuron(config)
     if isinstance(config, ResolvedRounds):
         _check_rounds(config)
     if isinstance(config, ResolvedDivergence):
@@ -64,6 +70,7 @@ def check(config: ResolvedTrain) -> None:
         _require(config, "scope", lambda v: v == "global", "global with `budget` synops")
         even = "not with `budget` synops, which other weights of even loads would exceed"
         _require(config, "processing_elements", lambda v: False, even)
+        _require(config, "sparsity", lambda v: False, "not with `budget` synops, which counts no weights")
     if isinstance(config, DynamicConfig):
         moving = f"enough of {config.epochs} epochs for a change after the first"
         _require(config, "update_until", lambda v: round(v * config.epochs) >= 2, moving)
@@ -165,6 +172,25 @@ def _check_training(config: ResolvedTrain) -> None:
         _require(config, "workdir", lambda v: "://" not in v, "a local directory, with `tensorboard`")
 
 
+def _check_neuron(config: ResolvedTrain) -> None:
+    usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Neuron)}
+    usual["surrogate_scale"] = surrogate.default_scale(config.surrogate)
+    if config.activation == "relu":
+        for name in [name for name in usual if name != "norm"]:
+            text = f"{usual[name]} with `activation` relu, which has no spiking neurons"
+            _require(config, name, partial(operator.eq, usual[name]), text)
+    if config.neuron == "if":
+        leaky = "with `neuron` lif or plif: if has no leak"
+        _require(config, "neuron_tau", partial(operator.eq, usual["neuron_tau"]), leaky)
+    if config.neuron == "plif":
+        _require(config, "neuron_tau", lambda v: v > 1, "above 1, with `neuron` plif, whose tau is learned")
+    rest = 0.0 if config.v_reset == "none" else float(config.v_reset)
+    above = f"above {rest} in float32, the potential after a spike"
+    _require(config, "v_threshold", lambda v: bool(np.float32(v) > np.float32(rest)), above)
+    if config.norm == "tdbn":
+        _require(config, "v_threshold", lambda v: v > 0, "above 0, with `norm` tdbn, which scales by it")
+
+
 def _check_rounds(config: ResolvedRounds) -> None:
     last = config.rounds - 1
     pruned = f"1 to {last}, the rounds after the dense one"
@@ -175,6 +201,8 @@ def _check_rounds(config: ResolvedRounds) -> None:
     if isinstance(config, ResolvedImp) and config.rewinding == "fine-tune":
         constant = "restart, with `rewinding` fine-tune, whose learning rate is one"
         _require(config, "schedule_on_rewind", lambda v: v == "restart", constant)
+    if config.sparsity is not None:
+        _require(config, "rounds", lambda v: v >= 2, "2 or more, with `sparsity`")
     trained = isinstance(config, ResolvedTransfer) or (
         isinstance(config, ResolvedImp) and (config.early_time or config.controls)
     )
@@ -190,6 +218,9 @@ def _check_early_time(config: EarlyTime) -> None:
         _require(config, "early_time_start", lambda v: v == "continue", measured)
     if not config.early_time:
         _require(config, "early_time_loss", lambda v: v == "mean", "mean, without `early_time`")
+    if isinstance(config, Training) and not losses.Loss(config.loss).averages:
+        summed = f"mean, with `loss` {config.loss}, which is no mean over timesteps"
+        _require(config, "early_time_loss", lambda v: v == "mean", summed)
     if config.early_time_timesteps is None:
         return
     if not config.early_time:

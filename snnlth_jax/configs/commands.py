@@ -16,6 +16,7 @@ from snnlth_jax.configs.parts import (
     EarlyTime,
     Machine,
     Network,
+    Neuron,
     Rounds,
     Run,
     Seeds,
@@ -46,7 +47,7 @@ __all__ = [
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(Machine, Run, Data, Seeds, Training, Network, Dataset):
+class TrainConfig(Machine, Run, Data, Seeds, Training, Neuron, Network, Dataset):
     """The data, the network and its training."""
 
     method: ClassVar[str] = "train"
@@ -197,6 +198,7 @@ class ResolvedTrain(TrainConfig):
     epochs: int
     batch_size: int
     learning_rate: float
+    surrogate_scale: float
 
 
 class ResolvedRounds(Rounds):

@@ -64,6 +64,7 @@ FLOAT32_MAX = 3.4e38
 AT_LEAST_1 = Bounds("1 or more", lambda v: v >= 1)
 FRACTION = Bounds("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 FACTOR = Bounds("a number above 0, at most 1e6", lambda v: 0 < v <= 1e6)
+FINITE = Bounds("a number, finite in float32", lambda v: abs(v) <= FLOAT32_MAX)
 SEED = Bounds("0 to 2^32 - 1", lambda v: 0 <= v < 2**32)
 
 

@@ -16,6 +16,7 @@ from snnlth_jax import data
 from snnlth_jax.configs import commands
 from snnlth_jax.configs.commands import OneShotConfig, ResolvedStability, ResolvedTrain, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
+from snnlth_jax.configs.parts import Rounds
 from snnlth_jax.configs.resolving import dataset_name, method_name
 from snnlth_jax.errors import InputError
 
@@ -44,6 +45,15 @@ _SINCE: Mapping[str, Any] = {
     "processing_elements": None,
     "early_time_loss": "mean",
     "ticket_schedule": "same",
+    "neuron": "lif",
+    "neuron_tau": 4 / 3,
+    "v_threshold": 1.0,
+    "v_reset": 0.0,
+    "surrogate": "atan",
+    "surrogate_scale": 2.0,
+    "norm": "timestep",
+    "loss": "mean-ce",
+    "label_smoothing": 0.0,
 }
 _ROLES = {field.name: field.role for command in _COMMANDS for field in declared(command)}
 
@@ -98,6 +108,8 @@ def _before(identity: Mapping[str, Any]) -> dict[str, Any]:
     before = dict(_SINCE)
     if identity.get("early_time") is True and identity.get("early_time_timesteps") is None:
         before["early_time_start"] = "restart"
+    if issubclass(command, Rounds):  # other commands have had a sparsity from the start
+        before["sparsity"] = None
     return {field.name: before[field.name] for field in declared(command) if field.name in before}
 
 
@@ -141,14 +153,16 @@ def common(identity: Mapping[str, Any]) -> dict[str, Any]:
 def chosen(config: TrainConfig) -> dict[str, Any]:
     """The fields that differ from the defaults of the command, except the directory.
 
-    Their digest can name a directory: a field that is added later, at its default, does not change it.
+    Their digest can name a directory: a field that is added later, at its default, filled in or not, does not
+    change it.
 
     >>> chosen(commands.ImpConfig(seed=2, workdir="here"))
     {'seed': 2}
     """
     values = dataclasses.asdict(config)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    return {k: v for k, v in values.items() if k != "workdir" and v != defaults[k]}
+    filled_in = {"surrogate_scale": _SINCE["surrogate_scale"]}
+    return {k: v for k, v in values.items() if k != "workdir" and v not in (defaults[k], filled_in.get(k))}
 
 
 def not_overridable(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:

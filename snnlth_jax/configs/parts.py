@@ -7,9 +7,11 @@ Every default is the paper's, with its source. A field whose default depends on 
 import dataclasses
 from typing import Annotated, Literal
 
+from snnlth_jax import losses, neurons
 from snnlth_jax.configs.fields import (
     AT_LEAST_1,
     CONDITION,
+    FINITE,
     FLOAT32_MAX,
     FRACTION,
     IDENTITY,
@@ -32,6 +34,7 @@ __all__ = [
     "EarlyTime",
     "Machine",
     "Network",
+    "Neuron",
     "Rounds",
     "Run",
     "Seeds",
@@ -73,6 +76,42 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class Neuron:
+    """The neurons of the network, and its batch norm."""
+
+    neuron: Annotated[neurons.Name, CONDITION] = "lif"
+    """Spiking neuron: lif, leaky (paper); if, without a leak; plif, leaky with a tau for each layer that is
+    trained with the weights (Fang et al. 2021)."""
+    neuron_tau: Annotated[
+        float, Bounds("a number of at least 1, finite in float32", lambda v: 1 <= v <= FLOAT32_MAX), CONDITION
+    ] = 4 / 3
+    """Membrane time constant in timesteps (paper: 4/3); of plif the initial one. Short: --tau, except for eb,
+    whose --tau is another."""
+    v_threshold: Annotated[float, FINITE, CONDITION] = 1.0
+    """Potential at which a neuron fires (paper)."""
+    v_reset: Annotated[
+        float | Literal["none"],
+        Bounds("a number, finite in float32, or none", lambda v: v == "none" or abs(v) <= FLOAT32_MAX),
+        CONDITION,
+    ] = 0.0
+    """Potential after a spike (paper: 0); none subtracts the threshold instead."""
+    surrogate: Annotated[Literal["atan", "sigmoid", "fast_sigmoid", "triangle", "rectangle"], CONDITION] = (
+        "atan"
+    )
+    """Derivative of a spike in training: that of atan (paper), sigmoid, fast_sigmoid (SuperSpike), or a
+    triangle or rectangle."""
+    surrogate_scale: Annotated[float | None, Bounds("1e-6 to 1e6", lambda v: 1e-6 <= v <= 1e6), CONDITION] = (
+        None
+    )
+    """Parameter of the surrogate: alpha of atan and sigmoid, the slope, the height, the width. Default: 2
+    (paper), 4, 25, 1, 1."""
+    norm: Annotated[Literal["timestep", "tdbn", "bntt"], CONDITION] = "timestep"
+    """Batch norm: timestep, statistics of each timestep (paper); tdbn, over all timesteps, as wide as the
+    threshold (Zheng et al. 2021); bntt, with a scale and running statistics of each timestep (Kim and Panda
+    2020)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Training:
     """One training run: its length, its optimiser, its augmentation and its precision."""
 
@@ -110,6 +149,12 @@ class Training:
     those of the dataset, as in the authors' code; crop for your own data."""
     dtype: Annotated[Literal["float32", "bfloat16"], CONDITION] = "float32"
     """Number format of the computation: float32, or bfloat16 with parameters and statistics in float32."""
+    loss: Annotated[losses.Name, CONDITION] = "mean-ce"
+    """Loss, of evaluations too: mean-ce, the mean over timesteps of the cross-entropy (paper); sum-ce, the
+    cross-entropy of the summed logits; tet, mean-ce with a term that keeps logits together (Deng et al.
+    2022); mse-rate, the squared error of the mean logits to the one-hot label."""
+    label_smoothing: Annotated[float, Bounds("0 or more, below 1", lambda v: 0 <= v < 1), CONDITION] = 0.0
+    """Share of the target that all classes have evenly, in place of the label."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +250,9 @@ class Rounds:
     biases_on_rewind: Annotated[Literal["rewind", "keep"], OVERRIDABLE] = "rewind"
     """Biases, those of batch norm included, at a rewind: rewind them with the weights; or, from the second
     pruned round on, keep those of the previous round (authors' code, whose rounds share the arrays)."""
+    sparsity: Annotated[float | None, FRACTION, VARIED] = None
+    """Fraction of the prunable weights to remove, exactly: as many rounds of p as that takes, the last one
+    smaller; with --rounds given too, p follows from both. Default: what --rounds and p give."""
 
 
 @dataclasses.dataclass(frozen=True)

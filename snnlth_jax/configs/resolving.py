@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple, overload
 
-from snnlth_jax import data
+from snnlth_jax import data, surrogate
 from snnlth_jax.configs import checks
 from snnlth_jax.configs.commands import (
     DynamicConfig,
@@ -16,6 +16,7 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedOneShot,
     ResolvedProbe,
+    ResolvedRounds,
     ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
@@ -24,6 +25,7 @@ from snnlth_jax.configs.commands import (
     TransferConfig,
 )
 from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds
+from snnlth_jax.configs.targets import rounds_to
 from snnlth_jax.data.augment import STEPS
 
 __all__ = ["dataset_name", "load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
@@ -114,8 +116,13 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     defaults["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, most)
     if isinstance(config, OneShotConfig) and config.like is None:
         defaults["sparsity"] = 0.9
+    if config.surrogate in surrogate.NAMES:  # others are refused
+        defaults["surrogate_scale"] = surrogate.default_scale(config.surrogate)
+    defaults["v_reset"] = "none"
+    if isinstance(config, Rounds) and config.sparsity is not None and not isinstance(config, ResolvedRounds):
+        fields |= rounds_to(config.sparsity, config.rounds, config.prune_fraction)
     if isinstance(config, Rounds):
-        rounds = defaults["rounds"] if config.rounds is None else config.rounds
+        rounds = defaults["rounds"] if fields["rounds"] is None else fields["rounds"]
         defaults["final_rounds"] = (rounds - 1,) if rounds > 1 else ()
         fields["final_rounds"] = config.final_rounds and tuple(sorted(config.final_rounds))
     if isinstance(config, StabilityConfig):
@@ -194,7 +201,7 @@ def _own(spec: data.Spec, config: TrainConfig) -> _Defaults:
 
 
 def _run_name(config: TrainConfig, dataset: str) -> str:
-    sparsity = config.sparsity if isinstance(config, (EbConfig, OneShotConfig, DynamicConfig)) else None
+    sparsity = getattr(config, "sparsity", None)
     parts = [method_name(config).replace(" ", "_"), sparsity, dataset, config.arch]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from snnlth_jax.errors import InputError, not_one_of
+from snnlth_jax.models import norms
 from snnlth_jax.models._checks import is_floating, is_whole
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
@@ -60,6 +61,8 @@ def create(
     activation: str = "lif",
     dtype: Any = None,
     axis_name: str | None = None,
+    norm: str = "timestep",
+    norm_timesteps: int | None = None,
 ) -> VGG | ResNet:
     """A network by its name.
 
@@ -67,17 +70,19 @@ def create(
       name: one of `names()`.
       num_classes: number of logits, at least 1.
       width: factor on the channels of every layer (rounded, at least 1 channel), > 0.
-      neuron: constants of the LIF neurons.
+      neuron: constants of the neurons: a `LIF`, or a `PLIF` for a learned tau; see `neurons.create`.
       activation: "lif", or "relu" for the same network without time.
       dtype: of the computation, e.g. `jnp.bfloat16`; None promotes images and parameters.
       axis_name: mapped axis over which batch norm averages its statistics.
+      norm: batch norm, see `snnlth_jax.models.norms`: "timestep", "tdbn" or "bntt".
+      norm_timesteps: with "bntt", the largest number of timesteps that the network runs for; 1 or more.
 
     Returns:
       A Flax linen module, see `VGG` and `ResNet` for how to call it.
 
     Raises:
-      InputError: unknown name or activation, a width that is not positive, a number of classes below 1, a
-        neuron that is no `LIF`, or a dtype of integers.
+      InputError: unknown name, activation or norm, no `norm_timesteps` with "bntt", a width that is not
+        positive, a number of classes below 1, a neuron that is no `LIF`, or a dtype of integers.
 
     >>> create("vgg5", num_classes=10, width=0.25).features
     (8, 8, 'M', 16, 16, 'M')
@@ -92,8 +97,14 @@ def create(
     ):
         if not good:
             raise InputError(argument, repr(value), allowed=allowed)
-    if activation not in ("lif", "relu"):
-        raise not_one_of("`activation`", activation, ("lif", "relu"))
+    for argument, value, names in (
+        ("`activation`", activation, ("lif", "relu")),
+        ("`norm`", norm, norms.NAMES),
+    ):
+        if value not in names:
+            raise not_one_of(argument, value, names)
+    if norm == "bntt" and (norm_timesteps is None or not is_whole(norm_timesteps) or norm_timesteps < 1):
+        raise InputError("`norm_timesteps`", repr(norm_timesteps), allowed="1 or more, with `norm` bntt")
 
     def scaled(channels: Any) -> Any:
         if isinstance(channels, tuple):
@@ -106,6 +117,8 @@ def create(
         "activation": activation,
         "dtype": dtype,
         "axis_name": axis_name,
+        "norm": norm,
+        "norm_timesteps": norm_timesteps if norm == "bntt" else None,
     }
     fields = {k: scaled(v) if k in _SCALED else v for k, v in _NETWORKS[name].items()}
     return (VGG if "features" in fields else ResNet)(**fields, **common)

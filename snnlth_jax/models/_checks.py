@@ -13,6 +13,7 @@ import numpy as np
 
 from snnlth_jax._axes import is_explicit
 from snnlth_jax._constants import as_array
+from snnlth_jax.models import norms
 from snnlth_jax.neurons import check_neuron
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "check_floating",
     "check_images",
     "check_inputs",
+    "check_norm",
     "check_sequence",
     "check_time",
     "check_train",
@@ -43,6 +45,7 @@ def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) 
     check_time(num_timesteps, model.activation)
     check_train(train)
     check_neuron(model.neuron)
+    check_norm(model.norm, model.norm_timesteps, num_timesteps)
     check_counts(num_classes=model.num_classes)
     check_floating(dtype=model.dtype, param_dtype=model.param_dtype)
     images = check_images(x)
@@ -72,6 +75,27 @@ def check_time(num_timesteps: int, activation: str) -> None:
             f"a network with activation 'relu' has no time: num_timesteps must be 1, got {num_timesteps}"
         )
     check_counts(num_timesteps=num_timesteps)
+
+
+def check_norm(norm: str, norm_timesteps: int | None, num_timesteps: int) -> None:
+    """Refuse other batch norms than those of the networks, and more timesteps than their parameters have.
+
+    >>> check_norm("timestep", None, 5)
+    >>> check_norm("bntt", 4, 5)
+    Traceback (most recent call last):
+    ...
+    ValueError: num_timesteps must be at most norm_timesteps 4 with norm 'bntt', got 5
+    """
+    if norm not in norms.NAMES:
+        raise ValueError(f"norm must be one of {', '.join(norms.NAMES)}; got {norm!r}")
+    if norm != "bntt":
+        return
+    if norm_timesteps is None:
+        raise ValueError("norm 'bntt' needs norm_timesteps, the largest number of timesteps")
+    check_counts(norm_timesteps=norm_timesteps)
+    if num_timesteps > norm_timesteps:
+        most = f"at most norm_timesteps {norm_timesteps} with norm 'bntt'"
+        raise ValueError(f"num_timesteps must be {most}, got {num_timesteps}")
 
 
 def check_counts(**counts: int) -> None:

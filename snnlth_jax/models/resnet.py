@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax.models._checks import check_call, check_counts, check_sequence
-from snnlth_jax.models.layers import ConvNorm, at_least_float32, fire
+from snnlth_jax.models.layers import ConvNorm, Neurons, at_least_float32
+from snnlth_jax.models.norms import maker
 from snnlth_jax.neurons import LIF
 
 __all__ = ["Block", "ResNet", "blocks"]
@@ -30,7 +31,8 @@ class ResNet(nn.Module):
     that is no whole number of at least 1.
 
     Parameters sort by depth: `block0/{conv, norm}` is the stem, then `block1_1/{first, second, shortcut}/
-    {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`.
+    {conv, norm}` the first block of the first stage, …, `hidden/{kernel, bias}`, `readout/{kernel, bias}`;
+    with a `PLIF` also `block0_neuron/tau_logit`, `block1_1/{first, second}_neuron/tau_logit`, ….
     With `mutable=["intermediates"]` it returns all spikes too, `[T, B, ...]` as `block0_spikes`,
     `block1_1/{first, second}_spikes` (of the sum), …, `hidden_spikes`; without, they cost nothing.
 
@@ -40,12 +42,14 @@ class ResNet(nn.Module):
       stem: channels of the first convolution.
       hidden: neurons of the hidden layer; None for no such layer.
       num_classes: number of logits.
-      neuron: constants of the LIF neurons.
+      neuron: constants of the neurons; the tau of a `PLIF` is a parameter of each layer.
       activation: "lif", or "relu" for the same network without time (then `num_timesteps` must be 1).
       dtype: of the computation; None promotes images and parameters.
       param_dtype: of parameters and running statistics at `init`.
       axis_name: mapped axis over which batch norm averages its statistics.
       strides: strides of the stem and of the first block of each stage; None for 1, then 2 for every stage.
+      norm: batch norm, see `snnlth_jax.models.norms`: "timestep" (paper), "tdbn" or "bntt".
+      norm_timesteps: largest T, for the parameters of "bntt".
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -67,6 +71,8 @@ class ResNet(nn.Module):
     param_dtype: Any = jnp.float32
     axis_name: str | None = None
     strides: tuple[int, ...] | None = None
+    norm: str = "timestep"
+    norm_timesteps: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
@@ -87,17 +93,21 @@ class ResNet(nn.Module):
                 )
         x = check_call(self, x, num_timesteps, train, first="block0")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        unit = partial(ConvNorm, kernel_init=_uniform_fan_in, axis_name=self.axis_name, **dtypes)
-        active = partial(fire, num_timesteps=num_timesteps, neuron=self.neuron, activation=self.activation)
+        norm = partial(maker, self.norm, num_timesteps, self.norm_timesteps or 1, self.neuron.v_threshold)
+        common = {"kernel_init": _uniform_fan_in, "axis_name": self.axis_name, **dtypes}
+        unit = partial(ConvNorm, batch_norm=norm(), **common)
+        meeting = partial(ConvNorm, batch_norm=norm(paths=2), **common)
+        active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype)
 
         stride = self.strides[0] if self.strides else 1
-        x = active(unit(features=self.stem, stride=stride, name="block0")(x[None], train=train))
+        x = unit(features=self.stem, stride=stride, name="block0")(x[None], train=train)
+        x = active(name="block0_neuron")(x)
         self.sow("intermediates", "block0_spikes", x)
         for block in blocks(self):
-            x = _Block(unit, active, block, name=block.name)(x, train)
+            x = _Block(unit, meeting, active, block, name=block.name)(x, train)
         x = x.mean((-3, -2))
         if self.hidden is not None:
-            x = active(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
+            x = active(name="hidden_neuron")(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
             self.sow("intermediates", "hidden_spikes", x)
         x = _linear(self.num_classes, x.shape[-1], "readout", dtypes)(x)
         return at_least_float32(x)
@@ -132,21 +142,30 @@ def blocks(model: ResNet) -> Iterator[Block]:
 
 
 class _Block(nn.Module):
-    """Two convolutions, and a shortcut around them, into one layer of neurons."""
+    """Two convolutions, and a shortcut around them, into one layer of neurons.
+
+    Attributes:
+      unit: makes a convolution and its batch norm.
+      meeting: the same for one of two paths that meet.
+      active: makes a layer of neurons.
+      block: which block.
+    """
 
     unit: Any
+    meeting: Any
     active: Any
     block: Block
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         _, width, stride, projects = self.block
-        y = self.active(self.unit(features=width, stride=stride, name="first")(x, train=train))
+        y = self.unit(features=width, stride=stride, name="first")(x, train=train)
+        y = self.active(name="first_neuron")(y)
         self.sow("intermediates", "first_spikes", y)
-        y = self.unit(features=width, name="second")(y, train=train)
+        y = self.meeting(features=width, name="second")(y, train=train)
         if projects:
-            x = self.unit(features=width, size=1, stride=stride, name="shortcut")(x, train=train)
-        x = self.active(x + y)
+            x = self.meeting(features=width, size=1, stride=stride, name="shortcut")(x, train=train)
+        x = self.active(name="second_neuron")(x + y)
         self.sow("intermediates", "second_spikes", x)
         return x
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax.models._checks import check_call, check_counts, check_inputs, check_sequence
-from snnlth_jax.models.layers import ConvNorm, LinearNorm, at_least_float32, fire, max_pool
+from snnlth_jax.models.layers import ConvNorm, LinearNorm, Neurons, at_least_float32, max_pool
+from snnlth_jax.models.norms import maker
 from snnlth_jax.neurons import LIF
 
 __all__ = ["VGG", "least_side"]
@@ -34,20 +35,23 @@ class VGG(nn.Module):
     of at least 1. Hidden layers need two images or more to train on.
 
     Parameters sort by depth: `layer01/conv/{kernel, bias}`, `layer01/norm/{scale, bias}`, …, those of hidden
-    layers with `linear` in place of `conv`, `readout/{kernel, bias}`. With `mutable=["intermediates"]` it
+    layers with `linear` in place of `conv`, `readout/{kernel, bias}`; with a `PLIF` also
+    `layer01_neuron/tau_logit`, …. With `mutable=["intermediates"]` it
     returns all spikes too, `[T, B, H, W, C]` or `[T, B, C]` as `layer01_spikes`, …; without, they cost
     nothing.
 
     Attributes:
       features: output channels of each convolution, or "M".
       num_classes: number of logits.
-      neuron: constants of the LIF neurons.
+      neuron: constants of the neurons; the tau of a `PLIF` is a parameter of each layer.
       activation: "lif", or "relu" for the same network without time (then `num_timesteps` must be 1).
       dtype: of the computation; None promotes images and parameters.
       param_dtype: of parameters and running statistics at `init`.
       axis_name: mapped axis over which batch norm averages its statistics.
       stride: stride of the first convolution.
       hidden: neurons of each hidden layer.
+      norm: batch norm, see `snnlth_jax.models.norms`: "timestep" (paper), "tdbn" or "bntt".
+      norm_timesteps: largest T, for the parameters of "bntt".
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -67,6 +71,8 @@ class VGG(nn.Module):
     axis_name: str | None = None
     stride: int = 1
     hidden: tuple[int, ...] = ()
+    norm: str = "timestep"
+    norm_timesteps: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
@@ -77,7 +83,9 @@ class VGG(nn.Module):
         _check_size(x.shape[1:3], self.features.count("M"), self.stride)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-        common = {"kernel_init": kernel_init, "axis_name": self.axis_name, **dtypes}
+        batch_norm = maker(self.norm, num_timesteps, self.norm_timesteps or 1, self.neuron.v_threshold)
+        common = {"kernel_init": kernel_init, "axis_name": self.axis_name, "batch_norm": batch_norm, **dtypes}
+        active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype)
         unit = partial(ConvNorm, use_bias=True, **common)
         x, depth = x[None], 0
         for entry in self.features:
@@ -87,7 +95,7 @@ class VGG(nn.Module):
                 depth += 1
                 name, stride = f"layer{depth:02}", self.stride if depth == 1 else 1
                 x = unit(features=entry, stride=stride, name=name)(x, train=train)
-                x = fire(x, num_timesteps, self.neuron, self.activation)
+                x = active(name=f"{name}_neuron")(x)
                 self.sow("intermediates", f"{name}_spikes", x)
         size, x = x.shape, x.reshape(*x.shape[:2], -1)
         first = (f"layer{depth + 1:02}", "linear") if self.hidden else ("readout",)
@@ -96,7 +104,7 @@ class VGG(nn.Module):
             depth += 1
             name = f"layer{depth:02}"
             x = LinearNorm(width, name=name, **common)(x, train=train)
-            x = fire(x, num_timesteps, self.neuron, self.activation)
+            x = active(name=f"{name}_neuron")(x)
             self.sow("intermediates", f"{name}_spikes", x)
         readout = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(0.01), name="readout", **dtypes

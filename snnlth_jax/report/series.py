@@ -97,8 +97,8 @@ class Experiment:
 
     def differences(self) -> dict[str, list[Any]]:
         """Settings of networks and training runs that are not the same in all runs, with their values."""
-        shared = [name for name in self.runs[0].result.config if name in configs.conditions()]
-        values = {name: [run.result.config.get(name) for run in self.runs] for name in shared}
+        whole = [configs.completed(run.result.config) for run in self.runs]
+        values = {name: [config.get(name) for config in whole] for name in configs.conditions()}
         distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
         return {name: of for name, of in distinct.items() if len(of) > 1}
 

@@ -3,7 +3,7 @@
 Round 0 trains the dense network for E epochs and keeps its weights of epoch r. Round k removes the fraction p
 of the remaining weights with the smallest magnitude after round k - 1, rewinds the survivors to epoch r and
 trains to epoch E, with a new optimiser state and the full schedule. After k prunings a fraction (1 - p)^k is
-left.
+left; with a target sparsity the last round removes just what is missing to it.
 
 With Early-Time round 0 continues with T' timesteps after its first epochs, all later rounds run with T', and
 tickets are then trained at the full T. With another
@@ -15,7 +15,8 @@ from typing import Any
 import flax.linen as nn
 from rich.console import Console
 
-from snnlth_jax import configs, data, pruning
+from snnlth_jax import configs, data, masks, pruning
+from snnlth_jax.configs import targets
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import early_time, final
 from snnlth_jax.search.phases import Phase
@@ -93,7 +94,7 @@ def _pruned(session: _Rounds, phase: Phase, state: TrainState) -> PyTree:
     """The masks of a round, from the network that the round before trained."""
     config, left = session.config, state.masks
     if not isinstance(config, configs.ResolvedImp):
-        return pruning.prune(pruning.magnitude(state.params), left, config.prune_fraction, config.scope)
+        return _removed(config, phase, pruning.magnitude(state.params), left)
     lamp = config.score == "lamp"
     scores = pruning.lamp(state.params, left) if lamp else pruning.magnitude(state.params)
     if config.budget == "synops":
@@ -101,7 +102,7 @@ def _pruned(session: _Rounds, phase: Phase, state: TrainState) -> PyTree:
         budget = (1 - config.prune_fraction) * float(pruning.cost(left, costs))
         kept = pruning.keep_within(scores, left, costs, budget)
     else:
-        kept = pruning.prune(scores, left, config.prune_fraction, config.scope)
+        kept = _removed(config, phase, scores, left)
     if config.processing_elements is not None:
         before = float(pruning.utilisation(kept, config.processing_elements))
         kept = pruning.balance(scores, kept, left, config.processing_elements)
@@ -109,3 +110,15 @@ def _pruned(session: _Rounds, phase: Phase, state: TrainState) -> PyTree:
         elements = f"{config.processing_elements} processing elements"
         session.recorder.message(f"{phase}: utilisation of {elements} {before:.4f}, balanced {after:.4f}")
     return kept
+
+
+def _removed(config: configs.ResolvedRounds, phase: Phase, scores: PyTree, left: PyTree) -> PyTree:
+    """The fraction p of the weights that are left removed, or what is missing to the target sparsity."""
+    last, target = phase.round == config.rounds - 1, None
+    if config.sparsity is not None:
+        target = pruning.keep_top(scores, left, targets.density(config.sparsity), config.scope)
+        if last:
+            return target
+    kept = pruning.prune(scores, left, config.prune_fraction, config.scope)
+    beyond = target is not None and int(masks.count(kept)[0]) < int(masks.count(target)[0])
+    return target if beyond else kept

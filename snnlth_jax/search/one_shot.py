@@ -6,7 +6,6 @@ these tickets are the baselines. The network is the spiking one, or its ReLU twi
 
 import time
 from collections.abc import Callable
-from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, masks, pruning, tickets
 from snnlth_jax.analysis.flops import macs
+from snnlth_jax.configs import targets
 from snnlth_jax.machine import hosts
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, scoring
@@ -93,17 +93,12 @@ def synflow_masks(
       iterations: n.
       scope: see `pruning.prune`.
     """
-    density = _density(sparsity)
+    density = targets.density(sparsity)
     kept = masks.make(params)
     for i in range(1, iterations + 1):
         step = density if i == iterations else density ** (i / iterations)
         kept = pruning.keep_top(scores(masks.apply(params, kept)), kept, step, scope)
     return kept
-
-
-def _density(sparsity: float) -> float:
-    """1 - sparsity in decimal arithmetic, so that 0.95 leaves 0.05 and not 0.050000000000000044."""
-    return float(1 - Decimal(repr(float(sparsity))))
 
 
 def _score(session: Session[configs.ResolvedOneShot]) -> None:

@@ -8,7 +8,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, masks, tickets
 from snnlth_jax.analysis.flops import train_flops
+from snnlth_jax.configs import targets
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.metrics import duration
 from snnlth_jax.run.tables import gigabytes, new_table
@@ -134,11 +134,12 @@ def _kept(config: configs.ResolvedTrain, phase: Phase, total: int) -> int:
     """Number of prunable weights that a phase trains; with `--like` the file decides, and this is all."""
     if phase.ticket is not None:
         return int(masks.count(tickets.load(phase.ticket).masks)[0])
-    fraction = getattr(config, "prune_fraction", getattr(config, "sparsity", None)) or 0.0
-    kept = total
-    for _ in range(phase.prunings):
-        kept -= int(Decimal(repr(fraction)) * kept)
-    return kept
+    if isinstance(config, configs.ResolvedRounds):
+        return targets.kept_after(
+            phase.prunings, config.rounds, config.prune_fraction, config.sparsity, total
+        )
+    sparsity = getattr(config, "sparsity", None) or 0.0
+    return targets.kept_after(phase.prunings, 2, sparsity, None, total)
 
 
 def _images_per_second(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from snnlth_jax import configs, data, models
+from snnlth_jax import configs, data, losses, models, neurons
 from snnlth_jax.analysis import activity, wiring
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.configs import EarlyTime
@@ -29,7 +29,7 @@ from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
-__all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant", "parameters"]
+__all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant", "network", "parameters"]
 
 PyTree = Any
 _MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
@@ -53,6 +53,38 @@ def full_variant(config: configs.ResolvedTrain) -> Variant:
     return Variant(config.activation, config.num_timesteps)
 
 
+def network(config: configs.ResolvedTrain, num_classes: int) -> nn.Module:
+    """The network of a configuration, at activation "lif"; all that it depends on are names and numbers.
+
+    Args:
+      config: resolved, or any object with the fields `arch`, `width`, `dtype`, `num_timesteps` and those of
+        `configs.Neuron`, such as the completed identity of a run.
+      num_classes: number of logits.
+
+    >>> from types import SimpleNamespace
+    >>> resolved = configs.resolve(configs.ImpConfig(neuron="plif", norm="bntt"))
+    >>> network(SimpleNamespace(**dataclasses.asdict(resolved)), 10) == network(resolved, 10)
+    True
+    """
+    neuron = neurons.create(
+        config.neuron,
+        config.neuron_tau,
+        config.v_threshold,
+        None if config.v_reset == "none" else config.v_reset,
+        config.surrogate,
+        config.surrogate_scale,
+    )
+    return models.create(
+        config.arch,
+        num_classes,
+        width=config.width,
+        neuron=neuron,
+        dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
+        norm=config.norm,
+        norm_timesteps=config.num_timesteps if config.norm == "bntt" else None,
+    )
+
+
 def parameters(
     config: configs.ResolvedTrain, dataset: data.Dataset, model: nn.Module | None = None
 ) -> PyTree:
@@ -63,9 +95,9 @@ def parameters(
       dataset: loaded.
       model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
     """
-    network = model or models.create(config.arch, dataset.num_classes, width=config.width)
+    module = model or network(config, dataset.num_classes)
     images = jnp.zeros((1, *dataset.image_shape))
-    return jax.eval_shape(partial(network.init, num_timesteps=1), jax.random.key(0), images)["params"]
+    return jax.eval_shape(partial(module.init, num_timesteps=1), jax.random.key(0), images)["params"]
 
 
 class Programs:
@@ -135,6 +167,7 @@ class Variants:
       dataset: the dataset.
       devices: devices of the programs, see `sharding.Devices`.
       tx: optimiser.
+      loss: loss of training and evaluation.
       sample: image like those of the dataset, `[1, H, W, C]`.
     """
 
@@ -147,12 +180,8 @@ class Variants:
         devices: sharding.Devices | None = None,
     ):
         self._config, self.dataset = config, dataset
-        self._model = model or models.create(
-            config.arch,
-            dataset.num_classes,
-            width=config.width,
-            dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
-        )
+        self._model = model or network(config, dataset.num_classes)
+        self.loss = losses.Loss(config.loss, config.label_smoothing)
         self._programs = SHARED if programs is None else programs
         self.tx: optax.GradientTransformationExtraArgs = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
@@ -224,6 +253,7 @@ class Variants:
                 num_timesteps=variant.num_timesteps,
                 devices=self.devices,
                 loss_factor=factor,
+                loss_fn=self.loss,
             )
 
         model, factor = self.model(variant), self.loss_factor(variant)
@@ -232,6 +262,7 @@ class Variants:
             model,
             variant.num_timesteps,
             factor,
+            self.loss,
             self.tx,
             self.augmentation,
             self._config.batch_size,
@@ -240,7 +271,7 @@ class Variants:
         return self._programs.get((*key, self.devices, shapes), announce_and_compile)
 
     def loss_factor(self, variant: Variant) -> float:
-        """Factor on the mean of the loss over timesteps; 1, except for the authors' code at T' < T."""
+        """Factor on the loss; 1, except for the authors' code at T' < T, whose mean over T' is one over T."""
         over_t = isinstance(self._config, EarlyTime) and self._config.early_time_loss == "over-t"
         return variant.num_timesteps / self._config.num_timesteps if over_t else 1.0
 
@@ -278,7 +309,7 @@ class Variants:
           *args: the arguments; only their shapes matter.
         """
         return self._programs.get(
-            ("scores", key, self._model, self.sample.shape, self.augmentation, _shapes(args)),
+            ("scores", key, self._model, self.loss, self.sample.shape, self.augmentation, _shapes(args)),
             lambda: jax.jit(criterion).lower(*args).compile(),
         )
 
@@ -332,6 +363,8 @@ class Variants:
         """FLOPs of the forward pass of one image: those of all timesteps together, and of each."""
 
         model = self._model.clone(activation="lif")
+        if getattr(model, "norm", None) == "bntt":  # which may have too few timesteps; norms have no FLOPs
+            model = model.clone(norm="timestep")
         one, two = (_forward_flops(model, steps, self.sample.shape) for steps in (1, 2))
         return FlopsPerImage(once=2 * one - two, per_timestep=two - one)
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax import configs, losses
+from snnlth_jax import configs
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.search.programs import full_variant
 from snnlth_jax.search.session import Session
@@ -45,7 +45,7 @@ def loss(
             train=True,
             mutable=["batch_stats"],
         )
-        return losses.cross_entropy(logits, labels[chosen]).sum()
+        return session.variants.loss(logits, labels[chosen]).sum()
 
     # checkpointed, so that only the activations of one batch are in memory
     batches = jnp.arange(full).reshape(-1, size)

@@ -13,10 +13,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from snnlth_jax import losses
 from snnlth_jax.data import Split
 from snnlth_jax.data.augment import Augmentation, draw, normalise, transform
 from snnlth_jax.machine import hosts, sharding
-from snnlth_jax.train.step import Batch, Metrics, TrainState, eval_step, train_step, zero_metrics
+from snnlth_jax.train.step import (
+    Batch,
+    LossFn,
+    Metrics,
+    TrainState,
+    eval_step,
+    train_step,
+    zero_metrics,
+)
 
 PyTree = Any
 
@@ -72,6 +81,7 @@ def compile_program(
     num_timesteps: int,
     devices: sharding.Devices | None = None,
     loss_factor: float = 1.0,
+    loss_fn: LossFn = losses.cross_entropy,
 ) -> Program:
     """Compile an epoch of training and an evaluation for arrays of these shapes.
 
@@ -79,7 +89,7 @@ def compile_program(
     With several devices, which must divide the batch size, each takes its part of every batch. Arrays can be
     shapes (`sharding.abstract`). All are whole on each device, except that the images of the splits may be
     divided by `sharding.shard`: each batch is then put together from the devices that have its images.
-    `loss_factor` is that of `train_step`.
+    `loss_factor` and `loss_fn` are those of `train_step`; evaluations report the same loss.
     """
     common = {
         "model": model,
@@ -88,11 +98,11 @@ def compile_program(
         "batch_size": batch_size,
         "devices": devices,
     }
-    evaluate, statistics = partial(_evaluate, **common), partial(_statistics, **common)
+    evaluate, statistics = partial(_evaluate, loss_fn=loss_fn, **common), partial(_statistics, **common)
     started = time.perf_counter()
     key, scalars = jax.eval_shape(jax.random.key, 0), _scalars(0.0, 0, 0)
     steps = sharding.compiled(
-        partial(_train_steps, tx=tx, loss_factor=loss_factor, **common),
+        partial(_train_steps, tx=tx, loss_factor=loss_factor, loss_fn=loss_fn, **common),
         (state, zero_metrics(), train_split, key, *scalars),
         devices,
         donate=2,
@@ -152,6 +162,7 @@ def _train_steps(
     num_timesteps: int,
     devices: sharding.Devices | None,
     loss_factor: float,
+    loss_fn: LossFn,
 ) -> _Carry:
     """Run steps in a `while_loop` with traced bounds; a `scan` would compile anew for each number of steps.
 
@@ -181,6 +192,7 @@ def _train_steps(
             num_timesteps=num_timesteps,
             axis_name=None if sharers is None else sharding.AXIS,
             loss_factor=loss_factor,
+            loss_fn=loss_fn,
         )
         if sharers is not None:
             new = jax.lax.psum(new, sharding.AXIS)
@@ -215,6 +227,7 @@ def _evaluate(
     batch_size: int,
     num_timesteps: int,
     devices: sharding.Devices | None,
+    loss_fn: LossFn,
 ) -> Evaluation:
     """Evaluate every example once: copies of weight 0 fill the last batch."""
     examples = len(split.labels)
@@ -225,7 +238,9 @@ def _evaluate(
         weights = (indices < examples).astype(jnp.float32)
         weights = weights if devices is None else _part(weights, devices)
         batch = Batch(normalise(images, augmentation), labels)
-        new, correct = eval_step(state, batch, weights, model=model, num_timesteps=num_timesteps)
+        new, correct = eval_step(
+            state, batch, weights, model=model, num_timesteps=num_timesteps, loss_fn=loss_fn
+        )
         return jax.tree.map(jnp.add, metrics, new), correct
 
     metrics, correct = jax.lax.scan(step, zero_metrics(), positions)

@@ -3,6 +3,7 @@
 With `axis_name` a step averages gradients and batch statistics over that mapped axis.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import optax
 from snnlth_jax import losses, masks
 
 PyTree = Any
+LossFn = Callable[[jax.Array, jax.Array], jax.Array]  # of logits [T, B, classes] and labels, for each example
 
 __all__ = ["Batch", "Metrics", "TrainState", "eval_step", "init_state", "train_step", "zero_metrics"]
 
@@ -76,8 +78,9 @@ def train_step(
     num_timesteps: int,
     axis_name: str | None = None,
     loss_factor: float = 1.0,
+    loss_fn: LossFn = losses.cross_entropy,
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser step on the mean over timesteps and batch of the cross-entropy.
+    """One optimiser step on the mean over the batch of a loss, by default the paper's cross-entropy.
 
     Args:
       state: state before the step.
@@ -91,13 +94,14 @@ def train_step(
         `shard_map` it needs `check_vma=False`: otherwise the gradients of replicated parameters arrive
         summed already.
       loss_factor: constant factor on the loss, and so on its gradient; the metrics are without it.
+      loss_fn: function from logits `[T, B, classes]` and labels `[B]` to the losses `[B]`, see `losses.Loss`.
 
     Returns:
       The state after the step, and this device's metrics.
     """
     chex.assert_equal_shape_prefix((batch.images, batch.labels), 1)
 
-    def loss_fn(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
+    def objective(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
         logits, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             batch.images,
@@ -105,10 +109,10 @@ def train_step(
             train=True,
             mutable=["batch_stats"],
         )
-        loss = losses.cross_entropy(logits, batch.labels)
+        loss = loss_fn(logits, batch.labels)
         return loss_factor * loss.mean(), (loss, losses.correct(logits, batch.labels), updates["batch_stats"])
 
-    grads, (loss, correct, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, (loss, correct, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
         grads = jax.lax.pmean(grads, axis_name)
     updates, opt_state = tx.update(
@@ -125,15 +129,21 @@ def train_step(
 
 
 def eval_step(
-    state: TrainState, batch: Batch, weights: jax.Array, *, model: Any, num_timesteps: int
+    state: TrainState,
+    batch: Batch,
+    weights: jax.Array,
+    *,
+    model: Any,
+    num_timesteps: int,
+    loss_fn: LossFn = losses.cross_entropy,
 ) -> tuple[Metrics, jax.Array]:
     """Metrics of one batch with running statistics, and whether each example is classified correctly `[B]`.
 
-    `weights` `[B]` is 0 for padding, 1 for examples.
+    `weights` `[B]` is 0 for padding, 1 for examples; `loss_fn` is as for `train_step`.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = model.apply(variables, batch.images, num_timesteps=num_timesteps, train=False)
-    loss = losses.cross_entropy(logits, batch.labels)
+    loss = loss_fn(logits, batch.labels)
     correct = losses.correct(logits, batch.labels) & (weights > 0)
     metrics = Metrics(
         loss=jnp.sum(loss * weights),

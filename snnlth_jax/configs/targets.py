@@ -1,0 +1,93 @@
+"""A target sparsity of a search by rounds: the number of rounds, or the fraction of each, that reaches it."""
+
+import math
+from decimal import Decimal, localcontext
+from typing import Any
+
+from snnlth_jax.configs.parts import Rounds
+from snnlth_jax.errors import InputError
+
+__all__ = ["MOST_ROUNDS", "density", "kept_after", "prunings_to", "rounds_to"]
+
+MOST_ROUNDS = 10_000
+
+
+def density(sparsity: float) -> float:
+    """1 - sparsity in decimal arithmetic, so that 0.95 leaves 0.05 and not 0.050000000000000044.
+
+    >>> density(0.95)
+    0.05
+    """
+    return float(1 - Decimal(repr(float(sparsity))))
+
+
+def prunings_to(sparsity: float, fraction: float) -> int:
+    """The number of prunings by a fraction p that a sparsity s takes: the least k with (1 - p)^k <= 1 - s.
+
+    Both are the decimal numbers that they print as.
+
+    >>> prunings_to(0.75, 0.5), prunings_to(0.76, 0.5), prunings_to(0.1, 0.25)
+    (2, 3, 1)
+    """
+    with localcontext(prec=400):
+        left, share = 1 - Decimal(repr(float(sparsity))), 1 - Decimal(repr(float(fraction)))
+        least = max(1, math.floor(math.log1p(-sparsity) / math.log1p(-fraction)) - 1)
+        while share**least > left:
+            least += 1
+    return least
+
+
+def rounds_to(sparsity: float, rounds: int | None, fraction: float) -> dict[str, Any]:
+    """The fields of `Rounds` that follow from a target sparsity; none where a value is not allowed.
+
+    Args:
+      sparsity: the target.
+      rounds: number of rounds, if it was chosen: the fraction follows, to six digits.
+      fraction: p; without `rounds` their number follows.
+
+    Raises:
+      InputError: rounds and a fraction were both chosen, or more rounds than `MOST_ROUNDS`.
+
+    >>> rounds_to(0.97, None, 0.25), rounds_to(0.97, 6, 0.25)
+    ({'rounds': 14}, {'prune_fraction': 0.504066})
+    """
+    if not (0 < sparsity < 1 and 0 < fraction < 1 and (rounds is None or rounds >= 2)):
+        return {}
+    if rounds is not None:
+        if fraction != Rounds.prune_fraction:
+            both = "not with `rounds` and `sparsity`, from which it follows"
+            raise InputError("`prune_fraction`", fraction, allowed=both)
+        exact = -math.expm1(math.log1p(-sparsity) / (rounds - 1))
+        return {"prune_fraction": min(float(f"{exact:.6g}"), math.nextafter(1, 0))}
+    if math.log1p(-sparsity) / math.log1p(-fraction) > MOST_ROUNDS - 2:
+        problem = f"takes more than {MOST_ROUNDS:,} rounds to `sparsity` {sparsity}"
+        raise InputError("`prune_fraction`", fraction, problem=problem, allowed="a larger one")
+    return {"rounds": prunings_to(sparsity, fraction) + 1}
+
+
+def kept_after(prunings: int, rounds: int, fraction: float, sparsity: float | None, total: int) -> int:
+    """Number of weights that are left after some prunings of a search, all compared with one threshold.
+
+    Every pruning removes floor(p n) of the n weights that are left. With a target s no weight goes beyond
+    the floor(s N) of all N, and the last pruning removes what is missing to that.
+
+    Args:
+      prunings: number of prunings so far.
+      rounds: number of rounds of the search, the dense one included.
+      fraction: p.
+      sparsity: s, or None.
+      total: N.
+
+    >>> [kept_after(n, 4, 0.5, 0.8, 101) for n in range(4)]
+    [101, 51, 26, 21]
+    """
+    kept, least = total, 0 if sparsity is None else total - _floor(sparsity, total)
+    for number in range(1, prunings + 1):
+        last = sparsity is not None and number == rounds - 1
+        kept = least if last else max(kept - _floor(fraction, kept), least)
+    return kept
+
+
+def _floor(share: float, count: int) -> int:
+    with localcontext(prec=400):
+        return int(Decimal(repr(float(share))) * count)
