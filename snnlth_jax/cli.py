@@ -365,7 +365,9 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 def _parse(arguments: list[str]) -> Any:
     """The dataclass of the command."""
-    arguments = [word for one in _spelled_out(arguments) for word in _SWITCHES.get(one.replace("_", "-"), [one])]
+    arguments = [
+        word for one in _spelled_out(arguments) for word in _SWITCHES.get(one.replace("_", "-"), [one])
+    ]
     return parsed(
         lambda: tyro.extras.subcommand_cli_from_dict(
             {name: parser for name, (parser, _) in COMMANDS.items()},

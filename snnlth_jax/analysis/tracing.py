@@ -72,15 +72,16 @@ def trace(model: Any, variables: Mapping[str, Any], masks: Any, image_shape: Sha
     spikes = {name: noise.integers(0, 2, shape.shape) for name, shape in shapes.items()}
     known = {name: array.reshape(array.shape[2:]) for name, array in spikes.items()} | {IMAGE: image[0]}
 
-    names = [w.name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(masks)]
-    arguments = jax.tree_util.tree_leaves_with_path(variables)
-    named = {w.name_of(path).removeprefix("params/"): leaf for path, leaf in arguments}
-    kernels = [n if (n := w.name_of(path).removeprefix("params/")) in names else None for path, _ in arguments]
+    prunable = {f"params/{w.name_of(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(masks)}
+    named = {w.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    kernels = [name.removeprefix("params/") if name in prunable else None for name in named]
     origins = [_Origin(kernel=kernel) for kernel in kernels]
     layers, ends = _layers(program, [*origins, _Origin(reads=frozenset([IMAGE]))])
     results = jax.jit(partial(_results, program, layers))([*jax.tree.leaves(variables), image], spikes)
     connections = [
-        _connection(layer, known[layer.source], named[layer.kernel].shape, *map(np.asarray, result))
+        _connection(
+            layer, known[layer.source], named[f"params/{layer.kernel}"].shape, *map(np.asarray, result)
+        )
         for layer, result in zip(layers, results, strict=True)
     ]
 
@@ -203,7 +204,8 @@ def _layers(program: _Program, origins: list[_Origin]) -> tuple[list[_Layer], di
             if len(origin.reads) > 1:
                 raise ValueError(f"{origin.kernel} reads {', '.join(sorted(origin.reads))} at once")
             (weights, *_) = (x for x in numbers if known[x].kernel)
-            layers.append(_Layer(origin.kernel, *origin.reads, weights, outputs[0]))
+            (source,) = origin.reads
+            layers.append(_Layer(origin.kernel, source, weights, outputs[0]))
             origin = _Origin(layers=frozenset([len(layers) - 1]))
         for number in outputs:
             known[number] = origin
@@ -234,9 +236,7 @@ def _results(
     """Weights and result of each layer, with these spikes in the place of the network's."""
     values: dict[Any, Any] = dict(zip(program.arguments, arguments, strict=True))
     for equation, inputs, outputs in program.operations:
-        given = {
-            var: values[x] for var, x in zip(equation.invars, inputs, strict=True) if isinstance(x, int)
-        }
+        given = {var: values[x] for var, x in zip(equation.invars, inputs, strict=True) if isinstance(x, int)}
         constants = {
             var: x.array
             for var, x in zip(equation.invars, inputs, strict=True)
@@ -262,9 +262,9 @@ def _connection(
             if _proportional(ours.reshape(-1), result.astype(np.float32).reshape(-1)):
                 return connection
     raise ValueError(
-        f"{layer.kernel} reads {layer.source} in a way that has no description, allowed are convolutions with "
-        "an odd kernel, zero padding by half of it and a stride, and linear layers, behind 2x2 max pooling or "
-        "the mean over all positions"
+        f"{layer.kernel} reads {layer.source} in a way that has no description, allowed are convolutions "
+        "with an odd kernel, zero padding by half of it and a stride, and linear layers, behind 2x2 max "
+        "pooling or the mean over all positions"
     )
 
 

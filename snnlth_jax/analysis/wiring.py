@@ -60,8 +60,11 @@ Wiring = tuple[Connection, ...]
 def connections(model: Any) -> Wiring:
     """Connections of a `models.VGG` or `models.ResNet`, in the order of the forward pass.
 
+    Another model can say them itself, by a method `connections`; those of any model follow from its program,
+    see `tracing`.
+
     Raises:
-      ValueError: another model.
+      ValueError: another model without that method.
 
     >>> for c in connections(VGG((8, 8, "M"))):
     ...     print(c.name, c.source, "->", c.target, c.poolings)
@@ -73,6 +76,8 @@ def connections(model: Any) -> Wiring:
         return tuple(_vgg(model))
     if isinstance(model, ResNet):
         return tuple(_resnet(model))
+    if hasattr(model, "connections"):
+        return tuple(model.connections())
     raise ValueError(f"the connections of {type(model).__name__} are not known, allowed: VGG, ResNet")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from snnlth_jax import data, losses, surrogate
+from snnlth_jax import _imported, data, losses, surrogate
 from snnlth_jax.configs.commands import (
     DynamicConfig,
     EbConfig,
@@ -47,6 +47,7 @@ def check(config: ResolvedTrain) -> None:
         _check_field(field, getattr(config, field.name))
     _check_training(config)
     _check_neuron(config)
+    _check_network(config)
     if isinstance(config, ResolvedRounds):
         _check_rounds(config)
     if isinstance(config, ResolvedDivergence):
@@ -170,6 +171,19 @@ def _check_training(config: ResolvedTrain) -> None:
         if find_spec("tensorboardX") is None:
             raise InputError("`tensorboard`", allowed="after pip install 'snnlth_jax[tensorboard]'")
         _require(config, "workdir", lambda v: "://" not in v, "a local directory, with `tensorboard`")
+
+
+def _check_network(config: ResolvedTrain) -> None:
+    """What a network of the user's own has by itself is no option of the command."""
+    if not _imported.is_name(config.arch):
+        own = "with `arch` MODULE:FUNCTION, whose options they are"
+        _require(config, "arch_option", lambda v: not v, own)
+        return
+    usual = {field.name: field.default for field in dataclasses.fields(Neuron)} | {"width": 1.0}
+    usual["surrogate_scale"] = surrogate.default_scale(config.surrogate)
+    for name, value in usual.items():
+        without = f"{value} with `arch` {config.arch}, which has its own; see `arch_option`"
+        _require(config, name, partial(operator.eq, value), without)
 
 
 def _check_neuron(config: ResolvedTrain) -> None:

@@ -45,6 +45,7 @@ _SINCE: Mapping[str, Any] = {
     "processing_elements": None,
     "early_time_loss": "mean",
     "ticket_schedule": "same",
+    "arch_option": (),
     "neuron": "lif",
     "neuron_tau": 4 / 3,
     "v_threshold": 1.0,

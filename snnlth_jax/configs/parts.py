@@ -65,7 +65,8 @@ class Network:
     arch: Annotated[str | None, IDENTITY] = None
     """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, alexnet, resnet7, resnet19, resnet34. Default: vgg16
     (paper); resnet34 for tiny_imagenet (paper, supplement); vgg5 for digits; for your own data vgg16, or for
-    images below 32 pixels vgg9, below 16 vgg5, below 4 resnet7."""
+    images below 32 pixels vgg9, below 16 vgg5, below 4 resnet7. Or your own, as MODULE:FUNCTION (see
+    docs/networks.md)."""
     width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
     """Factor on the number of channels of every layer."""
     activation: Annotated[Literal["lif", "relu"], CONDITION] = "lif"
@@ -73,6 +74,8 @@ class Network:
     num_timesteps: Annotated[int | None, Bounds("1 to 1000", lambda v: 1 <= v <= 1000), CONDITION] = None
     """T, the number of timesteps for which an image is shown. Default: 5 (paper, training settings); 4 for
     digits; 1 for relu."""
+    arch_option: Annotated[tuple[str, ...], CONDITION] = ()
+    """Options of your own network, name=value, for its function. Default: no options."""
 
 
 @dataclasses.dataclass(frozen=True)

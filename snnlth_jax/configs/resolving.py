@@ -202,6 +202,6 @@ def _own(spec: data.Spec, config: TrainConfig) -> _Defaults:
 
 def _run_name(config: TrainConfig, dataset: str) -> str:
     sparsity = getattr(config, "sparsity", None)
-    parts = [method_name(config).replace(" ", "_"), sparsity, dataset, config.arch]
+    parts = [method_name(config).replace(" ", "_"), sparsity, dataset, str(config.arch).replace(":", ".")]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from snnlth_jax.errors import InputError, not_one_of
-from snnlth_jax.models import norms
+from snnlth_jax.models import norms, own
 from snnlth_jax.models._checks import is_floating, is_whole
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
@@ -127,9 +127,13 @@ def create(
 def min_image_size(name: str) -> int:
     """Smallest side in pixels of the images for the network `name`; InputError if the name is unknown.
 
+    It is 1 for a user's own network, `module:function`, about which nothing is known.
+
     >>> min_image_size("vgg16"), min_image_size("alexnet"), min_image_size("resnet19")
     (32, 15, 1)
     """
+    if own.is_own(name):
+        return 1
     _check_name(name)
     fields = _NETWORKS[name]
     return least_side(fields.get("features", ()).count("M"), fields.get("stride", 1))
@@ -138,11 +142,15 @@ def min_image_size(name: str) -> int:
 def min_batch_size(name: str) -> int:
     """Smallest number of images to train the network `name` on; InputError if the name is unknown.
 
+    It is 1 for a user's own network, `module:function`, about which nothing is known.
+
     It is 2 where batch norm follows a linear layer, since one image has no variance there.
 
     >>> min_batch_size("vgg16"), min_batch_size("alexnet")
     (1, 2)
     """
+    if own.is_own(name):
+        return 1
     _check_name(name)
     fields = _NETWORKS[name]
     return 2 if "features" in fields and fields.get("hidden") else 1
@@ -150,4 +158,4 @@ def min_batch_size(name: str) -> int:
 
 def _check_name(name: str) -> None:
     if name not in names():
-        raise not_one_of("`arch`", name, names())
+        raise not_one_of("`arch`", name, (*names(), "MODULE:FUNCTION"))

@@ -46,12 +46,13 @@ def show(
     shown = _with_dense(rows, chosen)
     energy([], mac, ac)  # refused before anything is printed
     console.print(f"{result.title}: {workdir}", markup=False, highlight=False)
-    for table in (
-        _sparsity(shown),
-        *map(_health, chosen),
-        _operations(shown),
-        _energy(shown, mac, ac),
-    ):
+    connected = [row for row in shown if row.connected]
+    for table in (_sparsity(shown), *(_health(row) for row in chosen if row.connected)):
+        console.print(table)
+    if not connected:
+        console.print("its connections are not known: no health, no operations, no energy", highlight=False)
+        return
+    for table in (_operations(connected), _energy(connected, mac, ac)):
         console.print(table)
     images = max(row.measured_images for row in shown)
     for remark in (

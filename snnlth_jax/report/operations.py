@@ -81,7 +81,7 @@ def _from_to(label: str, points: dict[float, Spread], form: Callable[[float], st
 
 def _measured(experiment: Experiment) -> dict[Series, list[tuple[Run, Row]]]:
     trained = {
-        series: [(run, row) for run, row in series.trainings("result") if row.layers]
+        series: [(run, row) for run, row in series.trainings("result") if row.connected]
         for series in experiment.series
     }
     return {series: rows for series, rows in trained.items() if rows}
@@ -183,7 +183,7 @@ def _silent(row: Row) -> float | None:
 
 def _dead(row: Row) -> float | None:
     """Share of dead channels; a sum has the channels of each of its parts."""
-    return _share([(layer.dead_channels, layer.channels) for layer in row.layers])
+    return _share([(layer.dead_channels or 0, layer.channels) for layer in row.layers])
 
 
 def _share(parts: Sequence[tuple[int, int]]) -> float | None:

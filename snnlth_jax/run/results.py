@@ -67,20 +67,22 @@ class LayerRecord(Record, frozen=True, kw_only=True):
     Attributes:
       name: name of its weights in masks and tickets.
       weights, kept: number of weights before and after pruning.
-      channels, dead_channels: outputs, and those that no input reaches or that reach no logit.
+      channels, dead_channels: outputs, and those that no input reaches or that reach no logit; None where
+        the connections of the network are not known.
       neurons, silent_neurons, saturated_neurons: spiking neurons behind the layer, those of them that never
         fired, and those that fired at every timestep of every image; None without such neurons.
       firing_rate: mean spikes per neuron and image at each timestep; None without spiking neurons.
       spikes_per_image: spikes per image over neurons and timesteps; None without spiking neurons.
-      synops_per_image: additions that incoming spikes cause over kept weights, at each timestep.
-      macs_per_image: multiply-accumulates of inputs that are no spikes, at each timestep.
+      synops_per_image: additions that incoming spikes cause over kept weights, at each timestep; empty where
+        the connections are not known.
+      macs_per_image: multiply-accumulates of inputs that are no spikes, in the same way.
     """
 
     name: str
     weights: Annotated[int, msgspec.Meta(ge=1)]
     kept: Count
     channels: Count
-    dead_channels: Count
+    dead_channels: Count | None
     neurons: Count | None
     silent_neurons: Count | None
     saturated_neurons: Count | None
@@ -146,11 +148,16 @@ class Row(Record, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.kept > self.total:
             raise ValueError(f"{self.kept} of {self.total} weights kept")
-        if self.layers and self.weights_on_no_path is None:
+        if self.connected and self.weights_on_no_path is None:
             raise ValueError("weights_on_no_path is missing")
         if len({layer.name for layer in self.layers}) < len(self.layers):
             raise ValueError("layers have the same name")
         msgspec.structs.force_setattr(self, "sparsity", 1 - self.kept / self.total)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it has layers with known connections, and so their operations."""
+        return any(layer.dead_channels is not None for layer in self.layers)
 
     @property
     def name(self) -> str:

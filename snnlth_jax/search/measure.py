@@ -43,7 +43,7 @@ NOTHING = Measurement((), 0, None)  # for a phase whose network is not kept
 
 
 def measure(
-    wiring: Wiring,
+    wiring: Wiring | None,
     masks: Any,
     image_shape: Shape,
     num_timesteps: int,
@@ -53,7 +53,7 @@ def measure(
     """Measure a network.
 
     Args:
-      wiring: see `wiring.connections`.
+      wiring: see `wiring.connections`; None if not known.
       masks: masks of the network.
       image_shape: height, width, channels.
       num_timesteps: T.
@@ -64,6 +64,9 @@ def measure(
       The measurement. Neurons of a sum are those of the layer; its shortcut has None of them.
     """
     kernels = w.by_name(masks)
+    if wiring is None:
+        unknown = [_unknown(name, mask) for name, mask in kernels.items()]
+        return Measurement(tuple(unknown), 0, None)
     shapes, reach = w.shapes(wiring, kernels, image_shape), health.reach(wiring, kernels, image_shape)
     dead, idle = health.dead_channels(wiring, reach), health.weights_on_no_path(wiring, kernels, reach)
     layers: list[LayerRecord] = []
@@ -92,6 +95,20 @@ def measure(
             )
         )
     return Measurement(tuple(layers), images, sum(idle.values()))
+
+
+def _unknown(name: str, mask: np.ndarray) -> LayerRecord:
+    """The layer of a network whose connections are not known: its counts of weights."""
+    return LayerRecord(
+        name=name,
+        weights=mask.size,
+        kept=int(np.count_nonzero(mask)),
+        channels=mask.shape[-1],
+        dead_channels=None,
+        **_firing(None, 0),
+        synops_per_image=(),
+        macs_per_image=(),
+    )
 
 
 def _firing(spikes: np.ndarray | None, images: int) -> dict[str, Any]:

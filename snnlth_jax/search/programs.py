@@ -5,7 +5,9 @@ neither. The process keeps programs by the inputs of their compilation, so that 
 searches compile nothing.
 """
 
+import contextlib
 import functools
+import logging
 import math
 import time
 from collections import OrderedDict
@@ -19,17 +21,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from snnlth_jax import configs, data, losses, models, neurons
-from snnlth_jax.analysis import activity, wiring
+from snnlth_jax import configs, data, losses, masks, models, neurons
+from snnlth_jax.analysis import activity, tracing, wiring
 from snnlth_jax.analysis.flops import macs
+from snnlth_jax.analysis.wiring import Wiring
 from snnlth_jax.configs import EarlyTime
 from snnlth_jax.data.augment import Augmentation, choose, normalise
+from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.models import own
 from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
 __all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant", "network", "parameters"]
+
+log = logging.getLogger(__name__)
 
 PyTree = Any
 _MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
@@ -57,15 +64,21 @@ def network(config: configs.ResolvedTrain, num_classes: int) -> nn.Module:
     """The network of a configuration, at activation "lif"; all that it depends on are names and numbers.
 
     Args:
-      config: resolved, or any object with the fields `arch`, `width`, `dtype`, `num_timesteps` and those of
-        `configs.Neuron`, such as the completed identity of a run.
+      config: resolved, or any object with the fields of `configs.Network` and `configs.Neuron` and `dtype`,
+        such as the completed identity of a run.
       num_classes: number of logits.
+
+    Raises:
+      InputError: a network of the user's own that cannot be built.
 
     >>> from types import SimpleNamespace
     >>> resolved = configs.resolve(configs.ImpConfig(neuron="plif", norm="bntt"))
     >>> network(SimpleNamespace(**dataclasses.asdict(resolved)), 10) == network(resolved, 10)
     True
     """
+    dtype = None if config.dtype == "float32" else jnp.dtype(config.dtype)
+    if own.is_own(config.arch):
+        return own.build(config.arch, num_classes, own.options_of(config.arch_option), dtype)
     neuron = neurons.create(
         config.neuron,
         config.neuron_tau,
@@ -79,7 +92,7 @@ def network(config: configs.ResolvedTrain, num_classes: int) -> nn.Module:
         num_classes,
         width=config.width,
         neuron=neuron,
-        dtype=None if config.dtype == "float32" else jnp.dtype(config.dtype),
+        dtype=dtype,
         norm=config.norm,
         norm_timesteps=config.num_timesteps if config.norm == "bntt" else None,
     )
@@ -180,13 +193,15 @@ class Variants:
         devices: sharding.Devices | None = None,
     ):
         self._config, self.dataset = config, dataset
-        self._model = model or network(config, dataset.num_classes)
+        self._model = _checked(model or network(config, dataset.num_classes), config, dataset)
         self.loss = losses.Loss(config.loss, config.label_smoothing)
         self._programs = SHARED if programs is None else programs
         self.tx: optax.GradientTransformationExtraArgs = optimizers.create(
             config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay
         )
         self.devices = devices or sharding.Devices.of(hosts.devices(config.devices), config.parallel)
+        if self.devices is not None and self.devices.count > 1:
+            _check_shared(self._model, config, dataset)
         self.sample = jnp.zeros((1, *dataset.image_shape), jnp.float32)
 
     @property
@@ -197,7 +212,7 @@ class Variants:
 
     def model(self, variant: Variant) -> nn.Module:
         """Flax module of a variant."""
-        return self._model.clone(activation=variant.activation)
+        return own.cloned(self._model, activation=variant.activation)
 
     def init_state(self, key: jax.Array) -> TrainState:
         """A state with new weights, which fits all variants."""
@@ -224,6 +239,17 @@ class Variants:
         size = sum(split.images.nbytes for split in splits if split is not None)
         memory: float = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
         return size > memory / 4
+
+    @functools.cached_property
+    def wiring(self) -> Wiring | None:
+        """Connections of the network, see `snnlth_jax.analysis.wiring`; None, with a line, if not known."""
+        return _wiring(own.cloned(self._model, activation="lif"), self.dataset.image_shape)
+
+    @property
+    def _known_wiring(self) -> Wiring:
+        if self.wiring is None:
+            raise InputError("`arch`", self._config.arch, problem="its connections are not known")
+        return self.wiring
 
     # --- programs
 
@@ -290,7 +316,7 @@ class Variants:
         count = partial(
             activity.count_spikes,
             model,
-            wiring.connections(model),
+            self._known_wiring,
             num_timesteps=variant.num_timesteps,
             batch_size=min(_MEASURED_AT_A_TIME, len(images)),
             prepare=partial(normalise, augmentation=self.augmentation),
@@ -327,9 +353,8 @@ class Variants:
 
         The images are 1,000 evenly spaced ones, or all if there are fewer.
         """
-        model = self.model(variant)
         counts = self.count_spikes(variant, state, images_to_count_on(self.dataset.train.images))
-        layers, kernels = wiring.connections(model), wiring.by_name(state.masks)
+        layers, kernels = self._known_wiring, wiring.by_name(state.masks)
         neurons = wiring.shapes(layers, kernels, self.dataset.image_shape)
         by_name = {
             c.name: activity.synops_by_weight(c, kernels[c.name].shape, neurons[c.source], counts)
@@ -343,10 +368,10 @@ class Variants:
     def measure(self, variant: Variant, state: TrainState) -> Measurement:
         """Measure the layers of a trained network, see `snnlth_jax.search.measure`."""
         counts, images = None, images_to_count_on(self.dataset.test.images)
-        if variant.activation == "lif":
+        if self.wiring is not None and variant.activation == "lif":
             counts = self.count_spikes(variant, state, images)
         return measure(
-            wiring.connections(self.model(variant)),
+            self.wiring,
             state.masks,
             self.dataset.image_shape,
             variant.num_timesteps,
@@ -362,7 +387,7 @@ class Variants:
     def flops_per_image(self) -> FlopsPerImage:
         """FLOPs of the forward pass of one image: those of all timesteps together, and of each."""
 
-        model = self._model.clone(activation="lif")
+        model = own.cloned(self._model, activation="lif")
         if getattr(model, "norm", None) == "bntt":  # which may have too few timesteps; norms have no FLOPs
             model = model.clone(norm="timestep")
         one, two = (_forward_flops(model, steps, self.sample.shape) for steps in (1, 2))
@@ -374,6 +399,47 @@ def _forward_flops(model: nn.Module, num_timesteps: int, shape: tuple[int, ...])
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
     variables = jax.eval_shape(partial(model.init, num_timesteps=num_timesteps), jax.random.key(0), images)
     return 2 * macs(partial(model.apply, num_timesteps=num_timesteps), variables, images)
+
+
+@functools.lru_cache(maxsize=16)
+def _wiring(model: nn.Module, image_shape: tuple[int, ...]) -> Wiring | None:
+    try:
+        with contextlib.suppress(ValueError):
+            return wiring.connections(model)
+        variables = _init_shapes(model, image_shape)
+        return tracing.trace(model, variables, masks.make(variables["params"]), image_shape)
+    except Exception as error:  # the program is the user's, of any kind
+        measures = "dead channels, spikes and SynOps are not measured"
+        log.warning("%s: %s, since its layers are not known: %s", type(model).__name__, measures, error)
+        return None
+
+
+def _init_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.eval_shape(partial(model.init, num_timesteps=1), jax.random.key(0), images)
+
+
+def _checked(model: nn.Module, config: configs.ResolvedTrain, dataset: data.Dataset) -> nn.Module:
+    """The network, once it can be searched: those of this package can."""
+    if isinstance(model, (models.VGG, models.ResNet)):
+        return model
+    name = config.arch if own.is_own(config.arch) else type(model).__name__
+    images = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
+    own.check(name, model, dataset.num_classes, images, config.num_timesteps)
+    synflow = isinstance(config, configs.OneShotConfig) and config.criterion == "synflow"
+    twin = synflow or isinstance(config, configs.TransferConfig) or config.activation == "relu"
+    if twin and not hasattr(model, "activation"):
+        raise InputError(
+            "`arch`", name, problem="has no ReLU twin", allowed="a module with a field activation"
+        )
+    return model
+
+
+def _check_shared(model: nn.Module, config: configs.ResolvedTrain, dataset: data.Dataset) -> None:
+    """Refuse batch statistics that several devices cannot share."""
+    if "batch_stats" in _init_shapes(model, dataset.image_shape) and not hasattr(model, "axis_name"):
+        problem = f"{config.arch} has batch statistics and no field axis_name to share them over"
+        raise InputError("`devices`", config.devices, problem=problem, allowed="1")
 
 
 def _variables(state: TrainState) -> dict[str, Any]:

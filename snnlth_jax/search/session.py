@@ -395,7 +395,9 @@ class Session(Generic[Config_co]):
             self._evaluated["test"],
             announce=lambda: self.recorder.message(f"compiling training and evaluation: {name} ..."),
         )
-        if variant.activation == "lif":  # now, not after hours of training
+        if (
+            variant.activation == "lif" and self.variants.wiring is not None
+        ):  # now, not after hours of training
             seconds += self.variants.spike_counter(variant, state)[1]
         if seconds:
             self.recorder.message(f"compiled in {seconds:.1f} s")

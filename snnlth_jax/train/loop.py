@@ -17,6 +17,7 @@ from snnlth_jax import losses
 from snnlth_jax.data import Split
 from snnlth_jax.data.augment import Augmentation, draw, normalise, transform
 from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.models.own import cloned
 from snnlth_jax.train.step import (
     Batch,
     LossFn,
@@ -186,7 +187,7 @@ def _train_steps(
         state, new = train_step(
             state,
             Batch(transform(draws, images, augmentation), labels),
-            model=model if sharers is None else model.clone(axis_name=sharding.AXIS),
+            model=model if sharers is None else cloned(model, axis_name=sharding.AXIS),
             tx=tx,
             learning_rate=learning_rate,
             num_timesteps=num_timesteps,
@@ -269,7 +270,7 @@ def _statistics(
     whole = len(split.labels) // batch_size
     order = jax.random.permutation(key, len(split.labels))
     batches = order[: whole * batch_size].reshape(whole, batch_size)
-    model = model if devices is None else model.clone(axis_name=sharding.AXIS)
+    model = model if devices is None else cloned(model, axis_name=sharding.AXIS)
 
     def moved(params: PyTree, batch_stats: PyTree, chosen: jax.Array) -> PyTree:
         images, _ = _fetch(split, chosen, devices)
@@ -280,7 +281,7 @@ def _statistics(
             train=True,
             mutable=["batch_stats"],
         )
-        return updates["batch_stats"]
+        return updates.get("batch_stats", {})
 
     zeros, ones = (jax.tree.map(like, state.batch_stats) for like in (jnp.zeros_like, jnp.ones_like))
     no_weights = jax.tree.map(jnp.zeros_like, state.params)  # so that u is 0 and d has all its digits

@@ -110,7 +110,8 @@ def train_step(
             mutable=["batch_stats"],
         )
         loss = loss_fn(logits, batch.labels)
-        return loss_factor * loss.mean(), (loss, losses.correct(logits, batch.labels), updates["batch_stats"])
+        batch_stats = updates.get("batch_stats", {})
+        return loss_factor * loss.mean(), (loss, losses.correct(logits, batch.labels), batch_stats)
 
     grads, (loss, correct, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
