@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.wiring import IMAGE, LOGITS, Connection, Shape, Wiring
@@ -236,14 +236,10 @@ def _results(
     """Weights and result of each layer, with these spikes in the place of the network's."""
     values: dict[Any, Any] = dict(zip(program.arguments, arguments, strict=True))
     for equation, inputs, outputs in program.operations:
-        given = {var: values[x] for var, x in zip(equation.invars, inputs, strict=True) if isinstance(x, int)}
-        constants = {
-            var: x.array
-            for var, x in zip(equation.invars, inputs, strict=True)
-            if isinstance(x, _Constant) and not isinstance(var, Literal)
-        }
-        alone = Jaxpr([*constants], [*given], equation.outvars, [equation], equation.effects)
-        arrays = jaxpr_as_fun(ClosedJaxpr(alone, [*constants.values()]))(*given.values())
+        primitive, arrays = equation.primitive, [values[x] if isinstance(x, int) else x.array for x in inputs]
+        with equation.ctx.manager:
+            result = primitive.bind(*arrays, **primitive.get_bind_params(equation.params))
+        arrays = result if primitive.multiple_results else [result]
         values |= dict(zip(outputs, arrays, strict=True))
         for number in outputs:
             if name := program.neurons.get(number):

@@ -1,8 +1,9 @@
 """A user's own network: a function `(num_classes, **options)`, named `module:function`, that returns one.
 
-The network is a Flax linen module that is called like the networks of this package: `module.apply(variables, x, num_timesteps=T, train=…)`
-with images `x` [B, H, W, C] returns logits [T, B, num_classes], and its parameters do not depend on T. Its
-fields `activation`, `dtype` and `axis_name`, if it has them, mean what they mean in `VGG`.
+The network is a Flax linen module that is called like those of this package:
+`module.apply(variables, x, num_timesteps=T, train=...)` with images `x` [B, H, W, C] returns logits
+[T, B, num_classes], and its parameters do not depend on T. Its fields `activation`, `dtype` and `axis_name`,
+if it has them, mean what they mean in `VGG`.
 """
 
 import ast
@@ -118,11 +119,8 @@ def check(name: str, module: nn.Module, num_classes: int, images: Any, num_times
         if shape != wanted or not jnp.issubdtype(logits.dtype, jnp.floating):
             given = f"of shape {shape}" if shape else f"a {type(logits).__name__}"
             refuse(f"its logits are {given}", f"floating-point numbers [T, B, classes], here {wanted}")
-    if variables != {
-        k: v
-        for k, v in shapes(module.init, key, images, num_timesteps=num_timesteps).items()
-        if k in variables
-    }:
+    later = shapes(module.init, key, images, num_timesteps=num_timesteps)
+    if variables != {kind: later[kind] for kind in variables}:
         refuse("its parameters depend on num_timesteps", "the same for all")
     if not jax.tree.leaves(masks.make(variables.get("params", {}))):
         refuse("has no prunable parameters", "kernels of two axes or more, see masks.explain")
