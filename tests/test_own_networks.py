@@ -170,10 +170,10 @@ def test_what_is_wrong_with_a_network_is_one_line_before_anything_is_written(tmp
             def __call__(self, x, *, num_timesteps, train=False):
                 if self.kind == "raises":
                     raise RuntimeError("no such thing")
-                x = nn.Dense(10)(x.reshape(len(x), -1))
                 if self.kind == "biases":
                     bias = self.param("bias", nn.initializers.ones, (10,)).reshape(1, 1, 10)
                     return jnp.zeros((num_timesteps, len(x), 10)) + bias
+                x = nn.Dense(10)(x.reshape(len(x), -1))
                 if self.kind == "once":
                     return x
                 if self.kind == "depends":
