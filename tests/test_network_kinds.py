@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from snnlth_jax import configs, masks, models, neurons
 from snnlth_jax.errors import InputError
+from snnlth_jax.interop.torch import from_state_dict, to_state_dict
 from snnlth_jax.models import VGG, ResNet
 from snnlth_jax.models.norms import BatchNormThroughTime, ThresholdBatchNorm
 from snnlth_jax.search.programs import Variant, network
@@ -291,6 +292,14 @@ def test_bfloat16_stays_bfloat16_and_the_twin_has_the_same_parameters(arch, norm
         for tree in trees.values()
     ]
     assert all(other == first for other in others)
+
+
+@pytest.mark.parametrize("other", [{"neuron": neurons.PLIF()}, {"norm": "bntt", "norm_timesteps": 3}])
+def test_the_authors_networks_are_others(other):
+    model = models.create("vgg5", 10, width=0.1, **other)
+    for convert in (partial(to_state_dict, model), lambda entries: from_state_dict(model, entries, None)):
+        with pytest.raises(ValueError, match=r"neither a learned tau .PLIF. nor norm 'bntt'"):
+            convert({"params": {}})
 
 
 # ---------------------------------------------------------------- by configuration

@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from snnlth_jax.models import VGG, ResNet
 from snnlth_jax.models.vgg import least_side
+from snnlth_jax.neurons import PLIF
 
 __all__ = ["from_state_dict", "to_state_dict"]
 
@@ -41,7 +42,7 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
 
     Raises:
       ValueError: entries are missing, unexpected, of another shape, or no arrays of numbers: all of them, in
-        one line.
+        one line; a network with a `PLIF` or norm "bntt", which the authors' code does not have.
 
     >>> import jax, numpy as np
     >>> model, images = VGG((2, "M"), num_classes=3), np.ones((1, 4, 4, 1))
@@ -49,6 +50,7 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
     >>> from_state_dict(model, state_dict, images)["params"]["layer01"]["conv"]["kernel"].shape
     (3, 3, 1, 2)
     """
+    _check_theirs(model)
     given = _arrays(_entries(state_dict))
     leaves = _leaves(model, _flat(_shapes(model, sample_input)))
     wanted = {
@@ -76,7 +78,8 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
       PyTorch name -> NumPy array in PyTorch's layout, same dtype: a copy, writeable and C-contiguous.
 
     Raises:
-      ValueError: leaves are missing, unexpected or of another shape: all of them, in one line.
+      ValueError: leaves are missing, unexpected or of another shape: all of them, in one line; a network as
+        above that the authors' code does not have.
 
     >>> import jax, numpy as np
     >>> model, images = VGG((2, "M"), num_classes=3), np.ones((1, 4, 4, 1))
@@ -90,11 +93,17 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
     classifier.weight (3, 8)
     classifier.bias (3,)
     """
+    _check_theirs(model)
     given = _flat(variables)
     wanted = {path: shape for path, shape in _wanted(model, given).items() if path[0] in variables}
     shapes = {path: wanted.get(path, ()) if x is None else np.shape(x) for path, x in given.items()}
     _compare(_named(wanted), _named(shapes), "the variables")
     return {name: _to_torch(model, path, _host(path, leaf)) for path, name, leaf in _leaves(model, given)}
+
+
+def _check_theirs(model: VGG | ResNet) -> None:
+    if model.norm == "bntt" or isinstance(model.neuron, PLIF):
+        raise ValueError("the authors' networks have neither a learned tau (PLIF) nor norm 'bntt'")
 
 
 def _host(path: _Path, leaf: Any) -> np.ndarray:

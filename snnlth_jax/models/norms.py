@@ -182,7 +182,7 @@ class ThresholdBatchNorm(nn.Module):
                 running.value = new.astype(running.value.dtype)
         else:
             mean, var = running_mean.value, running_var.value
-        slope = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
+        slope: jax.Array = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
         slope, shift = (p.reshape((1,) * (x.ndim - 1) + channels) for p in (slope, bias - mean * slope))
         return (x * slope + shift).astype(dtype)
 
