@@ -36,7 +36,7 @@ def trace(model: Any, variables: Mapping[str, Any], masks: Any, image_shape: Sha
         neurons, `[T, B, H, W, C]` or `[T, B, C]`, as intermediates `NAME_spikes`.
       variables: `params` and `batch_stats`, or `jax.ShapeDtypeStruct` of them.
       masks: masks of the prunable parameters; only their places matter.
-      image_shape: height, width, channels.
+      image_shape: height, width, channels; the number of frames first if the image changes over time.
 
     Returns:
       Connections, as `wiring.connections` has them for the networks of this package.
@@ -58,7 +58,8 @@ def trace(model: Any, variables: Mapping[str, Any], masks: Any, image_shape: Sha
     noise = np.random.default_rng(0)
     # in [1/2, 1): a variance is positive
     variables = jax.tree.map(lambda x: (noise.random(x.shape) / 2 + 0.5).astype(x.dtype), dict(variables))
-    image = noise.normal(size=(1, *image_shape)).astype(np.float32)
+    once = (1, 1) if len(image_shape) > 3 else (1,)  # a timestep and an image
+    image = noise.normal(size=(*once, *image_shape[-3:])).astype(np.float32)
 
     def forward(variables: Any, x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits, sown = model.apply(variables, x, num_timesteps=1, train=False, mutable=["intermediates"])
@@ -70,7 +71,9 @@ def trace(model: Any, variables: Mapping[str, Any], masks: Any, image_shape: Sha
         raise ValueError("the network sows no spikes as intermediates NAME_spikes")
     program = _flat(jaxpr, sorted(shapes))  # the order in which JAX has the keys of a dict
     spikes = {name: noise.integers(0, 2, shape.shape) for name, shape in shapes.items()}
-    known = {name: array.reshape(array.shape[2:]) for name, array in spikes.items()} | {IMAGE: image[0]}
+    known = {name: array.reshape(array.shape[2:]) for name, array in spikes.items()} | {
+        IMAGE: image.reshape(image_shape[-3:])
+    }
 
     prunable = {f"params/{w.name_of(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(masks)}
     named = {w.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}

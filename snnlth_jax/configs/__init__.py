@@ -9,7 +9,7 @@ Importing this package loads neither Flax nor Orbax, and resolving starts no dev
 ('runs/imp_digits_vgg5_seed0', 1)
 """
 
-from snnlth_jax.configs.checks import check, check_devices, check_examples
+from snnlth_jax.configs.checks import check, check_devices, check_examples, check_frames
 from snnlth_jax.configs.commands import (
     DynamicConfig,
     EbConfig,
@@ -97,6 +97,7 @@ __all__ = [
     "check",
     "check_devices",
     "check_examples",
+    "check_frames",
     "chosen",
     "common",
     "completed",

@@ -25,9 +25,10 @@ from snnlth_jax.configs.commands import (
 )
 from snnlth_jax.configs.fields import Declared, declared
 from snnlth_jax.configs.parts import Data, EarlyTime, Neuron, Training
+from snnlth_jax.data.frames import split_shape
 from snnlth_jax.errors import InputError, not_one_of
 
-__all__ = ["check", "check_devices", "check_examples"]
+__all__ = ["check", "check_devices", "check_examples", "check_frames"]
 
 
 def check(config: ResolvedTrain) -> None:
@@ -131,6 +132,18 @@ def check_examples(config: Data, examples: int) -> None:
         if isinstance(config, EarlyTime) and config.measures_timesteps:
             enough = f"{least} or more, with {config.arch}"
             _require(config, "early_time_examples", lambda v: v >= least, enough)
+
+
+def check_frames(config: ResolvedTrain, image_shape: tuple[int, ...]) -> None:
+    """Check that images that change over time have as many frames as there are timesteps.
+
+    Raises:
+      InputError: they have fewer.
+    """
+    frames, _ = split_shape(image_shape)
+    if frames is not None:
+        allowed = f"1 to {frames}, the frames of an image"
+        _require(config, "num_timesteps", lambda v: v <= frames, allowed)
 
 
 def _check_last_batch(config: ResolvedTrain, name: str, examples: int, least: int) -> None:
@@ -248,7 +261,8 @@ def _check_images(config: ResolvedTrain) -> None:
     from snnlth_jax import models  # loads Flax, which readers of configurations do without
 
     spec, least = data.spec(config.dataset, config.data_dir), models.min_image_size(config.arch)
-    height, width, _ = spec.image_shape
+    check_frames(config, spec.image_shape)
+    height, width = spec.image_shape[-3:-1]
     if min(height, width) < least:
         raise InputError(
             "`arch`",

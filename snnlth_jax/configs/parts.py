@@ -73,7 +73,7 @@ class Network:
     """Neuron: lif, or relu for the artificial twin of the network, which has one timestep (paper, Fig. 8)."""
     num_timesteps: Annotated[int | None, Bounds("1 to 1000", lambda v: 1 <= v <= 1000), CONDITION] = None
     """T, the number of timesteps for which an image is shown. Default: 5 (paper, training settings); 4 for
-    digits; 1 for relu."""
+    digits; for images that change over time the number of their frames; 1 for relu."""
     arch_option: Annotated[tuple[str, ...], CONDITION] = ()
     """Options of your own network, name=value, for its function. Default: no options."""
 

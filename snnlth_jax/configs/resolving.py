@@ -27,6 +27,7 @@ from snnlth_jax.configs.commands import (
 from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds
 from snnlth_jax.configs.targets import rounds_to
 from snnlth_jax.data.augment import STEPS
+from snnlth_jax.data.frames import split_shape
 
 __all__ = ["dataset_name", "load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
 
@@ -106,6 +107,8 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     if isinstance(config.augment, (tuple, list)):  # in one order; none of them is False
         ranks = {step: rank for rank, step in enumerate(STEPS)}
         fields["augment"] = tuple(sorted(config.augment, key=lambda s: ranks.get(s, len(ranks)))) or False
+    if (frames := split_shape(spec.image_shape)[0]) is not None:
+        defaults["num_timesteps"] = frames
     if config.activation == "relu":
         defaults["num_timesteps"] = 1
     epochs = defaults["epochs"] if config.epochs is None else config.epochs

@@ -138,8 +138,8 @@ class Draws(NamedTuple):
 
 
 def draw(key: jax.Array, shape: tuple[int, ...], augmentation: Augmentation) -> Draws:
-    """Draw for images of shape `[B, H, W, ...]`; each of several devices takes its part of the result."""
-    batch, height, width = shape[:3]
+    """Draw for images of shape `[B, ..., H, W, C]`; each of several devices takes its part of the result."""
+    batch, height, width = shape[0], *shape[-3:-1]
     crop_key, flip_key, cutout_key = jax.random.split(key, 3)
     padding = augmentation.crop_padding
     mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1))
@@ -160,12 +160,12 @@ def augment(
 
     Args:
       key: the same key gives the same images; every image of the batch has its own draws.
-      images: uint8 `[B, H, W, C]`.
+      images: uint8 `[B, H, W, C]`, or frames `[B, T, H, W, C]`, which are all moved alike.
       augmentation: crop, flip, cutout, mean and std.
       dtype: dtype of the result.
 
     Returns:
-      The images as `dtype`, `[B, H, W, C]`.
+      The images as `dtype`, same shape.
 
     Raises:
       ValueError: as `normalise`.
@@ -183,6 +183,16 @@ def transform(
     draws: Draws, images: jax.Array, augmentation: Augmentation, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
     """`augment` with given draws."""
+    if images.ndim == 5:  # frames side by side, as channels
+        batch, frames, height, width, channels = images.shape
+        images = jnp.moveaxis(images, 1, 3).reshape(batch, height, width, frames * channels)
+        moved = _moved(draws, images, augmentation).reshape(batch, height, width, frames, channels)
+        return normalise(jnp.moveaxis(moved, 3, 1), augmentation, dtype)
+    return normalise(_moved(draws, images, augmentation), augmentation, dtype)
+
+
+def _moved(draws: Draws, images: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """Crop, flip and cutout of images `[B, H, W, C]`."""
     batch, height, width, _ = images.shape
     # for each pixel of the result its source, and whether that lies within the image
     rows = jnp.broadcast_to(jnp.arange(height), (batch, height))
@@ -199,7 +209,7 @@ def transform(
         kept &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
     image = jnp.arange(batch)[:, None, None]
     pixels = images.at[image, rows[:, :, None], columns[:, None, :]].get(mode="clip")
-    return normalise(jnp.where(kept[..., None], pixels, jnp.uint8(0)), augmentation, dtype)
+    return jnp.where(kept[..., None], pixels, jnp.uint8(0))
 
 
 def _inside(position: jax.Array, start: jax.Array | int, length: int) -> jax.Array:

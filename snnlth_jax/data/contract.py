@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from snnlth_jax.data.augment import STEPS, Augmentation, Step, choose, steps
+from snnlth_jax.data.frames import split_shape
 from snnlth_jax.data.splits import Split, checked, measured
 from snnlth_jax.errors import InputError, not_one_of
 
@@ -26,7 +27,7 @@ class Spec(NamedTuple):
       tfds_name: name in TensorFlow Datasets; None if it is not there.
       num_classes: labels are 0 ... num_classes - 1.
       stored_shape: height, width and channels in the files.
-      image_shape: height, width and channels as loaded.
+      image_shape: height, width and channels as loaded; of frames their number first.
       train_size: number of images in the whole training split.
       test_size: number of images in the whole test split.
       augmentation: augmentation of training images, with mean and std.
@@ -35,8 +36,8 @@ class Spec(NamedTuple):
     name: str
     tfds_name: str | None
     num_classes: int
-    stored_shape: tuple[int, int, int]
-    image_shape: tuple[int, int, int]
+    stored_shape: tuple[int, ...]
+    image_shape: tuple[int, ...]
     train_size: int
     test_size: int
     augmentation: Augmentation
@@ -48,7 +49,7 @@ class Dataset(NamedTuple):
     Attributes:
       name: name of the dataset.
       num_classes: labels are 0 ... num_classes - 1.
-      image_shape: height, width, channels.
+      image_shape: height, width, channels; of images that change over time, the number of frames first.
       train: images to train on.
       validation: images held out of the training images, or None.
       test: official test images.
@@ -59,7 +60,7 @@ class Dataset(NamedTuple):
 
     name: str
     num_classes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     train: Split
     validation: Split | None
     test: Split
@@ -89,7 +90,7 @@ class Dataset(NamedTuple):
 
         Args:
           name: name of the dataset, in results and in directories: letters, digits, `.`, `_`, `-`.
-          train_images: uint8 `[N, H, W, C]`, or `[N, H, W]` for grey images.
+          train_images: uint8 `[N, H, W, C]`, or `[N, H, W]` for grey images, or frames `[N, T, H, W, C]`.
           train_labels: integers `[N]` from 0 to num_classes - 1; each class has an image.
           test_images: as `train_images`, of the same size.
           test_labels: as `train_labels`; a class may have no image here.
@@ -123,7 +124,7 @@ class Dataset(NamedTuple):
         validation = None
         if validation_images is not None:
             validation = checked("validation", validation_images, validation_labels)
-        shape: tuple[int, int, int] = train.images.shape[1:]
+        shape: tuple[int, ...] = train.images.shape[1:]
         if mean is None or std is None:
             of_images = measured(train.images)
             mean, std = of_images[0] if mean is None else mean, of_images[1] if std is None else std
@@ -231,7 +232,7 @@ def describe(dataset: Dataset) -> str:
     rows = [
         ("name", dataset.name),
         ("classes", f"{dataset.num_classes}: {shown}"),
-        ("images", "x".join(map(str, dataset.image_shape))),
+        ("images", _shape_text(dataset.image_shape)),
     ]
     for which in ("train", "validation", "test"):
         split = getattr(dataset, which)
@@ -247,6 +248,11 @@ def describe(dataset: Dataset) -> str:
     rows.append(("augmentation", ", ".join(steps(dataset.augmentation)) or "none"))
     rows.append(("fingerprint", dataset.fingerprint))
     return "\n".join(f"{name:<14}{text}" for name, text in rows)
+
+
+def _shape_text(image_shape: tuple[int, ...]) -> str:
+    frames, shape = split_shape(image_shape)
+    return (f"{frames} frames of " if frames else "") + "x".join(map(str, shape))
 
 
 def safe_name(text: str) -> str:

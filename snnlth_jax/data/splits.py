@@ -10,7 +10,7 @@ __all__ = ["Split", "checked", "draw", "measured"]
 
 
 class Split(NamedTuple):
-    """Images uint8 `[N, H, W, C]` and labels int32 `[N]`."""
+    """Images uint8 `[N, H, W, C]`, or frames `[N, T, H, W, C]`, and labels int32 `[N]`."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -62,7 +62,7 @@ def checked(which: str, images: Any, labels: Any) -> Split:
 
     Args:
       which: "train", "test" or "validation", for the names of the arguments.
-      images: uint8 `[N, H, W, C]` or `[N, H, W]`.
+      images: uint8 `[N, H, W, C]` or `[N, H, W]`, or frames `[N, T, H, W, C]`.
       labels: integers `[N]`.
 
     Raises:
@@ -74,12 +74,13 @@ def checked(which: str, images: Any, labels: Any) -> Split:
         raise InputError(what, str(pixels.dtype), allowed="uint8, 0 to 255")
     if pixels.ndim == 3:
         pixels = pixels[..., None]
-    if pixels.ndim != 4:
-        raise InputError(what, pixels.shape, allowed="images [N, H, W] or [N, H, W, C]")
+    if pixels.ndim not in (4, 5):
+        allowed = "images [N, H, W] or [N, H, W, C], or frames [N, T, H, W, C]"
+        raise InputError(what, pixels.shape, allowed=allowed)
     if not pixels.size:
         raise InputError(what, pixels.shape, problem="no images", allowed="1 or more, of 1 pixel or more")
-    if pixels.shape[1] <= 4 < min(pixels.shape[2:]):
-        raise InputError(what, pixels.shape, problem="channels come first", allowed="[N, H, W, C]")
+    if pixels.shape[-3] <= 4 < min(pixels.shape[-2:]):
+        raise InputError(what, pixels.shape, problem="channels come first", allowed="[N, ..., H, W, C]")
     classes = _array(f"`{which}_labels`", labels)
     what = f"`{which}_labels`"
     if not np.issubdtype(classes.dtype, np.integer):

@@ -71,7 +71,7 @@ class Features(NamedTuple):
 
     image: str
     label: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...]
 
 
@@ -185,8 +185,8 @@ def features(source: Prepared) -> Features:
 def decode(
     source: Prepared,
     split: str,
-    stored_shape: tuple[int, int, int],
-    image_shape: tuple[int, int, int],
+    stored_shape: tuple[int, ...],
+    image_shape: tuple[int, ...],
     num_classes: int,
     keys: tuple[str, str] = ("image", "label"),
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -223,8 +223,8 @@ def decode(
 def _decode(
     source: Prepared,
     split: str,
-    stored_shape: tuple[int, int, int],
-    image_shape: tuple[int, int, int],
+    stored_shape: tuple[int, ...],
+    image_shape: tuple[int, ...],
     num_classes: int,
     keys: tuple[str, str],
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -343,7 +343,7 @@ def _shards(
     return shards
 
 
-def resize(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def resize(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """An image `[H, W, C]` as `shape`, by bilinear interpolation (Pillow).
 
     >>> resize(np.uint8([[[0], [200]]]), (1, 1, 1)).tolist()

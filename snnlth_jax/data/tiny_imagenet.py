@@ -93,7 +93,7 @@ def locate(num_classes: int, data_dir: epath.PathLike | None = None) -> Archive:
     return Archive(root, directory, {"train": train, "test": test}, fingerprint)
 
 
-def decode(archive: Archive, split: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def decode(archive: Archive, split: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Decode a split; grey images become RGB.
 
     Args:

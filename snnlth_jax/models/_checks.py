@@ -33,7 +33,9 @@ __all__ = [
 
 
 def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) -> jax.Array:
-    """Images of a call of a VGG or a ResNet; ValueError for fields and arguments that it cannot have.
+    """Images of a call of a VGG or a ResNet, `[1, B, H, W, C]`, or `[T, B, H, W, C]` if they change.
+
+    ValueError for fields and arguments that it cannot have.
 
     Args:
       model: the bound module.
@@ -49,6 +51,9 @@ def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) 
     check_counts(num_classes=model.num_classes)
     check_floating(dtype=model.dtype, param_dtype=model.param_dtype)
     images = check_images(x)
+    if images.ndim == 5 and len(images) != num_timesteps:
+        raise ValueError(f"images [T, B, H, W, C] must be of {num_timesteps} timesteps, got {len(images)}")
+    images = images if images.ndim == 5 else images[None]
     check_inputs(model, (first, "conv", "kernel"), images.shape[-1], f"channels of images {images.shape}")
     return images
 
@@ -139,16 +144,16 @@ def check_floating(**dtypes: Any) -> None:
 
 
 def check_images(x: Any) -> jax.Array:
-    """Images [B, H, W, C] of a network; ValueError for other shapes, and for integers.
+    """Images [B, H, W, C] or [T, B, H, W, C] of a network; ValueError for other shapes, and for integers.
 
     >>> check_images(jnp.ones((5, 8, 8)))
     Traceback (most recent call last):
     ...
-    ValueError: images must be [B, H, W, C], got shape (5, 8, 8)
+    ValueError: images must be [B, H, W, C] or [T, B, H, W, C], got shape (5, 8, 8)
     """
     images = as_array("images", x, "floating-point numbers")
-    if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images must be [B, H, W, C], got shape {images.shape}")
+    if images.ndim not in (4, 5) or 0 in images.shape:
+        raise ValueError(f"images must be [B, H, W, C] or [T, B, H, W, C], got shape {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be floating-point numbers, normalised; got {images.dtype}")
     if is_explicit(images):

@@ -7,7 +7,7 @@ if it has them, mean what they mean in `VGG`.
 """
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,14 +80,16 @@ def cloned(module: nn.Module, **fields: Any) -> nn.Module:
     return module.clone(**{name: value for name, value in fields.items() if hasattr(module, name)})
 
 
-def check(name: str, module: nn.Module, num_classes: int, images: Any, num_timesteps: int) -> None:
+def check(
+    name: str, module: nn.Module, num_classes: int, inputs: Callable[[int], Any], num_timesteps: int
+) -> None:
     """Check that a network can be searched; nothing is computed.
 
     Args:
       name: its name, for messages.
       module: the network.
       num_classes: number of logits that it must have.
-      images: images [B, H, W, C], or their `jax.ShapeDtypeStruct`.
+      inputs: function from a number of timesteps to the input, or its `jax.ShapeDtypeStruct`.
       num_timesteps: T.
 
     Raises:
@@ -106,7 +108,7 @@ def check(name: str, module: nn.Module, num_classes: int, images: Any, num_times
     def refuse(problem: str, allowed: str) -> None:
         raise InputError("`arch`", name, problem=problem, allowed=allowed)
 
-    variables = shapes(module.init, key, images, num_timesteps=1)
+    variables, images = shapes(module.init, key, inputs(1), num_timesteps=1), inputs(num_timesteps)
     if others := sorted(set(variables) - {"params", "batch_stats", "intermediates"}):
         refuse(f"has variables {', '.join(others)}", "params and batch_stats")
     variables = {k: v for k, v in variables.items() if k != "intermediates"}
@@ -114,7 +116,7 @@ def check(name: str, module: nn.Module, num_classes: int, images: Any, num_times
         call = partial(module.apply, mutable=["batch_stats"] if train else False, train=train)
         logits = shapes(call, variables, images, num_timesteps=num_timesteps)
         logits = logits[0] if train else logits
-        wanted = (num_timesteps, images.shape[0], num_classes)
+        wanted = (num_timesteps, images.shape[-4], num_classes)
         shape = getattr(logits, "shape", None)
         if shape != wanted or not jnp.issubdtype(logits.dtype, jnp.floating):
             given = f"of shape {shape}" if shape else f"a {type(logits).__name__}"

@@ -26,7 +26,8 @@ class ResNet(nn.Module):
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
     norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
-    in at least float32. The stem runs once, for all timesteps. ValueError is raised for images with other
+    in at least float32. The stem runs once, for all timesteps; with images that change over
+    time, `x` [T, B, H, W, C], at each. ValueError is raised for images with other
     axes, of integers or with other channels than the variables', and for a `num_timesteps` or another count
     that is no whole number of at least 1.
 
@@ -100,7 +101,7 @@ class ResNet(nn.Module):
         active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype)
 
         stride = self.strides[0] if self.strides else 1
-        x = unit(features=self.stem, stride=stride, name="block0")(x[None], train=train)
+        x = unit(features=self.stem, stride=stride, name="block0")(x, train=train)
         x = active(name="block0_neuron")(x)
         self.sow("intermediates", "block0_spikes", x)
         for block in blocks(self):

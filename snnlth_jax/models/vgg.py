@@ -29,7 +29,8 @@ class VGG(nn.Module):
 
     Called with images `x` [B, H, W, C], already normalised, the number of timesteps T, and `train` (batch
     norm by batch statistics, which needs `mutable=["batch_stats"]`), it returns logits [T, B, num_classes]
-    in at least float32. The first convolution and its norm run once, for all timesteps. ValueError is raised
+    in at least float32. The first convolution and its norm run once, for all timesteps; with images that
+    change over time, `x` [T, B, H, W, C], they run at each. ValueError is raised
     for images with other axes, of integers, too small for the poolings, or of other channels or another
     number of pixels than the variables', and for a `num_timesteps` or another count that is no whole number
     of at least 1. Hidden layers need two images or more to train on.
@@ -80,14 +81,14 @@ class VGG(nn.Module):
         check_counts(**{f"features[{i}]": entry for i, entry in enumerate(self.features) if entry != "M"})
         check_counts(stride=self.stride, **{f"hidden[{i}]": entry for i, entry in enumerate(self.hidden)})
         x = check_call(self, x, num_timesteps, train, first="layer01")
-        _check_size(x.shape[1:3], self.features.count("M"), self.stride)
+        _check_size(x.shape[-3:-1], self.features.count("M"), self.stride)
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         batch_norm = maker(self.norm, num_timesteps, self.norm_timesteps or 1, self.neuron.v_threshold)
         common = {"kernel_init": kernel_init, "axis_name": self.axis_name, "batch_norm": batch_norm, **dtypes}
         active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype)
         unit = partial(ConvNorm, use_bias=True, **common)
-        x, depth = x[None], 0
+        depth = 0
         for entry in self.features:
             if entry == "M":
                 x = max_pool(x)

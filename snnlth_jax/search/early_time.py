@@ -26,6 +26,7 @@ from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, full_variant
 from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.session import Session, run
+from snnlth_jax.train.step import input_of
 
 __all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "search", "select_timesteps"]
 
@@ -99,7 +100,11 @@ def _divergences(
     reduction: Literal["sum", "mean"],
 ) -> jax.Array:
     logits, _ = model.apply(
-        variables, images, num_timesteps=num_timesteps, train=True, mutable=["batch_stats"]
+        variables,
+        input_of(model, images, num_timesteps),
+        num_timesteps=num_timesteps,
+        train=True,
+        mutable=["batch_stats"],
     )
     return losses.timestep_divergence(logits, direction, reduction)
 

@@ -49,6 +49,7 @@ def measure(
     num_timesteps: int,
     counts: Counts | None,
     images: int,
+    frames: bool = False,
 ) -> Measurement:
     """Measure a network.
 
@@ -59,6 +60,7 @@ def measure(
       num_timesteps: T.
       counts: spikes, see `activity.count_spikes`; None for a network without spikes (`activation="relu"`).
       images: number of images that spikes were counted on; 0 without spikes.
+      frames: whether the image changes over time, so that the first layer runs at every timestep.
 
     Returns:
       The measurement. Neurons of a sum are those of the layer; its shortcut has None of them.
@@ -91,7 +93,7 @@ def measure(
                 dead_channels=int(dead[c.name].sum()),
                 **_firing(spikes, images),
                 synops_per_image=tuple(added),
-                macs_per_image=(float(multiplied),) + (0.0,) * (num_timesteps - 1),
+                macs_per_image=(float(multiplied),) + (float(frames * multiplied),) * (num_timesteps - 1),
             )
         )
     return Measurement(tuple(layers), images, sum(idle.values()))

@@ -25,6 +25,7 @@ from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import TWIN, Programs, full_variant, parameters
 from snnlth_jax.search.session import Session, run
 from snnlth_jax.train import NonFiniteLoss, TrainState
+from snnlth_jax.train.step import input_of
 
 PyTree = Any
 
@@ -133,7 +134,8 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
         arguments: tuple[PyTree, ...] = (batch_stats,)
 
         def loss(params: PyTree, batch_stats: PyTree) -> jax.Array:
-            return flow(variants.model(TWIN), batch_stats, variants.sample)(params)
+            model = variants.model(TWIN)
+            return flow(model, batch_stats, input_of(model, variants.sample, 1))(params)
 
     else:
         images, times = _examples(session), 1

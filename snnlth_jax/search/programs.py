@@ -27,12 +27,14 @@ from snnlth_jax.analysis.flops import macs
 from snnlth_jax.analysis.wiring import Wiring
 from snnlth_jax.configs import EarlyTime
 from snnlth_jax.data.augment import Augmentation, choose, normalise
+from snnlth_jax.data.frames import split_shape
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.models import own
 from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
+from snnlth_jax.train.step import input_of
 
 __all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant", "network", "parameters"]
 
@@ -108,9 +110,7 @@ def parameters(
       dataset: loaded.
       model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
     """
-    module = model or network(config, dataset.num_classes)
-    images = jnp.zeros((1, *dataset.image_shape))
-    return jax.eval_shape(partial(module.init, num_timesteps=1), jax.random.key(0), images)["params"]
+    return _init_shapes(model or network(config, dataset.num_classes), dataset.image_shape)["params"]
 
 
 class Programs:
@@ -181,7 +181,7 @@ class Variants:
       devices: devices of the programs, see `sharding.Devices`.
       tx: optimiser.
       loss: loss of training and evaluation.
-      sample: image like those of the dataset, `[1, H, W, C]`.
+      sample: image like those of the dataset, `[1, H, W, C]` or `[1, T, H, W, C]`.
     """
 
     def __init__(
@@ -319,7 +319,9 @@ class Variants:
             self._known_wiring,
             num_timesteps=variant.num_timesteps,
             batch_size=min(_MEASURED_AT_A_TIME, len(images)),
-            prepare=partial(normalise, augmentation=self.augmentation),
+            prepare=lambda images: input_of(
+                model, normalise(images, self.augmentation), variant.num_timesteps
+            ),
         )
         return self._programs.get(
             ("spikes", model, variant.num_timesteps, self.augmentation, _shapes((shapes, image_shapes))),
@@ -355,7 +357,7 @@ class Variants:
         """
         counts = self.count_spikes(variant, state, images_to_count_on(self.dataset.train.images))
         layers, kernels = self._known_wiring, wiring.by_name(state.masks)
-        neurons = wiring.shapes(layers, kernels, self.dataset.image_shape)
+        neurons = wiring.shapes(layers, kernels, split_shape(self.dataset.image_shape)[1])
         by_name = {
             c.name: activity.synops_by_weight(c, kernels[c.name].shape, neurons[c.source], counts)
             for c in layers
@@ -373,10 +375,11 @@ class Variants:
         return measure(
             self.wiring,
             state.masks,
-            self.dataset.image_shape,
+            split_shape(self.dataset.image_shape)[1],
             variant.num_timesteps,
             counts,
             0 if counts is None else len(images),
+            frames=split_shape(self.dataset.image_shape)[0] is not None,
         )
 
     def forward_flops(self, variant: Variant) -> int:
@@ -390,13 +393,15 @@ class Variants:
         model = own.cloned(self._model, activation="lif")
         if getattr(model, "norm", None) == "bntt":  # which may have too few timesteps; norms have no FLOPs
             model = model.clone(norm="timestep")
-        one, two = (_forward_flops(model, steps, self.sample.shape) for steps in (1, 2))
+        one, two = (_forward_flops(model, steps, self.dataset.image_shape) for steps in (1, 2))
         return FlopsPerImage(once=2 * one - two, per_timestep=two - one)
 
 
 @functools.lru_cache(maxsize=64)
-def _forward_flops(model: nn.Module, num_timesteps: int, shape: tuple[int, ...]) -> int:
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+def _forward_flops(model: nn.Module, num_timesteps: int, image_shape: tuple[int, ...]) -> int:
+    *frames, height, width, channels = image_shape
+    several = [max(2, *frames)] if frames else []  # so that both counts of timesteps have their frames
+    images = _inputs(model, (*several, height, width, channels), num_timesteps)
     variables = jax.eval_shape(partial(model.init, num_timesteps=num_timesteps), jax.random.key(0), images)
     return 2 * macs(partial(model.apply, num_timesteps=num_timesteps), variables, images)
 
@@ -415,8 +420,14 @@ def _wiring(model: nn.Module, image_shape: tuple[int, ...]) -> Wiring | None:
 
 
 def _init_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
-    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    images = _inputs(model, image_shape, 1)
     return jax.eval_shape(partial(model.init, num_timesteps=1), jax.random.key(0), images)
+
+
+def _inputs(model: nn.Module, image_shape: tuple[int, ...], num_timesteps: int, batch: int = 1) -> Any:
+    """The shape of an input of a network."""
+    images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    return jax.eval_shape(partial(input_of, model, num_timesteps=num_timesteps), images)
 
 
 def _checked(model: nn.Module, config: configs.ResolvedTrain, dataset: data.Dataset) -> nn.Module:
@@ -424,8 +435,8 @@ def _checked(model: nn.Module, config: configs.ResolvedTrain, dataset: data.Data
     if isinstance(model, (models.VGG, models.ResNet)):
         return model
     name = config.arch if own.is_own(config.arch) else type(model).__name__
-    images = jax.ShapeDtypeStruct((2, *dataset.image_shape), jnp.float32)
-    own.check(name, model, dataset.num_classes, images, config.num_timesteps)
+    inputs = partial(_inputs, model, dataset.image_shape, batch=2)
+    own.check(name, model, dataset.num_classes, inputs, config.num_timesteps)
     synflow = isinstance(config, configs.OneShotConfig) and config.criterion == "synflow"
     twin = synflow or isinstance(config, configs.TransferConfig) or config.activation == "relu"
     if twin and not hasattr(model, "activation"):

@@ -504,6 +504,7 @@ def _checked(config: configs.ResolvedTrain, dataset: data.Dataset | None) -> dat
     configs.check_devices(config)
     dataset = dataset or configs.load_dataset(config)
     configs.check_examples(config, len(dataset.train.labels))
+    configs.check_frames(config, dataset.image_shape)
     return dataset
 
 

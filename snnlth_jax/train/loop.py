@@ -24,6 +24,7 @@ from snnlth_jax.train.step import (
     Metrics,
     TrainState,
     eval_step,
+    input_of,
     train_step,
     zero_metrics,
 )
@@ -276,7 +277,7 @@ def _statistics(
         images, _ = _fetch(split, chosen, devices)
         _, updates = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            normalise(images, augmentation),
+            input_of(model, normalise(images, augmentation), num_timesteps),
             num_timesteps=num_timesteps,
             train=True,
             mutable=["batch_stats"],
@@ -304,7 +305,8 @@ def _fetch(split: Any, chosen: jax.Array, devices: sharding.Devices | None) -> t
     # a device has only these rows of the images: each adds its own, and zeros for the others
     row = chosen - jax.lax.axis_index(sharding.AXIS) * rows
     present = (row >= 0) & (row < rows)
-    addend = split.images[jnp.clip(row, 0, rows - 1)] * present[:, None, None, None].astype(jnp.uint8)
+    images = split.images[jnp.clip(row, 0, rows - 1)]
+    addend = images * present.reshape(-1, *(1,) * (images.ndim - 1)).astype(jnp.uint8)
     if devices is None:
         return jax.lax.psum(addend, sharding.AXIS), split.labels[own]
     return jax.lax.psum_scatter(addend, sharding.AXIS, tiled=True), split.labels[own]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from snnlth_jax import losses, masks
+from snnlth_jax.data.frames import as_input
 
 PyTree = Any
 LossFn = Callable[[jax.Array, jax.Array], jax.Array]  # of logits [T, B, classes] and labels, for each example
@@ -31,7 +32,7 @@ class TrainState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Normalised images `[B, H, W, C]` and integer labels `[B]`."""
+    """Normalised images `[B, H, W, C]`, or frames `[B, T, H, W, C]`, and integer labels `[B]`."""
 
     images: jax.Array
     labels: jax.Array
@@ -51,7 +52,7 @@ def zero_metrics() -> Metrics:
 
 
 def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, images: jax.Array) -> TrainState:
-    """A new state without removed weights; only the shape of `images` `[B, H, W, C]` matters."""
+    """A new state without removed weights; only the shape of `images` matters, see `Batch`."""
     variables = _init(key, images, model=model)
     params = variables["params"]
     return TrainState(
@@ -63,9 +64,14 @@ def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, ima
     )
 
 
+def input_of(model: Any, images: jax.Array, num_timesteps: int) -> jax.Array:
+    """The input of a model for a batch of images, see `frames.as_input`."""
+    return as_input(images, num_timesteps, getattr(model, "activation", "lif"))
+
+
 @partial(jax.jit, static_argnames="model")
 def _init(key: jax.Array, images: jax.Array, *, model: Any) -> PyTree:
-    return model.init(key, images, num_timesteps=1)
+    return model.init(key, input_of(model, images, 1), num_timesteps=1)
 
 
 def train_step(
@@ -104,7 +110,7 @@ def train_step(
     def objective(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
         logits, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
-            batch.images,
+            input_of(model, batch.images, num_timesteps),
             num_timesteps=num_timesteps,
             train=True,
             mutable=["batch_stats"],
@@ -143,7 +149,8 @@ def eval_step(
     `weights` `[B]` is 0 for padding, 1 for examples; `loss_fn` is as for `train_step`.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    logits = model.apply(variables, batch.images, num_timesteps=num_timesteps, train=False)
+    images = input_of(model, batch.images, num_timesteps)
+    logits = model.apply(variables, images, num_timesteps=num_timesteps, train=False)
     loss = loss_fn(logits, batch.labels)
     correct = losses.correct(logits, batch.labels) & (weights > 0)
     metrics = Metrics(
