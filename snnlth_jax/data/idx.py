@@ -99,7 +99,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None) -> Files | None:
     return None
 
 
-def decode(source: Files, split: str, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+def decode(source: Files, split: str, image_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Read a split.
 
     Args:
