@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import struct
@@ -248,8 +249,10 @@ def test_a_zip_bomb_is_refused_by_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "_LARGEST", 10**5)
     np.savez_compressed(tmp_path / "bomb.npz", **arrays(train_images=np.zeros((24, 100, 100), np.uint8)))
     one_line(data.load, "bomb.npz", say=["bomb.npz: train_images would have 240,000 bytes"])
-    monkeypatch.setattr(npz.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
     one_line(data.load, "bomb.npz", say=["its arrays would have", "half of the memory of this machine"])
+    save_folder(tmp_path / "a", size=(30, 30))
+    one_line(data.load, "a", say=["24 images of 30x30 pixels would have 21,600 bytes; allowed: 5,000"])
 
 
 def test_damaged_files_are_one_line_or_harmless(tmp_path):

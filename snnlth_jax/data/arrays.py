@@ -11,7 +11,6 @@ Nothing in a file runs code: pickled objects are refused. Sizes are read, and co
 
 import logging
 import math
-import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from snnlth_jax.data.contract import Dataset, safe_name
+from snnlth_jax.data.splits import most_bytes
 from snnlth_jax.errors import InputError, one_line
 
 __all__ = ["NEEDED", "read"]
@@ -74,7 +74,10 @@ def _arrays(file: Path) -> dict[str, Any]:
             known = [name for name in (*NEEDED, *_PIXELS, *_FACTS) if name in entries]
             if ignored := [name for name in entries if name not in known]:
                 log.warning("%s: not read: %s", file, ", ".join(ignored[:8]))
-            _check_memory(file, sum(entries[name].file_size for name in known))
+            size = sum(entries[name].file_size for name in known)
+            if size > most_bytes():
+                problem = f"its arrays would have {size:,} bytes"
+                raise _refused(file, problem, f"{most_bytes():,}, half of the memory of this machine")
             arrays = {}
             for name in known:
                 with archive.open(entries[name]) as entry:
@@ -114,16 +117,6 @@ def _array(file: Path, name: str, entry: IO[bytes], info: zipfile.ZipInfo) -> An
     entry.read(1)  # at the end zipfile compares the checksum
     flat = np.frombuffer(content, dtype)
     return flat.reshape(shape, order="F" if fortran_order else "C")
-
-
-def _check_memory(file: Path, size: int) -> None:
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):  # not on this system
-        return
-    if size > memory // 2:
-        problem = f"its arrays would have {size:,} bytes"
-        raise _refused(file, problem, f"half of the memory of this machine, {memory // 2:,}")
 
 
 def _refused(file: Path, problem: str, allowed: str) -> InputError:

@@ -176,9 +176,6 @@ def verified(dataset: Dataset) -> Dataset:
     if names and len(names) != count:
         raise InputError("`classes`", problem=f"{len(names)} names", allowed=f"{count}, one for each class")
     shape = dataset.image_shape
-    if len(dataset.augmentation.mean) != shape[-1]:
-        channels = f"{shape[-1]}, one for each channel"
-        raise InputError("`mean`", problem=f"{len(dataset.augmentation.mean)} numbers", allowed=channels)
     splits = {"train": checked("train", *dataset.train), "test": checked("test", *dataset.test)}
     if dataset.validation is not None:
         splits["validation"] = checked("validation", *dataset.validation)
@@ -193,6 +190,9 @@ def verified(dataset: Dataset) -> Dataset:
             at = int(np.flatnonzero(one.labels == wrong)[0])
             allowed = f"0 to {count - 1}, for {count} classes"
             raise InputError(f"`{which}_labels`", problem=f"label {wrong} of image {at}", allowed=allowed)
+    if len(dataset.augmentation.mean) != shape[-1]:
+        channels = f"{shape[-1]}, one for each channel"
+        raise InputError("`mean`", problem=f"{len(dataset.augmentation.mean)} numbers", allowed=channels)
     present = np.unique(splits["train"].labels)
     if len(present) < count:
         empty = next(label for label in range(count) if label >= len(present) or present[label] != label)
@@ -204,7 +204,7 @@ def verified(dataset: Dataset) -> Dataset:
         )
     return dataset._replace(
         num_classes=int(count),
-        image_shape=shape,
+        image_shape=splits["train"].images.shape[1:],
         train=splits["train"],
         test=splits["test"],
         validation=splits.get("validation"),

@@ -21,6 +21,7 @@ from PIL import Image
 
 from snnlth_jax.data import cache
 from snnlth_jax.data.contract import Dataset, of_arrays, safe_name
+from snnlth_jax.data.splits import most_bytes
 from snnlth_jax.errors import InputError, one_line
 
 __all__ = ["Folder", "locate", "read"]
@@ -132,6 +133,11 @@ def _decoded(source: Folder) -> dict[str, np.ndarray]:
     """All images and labels; the headers of all files are read before an image is decoded."""
     files = [file for examples in source.examples.values() for file, _ in examples]
     size, grey = _format(source.directory, files)
+    total = len(files) * size[0] * size[1] * (1 if grey else 3)
+    if total > most_bytes():
+        problem = f"{len(files):,} images of {size[0]}x{size[1]} pixels would have {total:,} bytes"
+        allowed = f"{most_bytes():,}, half of the memory of this machine; make them smaller"
+        raise _refused(source.directory, problem, allowed)
     arrays = {}
     for split, examples in source.examples.items():
         images = np.empty((len(examples), size[1], size[0], 1 if grey else 3), np.uint8)

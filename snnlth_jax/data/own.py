@@ -73,7 +73,7 @@ def _source(
     if name.startswith("tfds:"):
         prepared = _prepared(name, data_dir)
         return prepared.fingerprint, partial(_decoded, prepared, reserved, cache_dir)
-    if _imported.is_name(name):
+    if _imported.is_name(name) and not name.lower().endswith(".npz"):
         return None, partial(_made, name, reserved)
     if "://" in name:
         raise InputError("`dataset`", name, problem="is not read from there", allowed="a local copy")

@@ -1,12 +1,14 @@
 """A split of a dataset: images and their labels as arrays that go together, and draws from it."""
 
+import os
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from snnlth_jax.errors import InputError
 
-__all__ = ["Split", "checked", "draw", "measured"]
+__all__ = ["Split", "checked", "draw", "measured", "most_bytes"]
 
 
 class Split(NamedTuple):
@@ -14,6 +16,14 @@ class Split(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+
+def most_bytes() -> int:
+    """Most bytes of images to hold in memory: half of what this machine has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (ValueError, OSError, AttributeError):  # not on this system
+        return sys.maxsize
 
 
 def measured(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
