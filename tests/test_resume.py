@@ -12,7 +12,7 @@ import pytest
 import small
 import stub
 
-from snnlth_jax import configs, tickets
+from snnlth_jax import configs, networks, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
@@ -37,7 +37,7 @@ SEARCHES = {
 
 # whatever writes into a run directory
 WRITES = [(checkpoints, "save"), (rundir, "write_json"), (rundir, "write_bits"), (results, "write")]
-WRITES += [(tickets, "save"), (Recorder, "record")]
+WRITES += [(tickets, "save"), (networks, "save"), (Recorder, "record")]
 
 
 PROGRAMS = stub.StubPrograms()

@@ -1,7 +1,7 @@
 """Trained networks as files: weights, batch statistics, masks, and how to build and call the network.
 
-`recipe` says how, `storage` writes and reads the file, `classifier` makes a function of it, `images` reads the
-images of users.
+`recipe` says how, `storage` writes and reads the file, `classifier` makes a function of it, `images` reads
+those of users.
 """
 
 from snnlth_jax.networks.classifier import Classifier, classifier

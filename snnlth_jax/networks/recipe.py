@@ -157,7 +157,8 @@ def describe(
       InputError: a shape or T that is not allowed.
 
     >>> small = models.VGG((4, "M"), num_classes=3)
-    >>> recipe = describe(small, image_shape=(8, 8, 1), normalisation=Augmentation((0,), (1,)), num_timesteps=2)
+    >>> grey = Augmentation(mean=(0.5,), std=(0.5,))
+    >>> recipe = describe(small, image_shape=(8, 8, 1), normalisation=grey, num_timesteps=2)
     >>> recipe.arch, recipe.options["features"], model(recipe) == small
     ('VGG', (4, 'M'), True)
     """

@@ -1,8 +1,8 @@
 """The network file: trained weights, batch statistics, masks and recipe in one safetensors file.
 
 It is a file like a ticket's (see `tickets.container`), with `recipe` in its header, and sparse: of a weight
-with a mask the file holds the mask's bits and the kept values, `kept/layer01/conv/kernel`, in row-major order,
-so that a kept weight costs its bytes and a removed one a bit. A weight without a mask, with nothing removed,
+with a mask the file holds the mask's bits and the kept values, `kept/layer01/conv/kernel`, in row-major
+order, so that a kept weight costs its bytes and a removed one a bit. A weight without a mask, with nothing removed,
 or with a removed value that is not +0 is stored whole, `params/layer01/conv/kernel`.
 """
 

@@ -1,8 +1,8 @@
-"""The container of tickets and networks: trees and masks as the tensors and the header of one safetensors file.
+"""The container of tickets and networks: trees and masks as tensors and header of one safetensors file.
 
 Tensors have names: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
-`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, named after the kind of
-file: as JSON its format, the shapes of the masks, `nodes`, what the kind adds, and a SHA-256 of everything.
+`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, named after the kind
+of file: as JSON its format, the shapes of the masks, `nodes`, what the kind adds, and a SHA-256 of everything.
 
 `nodes` is what names and tensors do not say of the trees, `{name: [...]}`: the containers of `places.record`
 and the leaves of `leaves`. Nested dicts of NumPy's arrays need none.
