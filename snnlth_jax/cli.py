@@ -45,11 +45,49 @@ class _Data:
 
 @dataclasses.dataclass(frozen=True)
 class _Ticket:
-    """Verify a ticket file; print its provenance and its sparsity by layer."""
+    """Verify a ticket or network file; print its kind, its provenance and its sparsity by layer."""
 
     action: tyro.conf.Positional[Literal["inspect"]]
     path: tyro.conf.Positional[str]
-    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+    """File: tickets/round_NN.safetensors or networks/NAME.safetensors in the directory of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Eval:
+    """Evaluate a trained network: accuracy, by class and over timesteps; spikes, SynOps."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    dataset: str | None = None
+    """Dataset whose test images are taken. Default: that of the search."""
+    data_dir: str | None = None
+    """Directory of the dataset, as for a search."""
+    test_examples: int | None = None
+    """Largest number of test images. Default: that of the search, on its dataset."""
+    num_timesteps: int | None = None
+    """T. Default: that of the network."""
+    batch_size: int | None = None
+    """Number of images at a time. Default: that of the search, with which the accuracy is that of result.json
+    to the last image."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predict:
+    """Predict the classes of images by a trained network: a list of class and probabilities."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    images: tyro.conf.Positional[list[str]]
+    """Images: png files, or npy and npz files with uint8 [H, W], [H, W, C], [N, H, W] or [N, H, W, C]. Their
+    size and channels are those of the network; nothing is resized."""
+    num_timesteps: int | None = None
+    """T. Default: that of the network."""
+    json: bool = False
+    """Print JSON."""
+    csv: bool = False
+    """Print CSV."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,9 +215,38 @@ def _data(command: _Data) -> None:
 
 
 def _ticket(command: _Ticket) -> None:
-    from snnlth_jax import tickets
+    from snnlth_jax import networks, tickets
+    from snnlth_jax.tickets import container
 
+    if container.kind(command.path) == "network":
+        print("kind: network, its weights are trained")
+        print(networks.summary(networks.load(command.path)))
+        return
+    print("kind: ticket, its weights are those before training")
     print(tickets.describe(tickets.load(command.path)))
+
+
+def _eval(command: _Eval) -> None:
+    from snnlth_jax import evaluation, networks
+
+    compile_cache.keep_programs()
+    network = networks.classifier(command.path, num_timesteps=command.num_timesteps)
+    dataset = evaluation.load_dataset(network, command.dataset, command.data_dir, command.test_examples)
+    result = evaluation.evaluate(network, dataset, batch_size=command.batch_size)
+    print(evaluation.to_json(result) if command.json else evaluation.text(result))
+
+
+def _predict(command: _Predict) -> None:
+    from snnlth_jax import networks
+    from snnlth_jax.networks import predictions
+
+    if command.json and command.csv:
+        raise InputError("`csv`", allowed="without `json`")
+    if not command.images:
+        raise InputError("images", problem="none are given", allowed="one or more png, npy or npz files")
+    network = networks.classifier(command.path, num_timesteps=command.num_timesteps)
+    form = "json" if command.json else "csv" if command.csv else "table"
+    print(predictions.FORMATS[form](predictions.predict(network, command.images), network.recipe.classes))
 
 
 def _analyse(command: _Analyse) -> None:
@@ -224,6 +291,8 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
     "ticket": (_Ticket, _ticket),
+    "eval": (_Eval, _eval),
+    "predict": (_Predict, _predict),
     "report": (_Report, _report),
 }
 

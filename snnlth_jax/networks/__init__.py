@@ -6,7 +6,7 @@ those of users.
 
 from snnlth_jax.networks.classifier import Classifier, classifier
 from snnlth_jax.networks.recipe import Recipe, describe, model
-from snnlth_jax.networks.storage import FORMAT, Network, check, load, save
+from snnlth_jax.networks.storage import FORMAT, Network, check, load, save, summary
 
 __all__ = [
     "FORMAT",
@@ -19,4 +19,5 @@ __all__ = [
     "load",
     "model",
     "save",
+    "summary",
 ]
