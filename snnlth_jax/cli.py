@@ -12,13 +12,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
@@ -50,6 +51,17 @@ class _Ticket:
     action: tyro.conf.Positional[Literal["inspect"]]
     path: tyro.conf.Positional[str]
     """File: tickets/round_NN.safetensors or networks/NAME.safetensors in the directory of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Train(configs.RetrainConfig):
+    """Train the ticket of a file again: another seed, T or learning rate, other data, or as a control.
+
+    Settings that are not given are those of the ticket's search.
+    """
+
+    ticket: Annotated[tyro.conf.Positional[str], IDENTITY] = ""
+    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +174,7 @@ def search(config: configs.TrainConfig) -> None:
         imp,
         one_shot,
         replicates,
+        retrain,
         stability,
         transfer,
     )
@@ -174,6 +187,7 @@ def search(config: configs.TrainConfig) -> None:
         "transfer": transfer,
         "probe-timesteps": early_time,
         "stability": stability,
+        "retrain": retrain,
     }
     compile_cache.keep_programs()
     if config.distributed:
@@ -219,11 +233,11 @@ def _ticket(command: _Ticket) -> None:
     from snnlth_jax.tickets import container
 
     if container.kind(command.path) == "network":
-        print("kind: network, its weights are trained")
-        print(networks.summary(networks.load(command.path)))
-        return
-    print("kind: ticket, its weights are those before training")
-    print(tickets.describe(tickets.load(command.path)))
+        text = networks.summary(networks.load(command.path))
+        print(f"kind: network, its weights are trained\n{text}")
+    else:
+        text = tickets.describe(tickets.load(command.path))
+        print(f"kind: ticket, its weights are those before training\n{text}")
 
 
 def _eval(command: _Eval) -> None:
@@ -286,6 +300,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "transfer": (configs.TransferConfig, search),
     "probe-timesteps": (configs.ProbeConfig, search),
     "stability": (configs.StabilityConfig, search),
+    "train": (_Train, search),
     "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
@@ -303,6 +318,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> int | None:
         command = _parse(arguments)
+        if isinstance(command, _Train):
+            command = _with_settings_of(command.ticket, arguments)
         return COMMANDS[arguments[0]][1](command)
 
     return exit_status(action)
@@ -400,6 +417,16 @@ def _parse(arguments: list[str]) -> Any:
         ),
         f"snnlth {' '.join([*arguments[:1], '--help'])}",
     )
+
+
+def _with_settings_of(ticket: str, arguments: list[str]) -> _Train:
+    """The command line again, with the settings of the ticket's search in place of the defaults."""
+    defaults = _Train(**dataclasses.asdict(configs.of_ticket(ticket)))
+    command: _Train = parsed(
+        lambda: tyro.cli(_Train, args=arguments[1:], default=defaults, prog="snnlth train", registry=_LISTS),
+        "snnlth train --help",
+    )
+    return command
 
 
 def parsed(parse: Callable[[], Any], more: str) -> Any:

@@ -132,7 +132,7 @@ def evaluate(
         raise InputError("`batch_size`", size, allowed="1 or more")
     dataset = load_dataset(network) if dataset is None else dataset
     _check_dataset(network, dataset)
-    recipe, test = network.recipe, data.Split(*map(jnp.asarray, dataset.test))
+    recipe, test = network.recipe, jax.tree.map(jnp.asarray, dataset.test)
     state = TrainState(
         jnp.zeros((), jnp.int32), network.variables["params"], network.variables["batch_stats"], {}, ()
     )

@@ -15,7 +15,7 @@ __all__ = ["read"]
 Shape = tuple[int, int, int]
 _LARGEST = 1 << 31  # bytes of the arrays in an .npz, unpacked
 _NAMES = ("images", "test_images")  # of arrays in an .npz with several
-_MODES = {1: ("L", "1"), 3: ("RGB", "P")}  # by channels
+_MODES: dict[int, tuple[str, ...]] = {1: ("L", "1"), 3: ("RGB", "P")}  # by channels
 
 
 def read(path: str, shape: Shape) -> tuple[list[str], np.ndarray]:
@@ -60,16 +60,18 @@ def _picture(path: str, shape: Shape) -> np.ndarray:
             given = f"an image of {picture.size[1]}x{picture.size[0]} pixels"
             raise InputError(path, problem=given, allowed=f"{height}x{width}, as the network takes")
         modes = _MODES.get(channels, ())
-        if picture.mode not in modes or "transparency" in picture.info:
+        if not modes or picture.mode not in modes or "transparency" in picture.info:
             transparent = " with transparency" if "transparency" in picture.info else ""
             problem = f"an image of mode {picture.mode}{transparent}"
             raise InputError(path, problem=problem, allowed=f"{', '.join(modes)}, as the network takes")
-        return np.asarray(picture.convert(modes[0]))
+        pixels: np.ndarray = np.asarray(picture.convert(modes[0]))
+    return pixels
 
 
 def _npy(path: str, shape: Shape) -> np.ndarray:
     # a map, so that a header which claims more than the file has is an error and no memory
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array
 
 
 def _npz(path: str, shape: Shape) -> np.ndarray:

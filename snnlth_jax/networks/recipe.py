@@ -88,6 +88,7 @@ class Recipe:
                 (len(self.std),) == channels and finite and min(self.std) > 0,
                 "a number above 0 per channel",
             ),
+            ("width", self.width, 0 < self.width < math.inf, "a number above 0"),
             ("num_classes", self.num_classes, self.num_classes >= 1, "1 or more"),
             (
                 "class_names",

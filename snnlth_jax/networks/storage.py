@@ -2,8 +2,8 @@
 
 It is a file like a ticket's (see `tickets.container`), with `recipe` in its header, and sparse: of a weight
 with a mask the file holds the mask's bits and the kept values, `kept/layer01/conv/kernel`, in row-major
-order, so that a kept weight costs its bytes and a removed one a bit. A weight without a mask, with nothing removed,
-or with a removed value that is not +0 is stored whole, `params/layer01/conv/kernel`.
+order, so that a kept weight costs its bytes and a removed one a bit. A weight without a mask, with nothing
+removed, or with a removed value that is not +0 is stored whole, `params/layer01/conv/kernel`.
 """
 
 from typing import Any, NamedTuple

@@ -20,8 +20,8 @@ trains, at which learning rate, from which epoch to which, and which part of res
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from snnlth_jax import configs
 from snnlth_jax.run.results import phase_name
@@ -36,6 +36,7 @@ __all__ = [
     "epochs",
     "final",
     "probe",
+    "retrain",
     "rounds",
     "scores",
     "stability",
@@ -269,7 +270,7 @@ def stability(config: configs.ResolvedStability) -> list[Phase]:
 
 def _schedule_first(config: configs.ResolvedTrain) -> int | None:
     """Where the schedule of a rewound network begins, as `Phase.schedule_first`."""
-    if not isinstance(config, configs.Rounds | configs.StabilityConfig):
+    if not isinstance(config, configs.Rounds | configs.StabilityConfig | configs.RetrainConfig):
         return None
     return 0 if config.schedule_on_rewind == "resume" else None
 
@@ -295,6 +296,34 @@ def dynamic(config: configs.ResolvedDynamic) -> Phase:
         schedule=config.schedule,
         prunings=1,
         network="ticket_01",
+    )
+
+
+def retrain(config: configs.ResolvedRetrain, provenance: Mapping[str, Any]) -> Phase:
+    """The training run of a ticket from a file, with the order of images that it has in its own search.
+
+    Args:
+      config: resolved.
+      provenance: provenance of the ticket.
+    """
+    number = provenance.get("round")
+    number = number if isinstance(number, int) and 0 <= number < 2**31 else 1
+    order = "round" if provenance.get("method") == "imp" else "ticket"
+    if config.redraw or config.shuffle:
+        order = "redrawn" if config.redraw else "random"
+    return Phase(
+        kind="ticket",
+        round=number,
+        part="tickets",
+        variant=full_variant(config),
+        first_epoch=0 if config.redraw else config.rewind_epoch,
+        last_epoch=config.epochs,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule if config.ticket_schedule == "same" else config.ticket_schedule,
+        schedule_first=_schedule_first(config),
+        order=order,
+        prunings=number,
+        network=f"ticket_{number:02d}",
     )
 
 
