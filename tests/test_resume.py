@@ -75,7 +75,7 @@ STUBS = {
         transfer,
         configs.TransferConfig(**TINY, num_timesteps=2, rounds=2, controls=("redrawn", "dense")),
     ),
-    "retrain": (retrain, configs.RetrainConfig(**TINY, num_timesteps=2, shuffle=True)),
+    "retrain": (retrain, configs.RetrainConfig(**TINY | {"epochs": 4}, num_timesteps=2, shuffle=True)),
 }
 
 

@@ -76,8 +76,6 @@ def check(config: ResolvedTrain) -> None:
         candidates = f"one or more of 0 to {last}, before the last epoch"
         _require(config, "stability_epochs", lambda v: v and all(0 <= r <= last for r in v), candidates)
     if isinstance(config, ResolvedRetrain):
-        if not config.ticket:
-            raise InputError("ticket", problem="no file is given", allowed="a ticket file")
         _require(config, "shuffle", lambda v: not (v and config.redraw), "without `redraw`")
     if isinstance(config, OneShotConfig) and config.like is not None:
         _require(config, "criterion", lambda v: v == "random", "random, with `like`")

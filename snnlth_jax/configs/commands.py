@@ -205,7 +205,7 @@ class RetrainConfig(TrainConfig):
     schedule_on_rewind: Annotated[Literal["restart", "resume"], OVERRIDABLE] = "restart"
     """Learning rate of the ticket: restart or resume, as that of a rewound network of imp."""
     ticket_schedule: Annotated[Literal["same", "cosine-twice"], OVERRIDABLE] = "same"
-    """Learning rate of the ticket: --schedule, or cosine-twice, as for eb."""
+    """Learning rate of the ticket: the same as --schedule says, or cosine-twice, as for eb."""
 
     method: ClassVar[str] = "retrain"
 

@@ -68,7 +68,7 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
         fields["like"] = content("`like`", config.like)
-    if isinstance(config, RetrainConfig):
+    if isinstance(config, RetrainConfig) and config.ticket:
         fields["ticket"] = content("ticket", config.ticket)
     if isinstance(config, ResolvedStability):  # with seeds there are several files of a name
         seeds = [dataclasses.replace(config, seed=seed) for seed in config.seeds or (config.seed,)]

@@ -192,7 +192,8 @@ def load_dataset(config: Data) -> data.Dataset:
 
 def _run_name(config: TrainConfig) -> str:
     sparsity = config.sparsity if isinstance(config, (EbConfig, OneShotConfig, DynamicConfig)) else None
-    ticket = content("ticket", config.ticket)[:6] if isinstance(config, RetrainConfig) else None
+    file = config.ticket if isinstance(config, RetrainConfig) else ""
+    ticket = content("ticket", file)[:6] if file else None
     parts = [method_name(config).replace(" ", "_"), ticket, sparsity, config.dataset, config.arch]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

@@ -20,8 +20,8 @@ trains, at which learning rate, from which epoch to which, and which part of res
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 from snnlth_jax import configs
 from snnlth_jax.run.results import phase_name
@@ -299,16 +299,15 @@ def dynamic(config: configs.ResolvedDynamic) -> Phase:
     )
 
 
-def retrain(config: configs.ResolvedRetrain, provenance: Mapping[str, Any]) -> Phase:
+def retrain(config: configs.ResolvedRetrain, number: int, method: str) -> Phase:
     """The training run of a ticket from a file, with the order of images that it has in its own search.
 
     Args:
       config: resolved.
-      provenance: provenance of the ticket.
+      number: round of the ticket.
+      method: method of its search.
     """
-    number = provenance.get("round")
-    number = number if isinstance(number, int) and 0 <= number < 2**31 else 1
-    order = "round" if provenance.get("method") == "imp" else "ticket"
+    order = "round" if method == "imp" else "ticket"
     if config.redraw or config.shuffle:
         order = "redrawn" if config.redraw else "random"
     return Phase(

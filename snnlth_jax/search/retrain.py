@@ -5,11 +5,12 @@ another number of classes the ticket gets a new readout, drawn by the seed and w
 """
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from rich.console import Console
 
@@ -43,8 +44,23 @@ def search(
     """
     config = configs.resolve(config)
     ticket, dataset = hosts.raise_together(lambda: _checked(config, dataset, model))
-    planned = [phases.retrain(config, ticket.provenance)]
+    origin = _origin(config.ticket, ticket)
+    planned = [phases.retrain(config, origin.round, origin.method)]
     return run(config, planned, partial(_search, ticket=ticket), dataset, model, programs, console)
+
+
+class _Origin(msgspec.Struct):
+    """What the provenance of a ticket says of its search."""
+
+    round: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 1
+    method: str = ""
+
+
+def _origin(file: str, ticket: tickets.Ticket) -> _Origin:
+    try:
+        return msgspec.convert(ticket.provenance, _Origin)
+    except msgspec.ValidationError as error:
+        raise InputError(file, problem=f"its provenance: {error}", allowed="that of a search") from error
 
 
 def _search(session: Session[configs.ResolvedRetrain], ticket: tickets.Ticket) -> None:
@@ -74,6 +90,8 @@ def _checked(
     config: configs.ResolvedRetrain, dataset: data.Dataset | None, model: nn.Module | None
 ) -> tuple[tickets.Ticket, data.Dataset]:
     """The ticket and the dataset, once they fit each other."""
+    if not config.ticket:
+        raise InputError("ticket", problem="no file is given", allowed="a ticket file")
     ticket, dataset = tickets.load(config.ticket), dataset or configs.load_dataset(config)
     params = parameters(config, dataset, model)
     fitted, _ = _fitted(ticket, params, dataset.num_classes)
