@@ -32,10 +32,12 @@ REFERENCE = (
     ),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
     *("analysis.comparison",),
+    *("networks", "networks.recipe", "networks.storage", "networks.classifier", "networks.images"),
+    *("networks.predictions", "evaluation"),
     *("interop.torch", "machine.sharding", "train.optimizers", "train.step", "train.loop"),
     *("configs", "configs.parts", "configs.commands", "run.results", "run.events"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
-    *("search.dynamic", "search.stability"),
+    *("search.dynamic", "search.retrain", "search.stability"),
     *("search.phases", "search.session", "search.programs"),
 )
 SHARED = {

@@ -1,6 +1,7 @@
-"""Frames of events: bars that move in one of eight directions, as a camera for changes of brightness sees them.
+"""Frames of events: bars that move in one of eight directions, seen by a camera for changes of brightness.
 
-    snnlth imp --dataset moving_bars:load --arch vgg5 --width 0.25 --epochs 15 --sparsity 0.9 --controls random
+    snnlth imp --dataset moving_bars:load --arch vgg5 --width 0.25 --epochs 15 --sparsity 0.9 \
+        --controls random
 
 in this directory. The dataset is made, not recorded: `[N, T, H, W, 2]`, pixels that became brighter in the
 first channel and darker in the second. The class is the direction, which no single frame shows.

@@ -13,13 +13,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
@@ -49,11 +50,64 @@ class _Data:
 
 @dataclasses.dataclass(frozen=True)
 class _Ticket:
-    """Verify a ticket file; print its provenance and its sparsity by layer."""
+    """Verify a ticket or network file; print its kind, its provenance and its sparsity by layer."""
 
     action: tyro.conf.Positional[Literal["inspect"]]
     path: tyro.conf.Positional[str]
+    """File: tickets/round_NN.safetensors or networks/NAME.safetensors in the directory of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Train(configs.RetrainConfig):
+    """Train the ticket of a file again: another seed, T or learning rate, other data, or as a control.
+
+    Settings that are not given are those of the ticket's search.
+    """
+
+    ticket: Annotated[tyro.conf.Positional[str], IDENTITY] = ""
     """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Eval:
+    """Evaluate a trained network: accuracy, by class and over timesteps; spikes, SynOps."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    dataset: str | None = None
+    """Dataset whose test images are taken. Default: that of the search."""
+    data_dir: str | None = None
+    """Directory of the dataset, as for a search."""
+    test_examples: int | None = None
+    """Largest number of test images. Default: that of the search, on its dataset."""
+    num_timesteps: int | None = None
+    """T. Default: that of the network."""
+    arch: str | None = None
+    """MODULE:FUNCTION of a network of your own, as for its search; the file alone calls no function."""
+    batch_size: int | None = None
+    """Number of images at a time. Default: that of the search, with which the accuracy is that of result.json
+    to the last image."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predict:
+    """Predict the classes of images by a trained network: a list of class and probabilities."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    images: tyro.conf.Positional[list[str]]
+    """Images: png files, or npy and npz files with uint8 [H, W], [H, W, C], [N, H, W] or [N, H, W, C]. Their
+    size and channels are those of the network; nothing is resized."""
+    num_timesteps: int | None = None
+    """T. Default: that of the network."""
+    arch: str | None = None
+    """MODULE:FUNCTION of a network of your own, as for its search; the file alone calls no function."""
+    json: bool = False
+    """Print JSON."""
+    csv: bool = False
+    """Print CSV."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,6 +184,7 @@ def search(config: configs.TrainConfig) -> None:
         imp,
         one_shot,
         replicates,
+        retrain,
         stability,
         transfer,
     )
@@ -142,6 +197,7 @@ def search(config: configs.TrainConfig) -> None:
         "transfer": transfer,
         "probe-timesteps": early_time,
         "stability": stability,
+        "retrain": retrain,
     }
     compile_cache.keep_programs()
     if config.distributed:
@@ -186,9 +242,38 @@ def _data(command: _Data) -> None:
 
 
 def _ticket(command: _Ticket) -> None:
-    from snnlth_jax import tickets
+    from snnlth_jax import networks, tickets
+    from snnlth_jax.tickets import container
 
-    print(tickets.describe(tickets.load(command.path)))
+    if container.kind(command.path) == "network":
+        text = networks.summary(networks.load(command.path))
+        print(f"kind: network, its weights are trained\n{text}")
+    else:
+        text = tickets.describe(tickets.load(command.path))
+        print(f"kind: ticket, its weights are those before training\n{text}")
+
+
+def _eval(command: _Eval) -> None:
+    from snnlth_jax import evaluation, networks
+
+    compile_cache.keep_programs()
+    network = networks.classifier(command.path, num_timesteps=command.num_timesteps, arch=command.arch)
+    dataset = evaluation.load_dataset(network, command.dataset, command.data_dir, command.test_examples)
+    result = evaluation.evaluate(network, dataset, batch_size=command.batch_size)
+    print(evaluation.to_json(result) if command.json else evaluation.text(result))
+
+
+def _predict(command: _Predict) -> None:
+    from snnlth_jax import networks
+    from snnlth_jax.networks import predictions
+
+    if command.json and command.csv:
+        raise InputError("`csv`", allowed="without `json`")
+    if not command.images:
+        raise InputError("images", problem="none are given", allowed="one or more png, npy or npz files")
+    network = networks.classifier(command.path, num_timesteps=command.num_timesteps, arch=command.arch)
+    form = "json" if command.json else "csv" if command.csv else "table"
+    print(predictions.FORMATS[form](predictions.predict(network, command.images), network.recipe.classes))
 
 
 def _analyse(command: _Analyse) -> None:
@@ -228,11 +313,14 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "transfer": (configs.TransferConfig, search),
     "probe-timesteps": (configs.ProbeConfig, search),
     "stability": (configs.StabilityConfig, search),
+    "train": (_Train, search),
     "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
     "ticket": (_Ticket, _ticket),
+    "eval": (_Eval, _eval),
+    "predict": (_Predict, _predict),
     "report": (_Report, _report),
 }
 
@@ -243,6 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> int | None:
         command = _parse(arguments)
+        if isinstance(command, _Train):
+            command = _with_settings_of(command, arguments)
         return COMMANDS[arguments[0]][1](command)
 
     return exit_status(action)
@@ -355,12 +445,14 @@ def _fail(status: int, message: object) -> int:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments with --neuron-tau for its short form --tau, except for a command with another --tau."""
+    """The arguments without short forms: --augment none for --no-augment; --neuron-tau for --tau, but not where
+    a command has another --tau."""
+    words = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
     command = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
     names = {field.name for field in dataclasses.fields(command)} if command else set()
     if "neuron_tau" not in names or "tau" in names:
-        return arguments
-    return [re.sub(r"^--tau(?==|$)", "--neuron-tau", argument) for argument in arguments]
+        return words
+    return [re.sub(r"^--tau(?==|$)", "--neuron-tau", argument) for argument in words]
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -377,6 +469,19 @@ def _parse(arguments: list[str]) -> Any:
         ),
         f"snnlth {' '.join([*arguments[:1], '--help'])}",
     )
+
+
+def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
+    """The command line again, with the settings of the ticket's search in place of the defaults."""
+    words, own = _spelled_out(arguments), {} if command.arch is None else {"arch": command.arch}
+    defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
+    whole: _Train = parsed(
+        lambda: tyro.cli(
+            _Train, args=_spelled_out(arguments)[1:], default=defaults, prog="snnlth train", registry=_LISTS
+        ),
+        "snnlth train --help",
+    )
+    return whole
 
 
 def parsed(parse: Callable[[], Any], more: str) -> Any:

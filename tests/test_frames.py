@@ -126,8 +126,8 @@ def test_all_frames_of_an_image_move_alike():
 
 def test_a_network_without_time_sees_the_mean():
     images = jnp.asarray(frames(2)[0], jnp.float32)
-    assert jnp.allclose(as_input(images, 1, "relu"), images.mean(1))
-    assert as_input(images, 2).shape == (2, 2, *SHAPE)
+    assert jnp.allclose(as_input(models.VGG(activation="relu"), images, 1), images.mean(1))
+    assert as_input(models.VGG(), images, 2).shape == (2, 2, *SHAPE)
 
 
 # --- data and searches

@@ -1,7 +1,8 @@
 """Configurations: a frozen dataclass per command, composed of parts. Every default is the paper's.
 
 `fields` says what is declared at a field (choices, bounds, its part in the identity of a run), `parts` and
-`commands` declare them, `resolving` fills in defaults, `checks` refuses values, `identities` compares runs.
+`commands` declare them, `resolving` fills in defaults, `checks` refuses values, `identities` compares runs,
+`retraining` takes settings from a ticket file.
 Importing this package loads neither Flax nor Orbax, and resolving starts no device.
 
 >>> config = resolve(ImpConfig(epochs=4))
@@ -22,10 +23,12 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedOneShot,
     ResolvedProbe,
+    ResolvedRetrain,
     ResolvedRounds,
     ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
+    RetrainConfig,
     StabilityConfig,
     TrainConfig,
     TransferConfig,
@@ -62,6 +65,7 @@ from snnlth_jax.configs.resolving import (
     proportional_rewind_epoch,
     resolve,
 )
+from snnlth_jax.configs.retraining import of_ticket
 
 __all__ = [
     "Controls",
@@ -83,10 +87,12 @@ __all__ = [
     "ResolvedImp",
     "ResolvedOneShot",
     "ResolvedProbe",
+    "ResolvedRetrain",
     "ResolvedRounds",
     "ResolvedStability",
     "ResolvedTrain",
     "ResolvedTransfer",
+    "RetrainConfig",
     "Rounds",
     "Run",
     "Seeds",
@@ -109,6 +115,7 @@ __all__ = [
     "load_dataset",
     "method_name",
     "not_overridable",
+    "of_ticket",
     "overridable",
     "proportional_rewind_epoch",
     "resolve",

@@ -1,7 +1,10 @@
 """Defaults that depend on the dataset or on another field, filled in."""
 
 import dataclasses
+import hashlib
 from typing import Any, NamedTuple, overload
+
+from etils import epath
 
 from snnlth_jax import data, surrogate
 from snnlth_jax.configs import checks
@@ -16,10 +19,12 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedOneShot,
     ResolvedProbe,
+    ResolvedRetrain,
     ResolvedRounds,
     ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
+    RetrainConfig,
     StabilityConfig,
     TrainConfig,
     TransferConfig,
@@ -28,8 +33,16 @@ from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds
 from snnlth_jax.configs.targets import rounds_to
 from snnlth_jax.data.augment import STEPS
 from snnlth_jax.data.frames import split_shape
+from snnlth_jax.errors import InputError
 
-__all__ = ["dataset_name", "load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
+__all__ = [
+    "content",
+    "dataset_name",
+    "load_dataset",
+    "method_name",
+    "proportional_rewind_epoch",
+    "resolve",
+]
 
 
 class _Defaults(NamedTuple):
@@ -66,6 +79,7 @@ _RESOLVED: dict[type[TrainConfig], type[ResolvedTrain]] = {
     DynamicConfig: ResolvedDynamic,
     ProbeConfig: ResolvedProbe,
     StabilityConfig: ResolvedStability,
+    RetrainConfig: ResolvedRetrain,
 }
 
 
@@ -83,6 +97,8 @@ def resolve(config: DynamicConfig) -> ResolvedDynamic: ...
 def resolve(config: ProbeConfig) -> ResolvedProbe: ...
 @overload
 def resolve(config: StabilityConfig) -> ResolvedStability: ...
+@overload
+def resolve(config: RetrainConfig) -> ResolvedRetrain: ...
 @overload
 def resolve(config: TrainConfig) -> ResolvedTrain: ...
 def resolve(config: TrainConfig) -> ResolvedTrain:
@@ -161,7 +177,26 @@ def method_name(config: TrainConfig) -> str:
     """
     if isinstance(config, (OneShotConfig, DynamicConfig)):
         return f"{config.method} {config.criterion}"
+    if isinstance(config, RetrainConfig):
+        return config.method + " redrawn" * config.redraw + " random" * config.shuffle
     return config.method + ("+et" if isinstance(config, EarlyTime) and config.early_time else "")
+
+
+def content(what: str, file: str) -> str:
+    """A short hash of the content of a ticket file.
+
+    Args:
+      what: the argument that names the file, for the error.
+      file: path of the file.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        problem = str(error.strerror)
+        raise InputError(what, file, problem=problem, allowed="a ticket file") from error
 
 
 def load_dataset(config: Data) -> data.Dataset:
@@ -205,6 +240,14 @@ def _own(spec: data.Spec, config: TrainConfig) -> _Defaults:
 
 def _run_name(config: TrainConfig, dataset: str) -> str:
     sparsity = getattr(config, "sparsity", None)
-    parts = [method_name(config).replace(" ", "_"), sparsity, dataset, str(config.arch).replace(":", ".")]
+    file = config.ticket if isinstance(config, RetrainConfig) else ""
+    ticket = content("ticket", file)[:6] if file else None
+    parts = [
+        method_name(config).replace(" ", "_"),
+        ticket,
+        sparsity,
+        dataset,
+        str(config.arch).replace(":", "."),
+    ]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

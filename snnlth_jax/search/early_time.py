@@ -18,6 +18,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, losses
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
+from snnlth_jax.data.frames import as_input
 from snnlth_jax.run.events import EarlyTimeEvent
 from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
 from snnlth_jax.search.outcome import Work
@@ -26,7 +27,6 @@ from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, full_variant
 from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.session import Session, run
-from snnlth_jax.train.step import input_of
 
 __all__ = ["LAMBDAS", "choose_timesteps", "measure", "normalise", "search", "select_timesteps"]
 
@@ -101,7 +101,7 @@ def _divergences(
 ) -> jax.Array:
     logits, _ = model.apply(
         variables,
-        input_of(model, images, num_timesteps),
+        as_input(model, images, num_timesteps),
         num_timesteps=num_timesteps,
         train=True,
         mutable=["batch_stats"],

@@ -38,6 +38,11 @@ class Measurement(NamedTuple):
     measured_images: int
     weights_on_no_path: int | None
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connections of the layers are known, and so their operations."""
+        return self.weights_on_no_path is not None
+
 
 NOTHING = Measurement((), 0, None)  # for a phase whose network is not kept
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, pruning, tickets
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.configs import targets
+from snnlth_jax.data.frames import as_input
 from snnlth_jax.machine import hosts
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, scoring
@@ -25,7 +26,6 @@ from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import TWIN, Programs, full_variant, parameters
 from snnlth_jax.search.session import Session, run
 from snnlth_jax.train import NonFiniteLoss, TrainState
-from snnlth_jax.train.step import input_of
 
 PyTree = Any
 
@@ -135,7 +135,7 @@ def _masks(session: Session[configs.ResolvedOneShot], state: TrainState) -> tupl
 
         def loss(params: PyTree, batch_stats: PyTree) -> jax.Array:
             model = variants.model(TWIN)
-            return flow(model, batch_stats, input_of(model, variants.sample, 1))(params)
+            return flow(model, batch_stats, as_input(model, variants.sample, 1))(params)
 
     else:
         images, times = _examples(session), 1

@@ -21,22 +21,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from snnlth_jax import configs, data, losses, masks, models, neurons
+from snnlth_jax import configs, data, losses, masks, models, networks, neurons
 from snnlth_jax.analysis import activity, tracing, wiring
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.analysis.wiring import Wiring
 from snnlth_jax.configs import EarlyTime
 from snnlth_jax.data.augment import Augmentation, choose, normalise
-from snnlth_jax.data.frames import split_shape
+from snnlth_jax.data.frames import as_input, split_shape
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.models import own
 from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
-from snnlth_jax.train.step import input_of
 
-__all__ = ["TWIN", "Programs", "Variant", "Variants", "full_variant", "network", "parameters"]
+__all__ = ["TWIN", "Programs", "Variant", "Variants", "connections", "full_variant", "network", "parameters"]
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +213,20 @@ class Variants:
         """Flax module of a variant."""
         return own.cloned(self._model, activation=variant.activation)
 
+    def recipe(self, variant: Variant) -> networks.Recipe:
+        """How a variant is built and called, for its network file."""
+        return networks.describe(
+            self.model(variant),
+            image_shape=self.dataset.image_shape,
+            normalisation=self.augmentation,
+            num_timesteps=variant.num_timesteps,
+            name=self._config.arch,
+            width=self._config.width,
+            options=own.options_of(self._config.arch_option),
+            num_classes=self.dataset.num_classes,
+            class_names=self.dataset.classes,
+        )
+
     def init_state(self, key: jax.Array) -> TrainState:
         """A state with new weights, which fits all variants."""
         model = self.model(Variant(self._config.activation, 1))
@@ -242,8 +255,8 @@ class Variants:
 
     @functools.cached_property
     def wiring(self) -> Wiring | None:
-        """Connections of the network, see `snnlth_jax.analysis.wiring`; None, with a line, if not known."""
-        return _wiring(own.cloned(self._model, activation="lif"), self.dataset.image_shape)
+        """Connections of the network, see `connections`."""
+        return connections(own.cloned(self._model, activation="lif"), self.dataset.image_shape)
 
     @property
     def _known_wiring(self) -> Wiring:
@@ -319,7 +332,7 @@ class Variants:
             self._known_wiring,
             num_timesteps=variant.num_timesteps,
             batch_size=min(_MEASURED_AT_A_TIME, len(images)),
-            prepare=lambda images: input_of(
+            prepare=lambda images: as_input(
                 model, normalise(images, self.augmentation), variant.num_timesteps
             ),
         )
@@ -407,7 +420,8 @@ def _forward_flops(model: nn.Module, num_timesteps: int, image_shape: tuple[int,
 
 
 @functools.lru_cache(maxsize=16)
-def _wiring(model: nn.Module, image_shape: tuple[int, ...]) -> Wiring | None:
+def connections(model: nn.Module, image_shape: tuple[int, ...]) -> Wiring | None:
+    """Connections of a network, said by itself or traced; None, with a line in the log, if not known."""
     try:
         with contextlib.suppress(ValueError):
             return wiring.connections(model)
@@ -427,7 +441,7 @@ def _init_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
 def _inputs(model: nn.Module, image_shape: tuple[int, ...], num_timesteps: int, batch: int = 1) -> Any:
     """The shape of an input of a network."""
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
-    return jax.eval_shape(partial(input_of, model, num_timesteps=num_timesteps), images)
+    return jax.eval_shape(partial(as_input, model, num_timesteps=num_timesteps), images)
 
 
 def _checked(model: nn.Module, config: configs.ResolvedTrain, dataset: data.Dataset) -> nn.Module:

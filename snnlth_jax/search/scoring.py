@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from snnlth_jax import configs
 from snnlth_jax.data.augment import normalise
+from snnlth_jax.data.frames import as_input
 from snnlth_jax.search.programs import full_variant
 from snnlth_jax.search.session import Session
-from snnlth_jax.train.step import input_of
 
 PyTree = Any
 
@@ -41,7 +41,7 @@ def loss(
     def batch_loss(params: PyTree, chosen: jax.Array) -> jax.Array:
         logits, _ = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            input_of(model, normalise(images[chosen], augmentation), variant.num_timesteps),
+            as_input(model, normalise(images[chosen], augmentation), variant.num_timesteps),
             num_timesteps=variant.num_timesteps,
             train=True,
             mutable=["batch_stats"],

@@ -8,7 +8,7 @@ so that the same command resumes where it stopped.
 import contextlib
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from snnlth_jax import configs, data, tickets
+from snnlth_jax import configs, data, networks, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.machine.signals import watch
@@ -65,6 +65,7 @@ class Session(Generic[Config_co]):
         self,
         config: Config_co,
         dataset: data.Dataset,
+        planned: Sequence[Phase],
         variants: Variants,
         identity: dict[str, Any],
         paths: rundir.Paths,
@@ -72,7 +73,7 @@ class Session(Generic[Config_co]):
         checkpoints: Checkpointer,
         empty_queue: Callable[[TrainState], jax.Array] | None = None,
     ):
-        self.config, self.phases, self.variants = config, phases.of(config), variants
+        self.config, self.phases, self.variants = config, planned, variants
         self.recorder, self._identity, self._paths, self._checkpoints = recorder, identity, paths, checkpoints
         self.tx: optax.GradientTransformationExtraArgs = variants.tx
         self.train_split = variants.on_devices(dataset.train)
@@ -218,6 +219,8 @@ class Session(Generic[Config_co]):
                 self._write_correct(phase, variant)
         row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, work)
         row = outcome.at_its_first_times(row, self._earlier)
+        if phase.network:
+            self._save_network(phase, row)
         self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
         self.recorder.message(
@@ -241,6 +244,13 @@ class Session(Generic[Config_co]):
         correct = np.asarray(evaluation.correct)
         path = self._paths.correct_of(phase.kind, phase.round)
         hosts.on_first(lambda: rundir.write_correct(path, correct))
+
+    def _save_network(self, phase: Phase, row: Row) -> None:
+        """Write the trained network of a phase; again, to the same bytes, if it was killed on the way."""
+        variant = self.variant(phase)
+        network = outcome.network(self._identity, phase, variant, row, self.carry.state, self.variants)
+        path = self._paths.network(phase.network)
+        hosts.on_first(lambda: networks.save(path, network))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
         """Write the ticket of a round, its masks and the rewind point; return its name within the run."""
@@ -439,6 +449,7 @@ def run(
     programs: Programs | None = None,
     console: Console | None = None,
     empty_queue: Callable[[TrainState], jax.Array] | None = None,
+    planned: Sequence[Phase] | None = None,
 ) -> Result | Plan:
     """Run a search in its directory, or resume it; only show a finished one, only plan a dry run.
 
@@ -450,6 +461,7 @@ def run(
       programs: cache of compiled programs; by default the one of this process.
       console: console for progress; standard output by default.
       empty_queue: function from a state to Early-Bird's empty queue of masks; None for other searches.
+      planned: all phases; by default those of the configuration.
 
     Returns:
       The result, as in result.json; for a dry run the plan.
@@ -461,12 +473,13 @@ def run(
       StorageError: the disk is full, or read-only, or gone; the same call resumes from the last checkpoint.
     """
     console = console or Console(quiet=not hosts.is_first())
+    planned = phases.of(config) if planned is None else planned
     dataset = hosts.raise_together(lambda: _checked(config, dataset))
     variants = Variants(config, dataset, model, programs)
     if config.dry_run:
-        planned = plan.make(config, variants, phases.of(config))
-        plan.show(planned, console)
-        return planned
+        costs = plan.make(config, variants, planned)
+        plan.show(costs, console)
+        return costs
     paths, identity = rundir.paths(config.workdir), configs.identity(config, dataset)
     rundir.claim(paths, identity, config.override)
     with rundir.hold(paths):
@@ -488,7 +501,7 @@ def run(
             ):
                 checkpointer = Checkpointer(manager, signal_at, variants.devices, config.checkpoint_minutes)
                 session = Session(
-                    config, dataset, variants, identity, paths, recorder, checkpointer, empty_queue
+                    config, dataset, planned, variants, identity, paths, recorder, checkpointer, empty_queue
                 )
                 session.restore(changed)
                 search(session)

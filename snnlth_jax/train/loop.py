@@ -16,6 +16,7 @@ import optax
 from snnlth_jax import losses
 from snnlth_jax.data import Split
 from snnlth_jax.data.augment import Augmentation, draw, normalise, transform
+from snnlth_jax.data.frames import as_input
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.models.own import cloned
 from snnlth_jax.train.step import (
@@ -24,14 +25,21 @@ from snnlth_jax.train.step import (
     Metrics,
     TrainState,
     eval_step,
-    input_of,
     train_step,
     zero_metrics,
 )
 
 PyTree = Any
 
-__all__ = ["Epoch", "Evaluation", "NonFiniteLoss", "Program", "compile_program", "fit"]
+__all__ = [
+    "Epoch",
+    "Evaluation",
+    "NonFiniteLoss",
+    "Program",
+    "compile_evaluation",
+    "compile_program",
+    "fit",
+]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -142,6 +150,37 @@ def compile_program(
         compile_seconds=time.perf_counter() - started,
         memory=steps.memory,
     )
+
+
+def compile_evaluation(
+    model: Any,
+    state: TrainState,
+    split: Split,
+    *,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+) -> Callable[[TrainState, Split], Evaluation]:
+    """Compile the evaluation of `compile_program` alone, for one device; the same numbers.
+
+    Args:
+      model: as for `compile_program`.
+      state: a state of these shapes; its optimiser's state does not matter.
+      split: images and labels of these shapes.
+      augmentation: mean and std of the images.
+      batch_size: number of images at a time.
+      num_timesteps: T.
+    """
+    evaluate = partial(
+        _evaluate,
+        model=model,
+        augmentation=augmentation,
+        batch_size=batch_size,
+        num_timesteps=num_timesteps,
+        devices=None,
+    )
+    call: Callable[[TrainState, Split], Evaluation] = sharding.compiled(evaluate, (state, split), None).call
+    return call
 
 
 def _scalars(learning_rate: float, start: int, stop: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -277,7 +316,7 @@ def _statistics(
         images, _ = _fetch(split, chosen, devices)
         _, updates = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            input_of(model, normalise(images, augmentation), num_timesteps),
+            as_input(model, normalise(images, augmentation), num_timesteps),
             num_timesteps=num_timesteps,
             train=True,
             mutable=["batch_stats"],

@@ -64,14 +64,9 @@ def init_state(key: jax.Array, model: Any, tx: optax.GradientTransformation, ima
     )
 
 
-def input_of(model: Any, images: jax.Array, num_timesteps: int) -> jax.Array:
-    """The input of a model for a batch of images, see `frames.as_input`."""
-    return as_input(images, num_timesteps, getattr(model, "activation", "lif"))
-
-
 @partial(jax.jit, static_argnames="model")
 def _init(key: jax.Array, images: jax.Array, *, model: Any) -> PyTree:
-    return model.init(key, input_of(model, images, 1), num_timesteps=1)
+    return model.init(key, as_input(model, images, 1), num_timesteps=1)
 
 
 def train_step(
@@ -110,7 +105,7 @@ def train_step(
     def objective(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array, PyTree]]:
         logits, updates = model.apply(
             {"params": params, "batch_stats": state.batch_stats},
-            input_of(model, batch.images, num_timesteps),
+            as_input(model, batch.images, num_timesteps),
             num_timesteps=num_timesteps,
             train=True,
             mutable=["batch_stats"],
@@ -149,7 +144,7 @@ def eval_step(
     `weights` `[B]` is 0 for padding, 1 for examples; `loss_fn` is as for `train_step`.
     """
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    images = input_of(model, batch.images, num_timesteps)
+    images = as_input(model, batch.images, num_timesteps)
     logits = model.apply(variables, images, num_timesteps=num_timesteps, train=False)
     loss = loss_fn(logits, batch.labels)
     correct = losses.correct(logits, batch.labels) & (weights > 0)
