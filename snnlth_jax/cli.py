@@ -445,8 +445,8 @@ def _fail(status: int, message: object) -> int:
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments without short forms: --augment none for --no-augment; --neuron-tau for --tau, but not where
-    a command has another --tau."""
+    """The arguments with --augment none for --no-augment, and with --neuron-tau for --tau, but not where a
+    command has another --tau."""
     words = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
     command = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
     names = {field.name for field in dataclasses.fields(command)} if command else set()
@@ -477,7 +477,7 @@ def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
     defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
     whole: _Train = parsed(
         lambda: tyro.cli(
-            _Train, args=_spelled_out(arguments)[1:], default=defaults, prog="snnlth train", registry=_LISTS
+            _Train, args=words[1:], default=defaults, prog="snnlth train", registry=_LISTS
         ),
         "snnlth train --help",
     )
