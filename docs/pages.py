@@ -20,7 +20,15 @@ from snnlth_jax import cli, configs
 ROOT = Path(__file__).parent.parent
 REFERENCE = (
     *("surrogate", "neurons", "masks", "pruning", "losses", "errors", "tickets"),
-    *("models", "models.vgg", "models.resnet", "models.layers", "data.dataset", "data.augment"),
+    *(
+        "models",
+        "models.vgg",
+        "models.resnet",
+        "models.layers",
+        "models.norms",
+        "data.dataset",
+        "data.augment",
+    ),
     *("data.tiny_imagenet",),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
     *("analysis.comparison",),
