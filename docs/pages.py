@@ -20,16 +20,9 @@ from snnlth_jax import cli, configs
 ROOT = Path(__file__).parent.parent
 REFERENCE = (
     *("surrogate", "neurons", "masks", "pruning", "losses", "errors", "tickets"),
-    *("models", "models.vgg", "models.resnet", "models.layers", "data.augment"),
-    *(
-        "data.contract",
-        "data.dataset",
-        "data.own",
-        "data.arrays",
-        "data.folder",
-        "data.idx",
-        "data.tiny_imagenet",
-    ),
+    *("models", "models.vgg", "models.resnet", "models.layers", "models.norms", "models.own"),
+    *("data.contract", "data.dataset", "data.own", "data.arrays", "data.folder", "data.idx", "data.frames"),
+    *("data.tiny_imagenet", "data.augment"),
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
     *("analysis.comparison",),
     *("networks", "networks.recipe", "networks.storage", "networks.classifier", "networks.images"),
