@@ -13,7 +13,19 @@ PACKAGES = (
     *("tensorflow_datasets", "tyro"),
 )
 EXPERIMENT = (
-    *("analysis", "cli", "configs", "data", "files", "interop", "machine", "models", "report", "run"),
+    *(
+        "analysis",
+        "cli",
+        "commands",
+        "configs",
+        "data",
+        "files",
+        "interop",
+        "machine",
+        "models",
+        "report",
+        "run",
+    ),
     *("search", "tickets", "train"),
 )
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.commands import ticket
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
@@ -41,15 +42,6 @@ class _Data:
     """Dataset: cifar10, cifar100, svhn_cropped, fashion_mnist or tiny_imagenet."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets to write to. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ticket:
-    """Verify a ticket file; print its provenance and its sparsity by layer."""
-
-    action: tyro.conf.Positional[Literal["inspect"]]
-    path: tyro.conf.Positional[str]
-    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,12 +168,6 @@ def _data(command: _Data) -> None:
         print(f"{command.name}: ready in {directory}")
 
 
-def _ticket(command: _Ticket) -> None:
-    from snnlth_jax import tickets
-
-    print(tickets.describe(tickets.load(command.path)))
-
-
 def _analyse(command: _Analyse) -> None:
     from snnlth_jax.report import analyse
 
@@ -211,6 +197,11 @@ def _doctor(command: _Doctor) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tickets:
+    """Look at ticket files, compare, combine and verify them, and import masks of others."""
+
+
 COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "imp": (configs.ImpConfig, search),
     "eb": (configs.EbConfig, search),
@@ -223,9 +214,15 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
-    "ticket": (_Ticket, _ticket),
+    "ticket inspect": (ticket.Inspect, ticket.Inspect.run),
+    "ticket diff": (ticket.Diff, ticket.Diff.run),
+    "ticket combine": (ticket.Combine, ticket.Combine.run),
+    "ticket transplant": (ticket.Transplant, ticket.Transplant.run),
+    "ticket verify": (ticket.Verify, ticket.Verify.run),
     "report": (_Report, _report),
 }
+
+GROUPS: dict[str, Any] = {"ticket": _Tickets}  # first words of commands of two
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,8 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
 
     def action() -> int | None:
-        command = _parse(arguments)
-        return COMMANDS[arguments[0]][1](command)
+        name, command = _parse(arguments)
+        return COMMANDS[name][1](command)
 
     return exit_status(action)
 
@@ -320,17 +317,21 @@ def _fail(status: int, message: object) -> int:
     return status
 
 
-def _parse(arguments: list[str]) -> Any:
-    """The dataclass of the command."""
-    return parsed(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            {name: parser for name, (parser, _) in COMMANDS.items()},
-            prog="snnlth",
-            args=arguments,
-            registry=_LISTS,
-        ),
-        f"snnlth {' '.join([*arguments[:1], '--help'])}",
+def _parse(arguments: list[str]) -> tuple[str, Any]:
+    """The name of the command, such as "imp" or "ticket diff", and its dataclass."""
+    group = arguments[:1] if arguments[:1] and arguments[0] in GROUPS else []
+    rest, prog = arguments[len(group) :], " ".join(["snnlth", *group])
+    commands = {
+        name.split()[-1]: parser for name, (parser, _) in COMMANDS.items() if name.split()[:-1] == group
+    }
+    commands |= {} if group else GROUPS
+    if rest and not rest[0].startswith("-") and rest[0] not in commands:
+        raise not_one_of(prog, rest[0], commands)
+    command = parsed(
+        lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest, registry=_LISTS),
+        " ".join([prog, *(word for word in rest[:1] if word in commands), "--help"]),
     )
+    return " ".join([*group, rest[0]]), command
 
 
 def parsed(parse: Callable[[], Any], more: str) -> Any:

@@ -1,0 +1,151 @@
+"""`snnlth ticket …`: ticket files looked at, compared, combined and verified."""
+
+import dataclasses
+import hashlib
+from typing import Annotated
+
+import tyro
+from etils import epath
+
+from snnlth_jax.commands import output
+from snnlth_jax.errors import InputError
+
+__all__ = ["Combine", "Diff", "Inspect", "Transplant", "Verify"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspect:
+    """Verify a ticket file; print its provenance and its sparsity by layer."""
+
+    path: tyro.conf.Positional[str]
+    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+
+    def run(self) -> None:
+        """Print it."""
+        from snnlth_jax import tickets
+
+        print(tickets.describe(tickets.load(self.path)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Diff:
+    """Compare the masks of two tickets of one network: distance, overlap, and whether it is more than chance."""
+
+    first: tyro.conf.Positional[str]
+    """Ticket file."""
+    second: tyro.conf.Positional[str]
+    """Ticket file of the same network."""
+
+    def run(self) -> None:
+        """Print a table, a line per layer."""
+        from snnlth_jax import tickets
+        from snnlth_jax.tickets import comparing
+
+        first, second = tickets.load(self.first), tickets.load(self.second)
+        comparing.check_same_network((self.first, self.second), first, second)
+        print(f"first: {self.first}\nsecond: {self.second}\n")
+        print(comparing.describe(comparing.overlaps(first.masks, second.masks)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Writing:
+    output: str = dataclasses.field(kw_only=True)
+    """Ticket file to write."""
+    overwrite: bool = dataclasses.field(default=False, kw_only=True)
+    """Replace the output if it is there already."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Combine(_Writing):
+    """Write the ticket of the weights that both tickets keep (--and), or one of them (--or).
+
+    Weights and batch statistics are those of the first.
+    """
+
+    first: tyro.conf.Positional[str]
+    """Ticket file."""
+    second: tyro.conf.Positional[str]
+    """Ticket file of the same network."""
+    and_: Annotated[bool, tyro.conf.arg(name="and")] = False
+    """Keep the weights that both keep."""
+    or_: Annotated[bool, tyro.conf.arg(name="or")] = False
+    """Keep the weights that one of the two keeps."""
+
+    def run(self) -> None:
+        """Write the file, and print what it holds."""
+        from snnlth_jax import tickets
+        from snnlth_jax.tickets import combining, comparing
+
+        if self.and_ == self.or_:
+            problem = "both are given" if self.and_ else "neither is given"
+            raise InputError("`and`, `or`", problem=problem, allowed="one of the two")
+        output.check(self.output, self.overwrite)
+        first, second = tickets.load(self.first), tickets.load(self.second)
+        comparing.check_same_network((self.first, self.second), first, second)
+        sources = _source(self.first), _source(self.second)
+        _write(self.output, combining.combine(first, second, "and" if self.and_ else "or", sources))
+
+
+@dataclasses.dataclass(frozen=True)
+class Transplant(_Writing):
+    """Write the ticket with the masks of one ticket, and the weights and batch statistics of another."""
+
+    masks_of: tyro.conf.Positional[str]
+    """Ticket file that gives the masks."""
+    weights_of: tyro.conf.Positional[str]
+    """Ticket file of the same network that gives weights and batch statistics."""
+
+    def run(self) -> None:
+        """Write the file, and print what it holds."""
+        from snnlth_jax import tickets
+        from snnlth_jax.tickets import combining, comparing
+
+        output.check(self.output, self.overwrite)
+        masks_of, weights_of = tickets.load(self.masks_of), tickets.load(self.weights_of)
+        comparing.check_same_network((self.masks_of, self.weights_of), masks_of, weights_of)
+        sources = _source(self.masks_of), _source(self.weights_of)
+        _write(self.output, combining.transplant(masks_of, weights_of, sources))
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+    """Verify the checksum of a ticket file, and that a parent keeps all that it keeps."""
+
+    path: tyro.conf.Positional[str]
+    """Ticket file."""
+    parent: str | None = None
+    """Ticket file of the same network, whose masks are to contain those of the ticket."""
+
+    def run(self) -> None:
+        """Print that all is well, or raise an InputError."""
+        from snnlth_jax import masks, tickets
+        from snnlth_jax.tickets import comparing
+
+        ticket = tickets.load(self.path)
+        kept, total = masks.count(ticket.masks)
+        lines = [f"{self.path}: the checksum matches; {kept:,} of {total:,} weights are kept"]
+        if self.parent is not None:
+            parent = tickets.load(self.parent)
+            comparing.check_same_network((self.path, self.parent), ticket, parent)
+            if extra := comparing.outside(ticket.masks, parent.masks):
+                listed = ", ".join(f"{name} {number:,}" for name, number in extra.items())
+                problem = f"not nested in {self.parent}, which removes {sum(extra.values()):,} of its weights"
+                raise InputError(f"{self.path}: {problem} ({listed})")
+            kept_there, _ = masks.count(parent.masks)
+            lines.append(f"nested in {self.parent}, which keeps {kept_there:,}")
+        print("\n".join(lines))
+
+
+def _source(path: str) -> dict[str, str]:
+    """A ticket file as the provenance of another names it."""
+    return {"file": path, "sha256": hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()}
+
+
+def _write(path: str, ticket: "object") -> None:
+    from snnlth_jax import masks, tickets
+
+    assert isinstance(ticket, tickets.Ticket)
+    with output.refusing(path):
+        tickets.save(path, ticket)
+    kept, total = masks.count(ticket.masks)
+    print(f"{path}: {kept:,} of {total:,} weights are kept")
