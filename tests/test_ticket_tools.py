@@ -47,7 +47,9 @@ def one_line(capsys):
 # --- statistics
 
 
-@pytest.mark.parametrize("total, first, second", [(7, 3, 4), (6, 6, 2), (5, 0, 3), (6, 5, 4), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("total", "first", "second"), [(7, 3, 4), (6, 6, 2), (5, 0, 3), (6, 5, 4), (1, 1, 1)]
+)
 def test_significance_is_that_of_all_masks_with_those_counts(total, first, second):
     """By enumeration: every mask that keeps `second` of the weights, beside one that keeps `first`."""
     mask = np.arange(total) < first
@@ -65,7 +67,7 @@ def test_significance_is_that_of_all_masks_with_those_counts(total, first, secon
         assert layer.p_value == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("total, first, second", [(2_359_296, 47_185, 49_000), (320, 96, 100)])
+@pytest.mark.parametrize(("total", "first", "second"), [(2_359_296, 47_185, 49_000), (320, 96, 100)])
 def test_significance_at_the_size_of_real_layers(total, first, second):
     mean = first * second / total
     for shared in (int(mean), int(mean * 1.1) + 1, min(first, second)):

@@ -29,7 +29,7 @@ class Inspect:
 
 @dataclasses.dataclass(frozen=True)
 class Diff:
-    """Compare the masks of two tickets of one network: distance, overlap, and whether it is more than chance."""
+    """Compare the masks of two tickets of one network: distance, overlap, significance against chance."""
 
     first: tyro.conf.Positional[str]
     """Ticket file."""

@@ -1,4 +1,4 @@
-"""Tickets made of two tickets of one network: masks intersected or united, masks of one on weights of another.
+"""Tickets made of two tickets of one network: masks intersected, united, or put on the weights of another.
 
 The provenance of the result keeps what both tickets agree on, and names both under `made_of`.
 """
