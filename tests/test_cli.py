@@ -85,9 +85,9 @@ def empty_directory(tmp_path, monkeypatch):
         ("ticket combine a b --and", "Missing: --output"),
         ("ticket combine a b --and --output .", "--output .: is a directory"),
         ("ticket transplant a b --output /dev/null/c", "--output /dev/null/c: /dev/null is not a directory"),
-        ("ticket transplant a b --output c/d", "a: no such ticket file"),
-        ("ticket diff a b", "a: no such ticket file"),
-        ("ticket verify a", "a: no such ticket file"),
+        ("ticket transplant a b --output c/d", "a: no such ticket"),
+        ("ticket diff a b", "a: no such ticket"),
+        ("ticket verify a", "a: no such ticket"),
         ("imp --early-time-timesteps 2", "--early-time-timesteps 2: allowed: with --early-time"),
         (
             "imp --shard-data yes --parallel pmap",

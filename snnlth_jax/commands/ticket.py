@@ -2,13 +2,16 @@
 
 import dataclasses
 import hashlib
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from etils import epath
 
 from snnlth_jax.commands import output
 from snnlth_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from snnlth_jax import tickets
 
 __all__ = ["Combine", "Diff", "Inspect", "Transplant", "Verify"]
 
@@ -32,16 +35,15 @@ class Diff:
     """Compare the masks of two tickets of one network: distance, overlap, significance against chance."""
 
     first: tyro.conf.Positional[str]
-    """Ticket file."""
+    """Ticket or network file."""
     second: tyro.conf.Positional[str]
-    """Ticket file of the same network."""
+    """Ticket or network file of the same network."""
 
     def run(self) -> None:
         """Print a table, a line per layer."""
-        from snnlth_jax import tickets
         from snnlth_jax.tickets import comparing
 
-        first, second = tickets.load(self.first), tickets.load(self.second)
+        first, second = _either(self.first), _either(self.second)
         comparing.check_same_network((self.first, self.second), first, second)
         print(f"first: {self.first}\nsecond: {self.second}\n")
         print(comparing.describe(comparing.overlaps(first.masks, second.masks)))
@@ -109,23 +111,23 @@ class Transplant(_Writing):
 
 @dataclasses.dataclass(frozen=True)
 class Verify:
-    """Verify the checksum of a ticket file, and that a parent keeps all that it keeps."""
+    """Verify the checksum of a ticket or network file, and that a parent keeps all that it keeps."""
 
     path: tyro.conf.Positional[str]
-    """Ticket file."""
+    """Ticket or network file."""
     parent: str | None = None
-    """Ticket file of the same network, whose masks are to contain those of the ticket."""
+    """Ticket or network file of the same network, whose masks are to contain those of the ticket."""
 
     def run(self) -> None:
         """Print that all is well, or raise an InputError."""
-        from snnlth_jax import masks, tickets
+        from snnlth_jax import masks
         from snnlth_jax.tickets import comparing
 
-        ticket = tickets.load(self.path)
+        ticket = _either(self.path)
         kept, total = masks.count(ticket.masks)
         lines = [f"{self.path}: the checksum matches; {kept:,} of {total:,} weights are kept"]
         if self.parent is not None:
-            parent = tickets.load(self.parent)
+            parent = _either(self.parent)
             comparing.check_same_network((self.path, self.parent), ticket, parent)
             if extra := comparing.outside(ticket.masks, parent.masks):
                 listed = ", ".join(f"{name} {number:,}" for name, number in extra.items())
@@ -136,15 +138,25 @@ class Verify:
         print("\n".join(lines))
 
 
+def _either(path: str) -> "tickets.Ticket":
+    """A ticket, or a network as one."""
+    from snnlth_jax import networks, tickets
+    from snnlth_jax.tickets import container
+
+    if container.kind(path) == "ticket":
+        return tickets.load(path)
+    network = networks.load(path)
+    return tickets.Ticket(network.masks, network.params, network.batch_stats, network.provenance)
+
+
 def _source(path: str) -> dict[str, str]:
     """A ticket file as the provenance of another names it."""
     return {"file": path, "sha256": hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()}
 
 
-def _write(path: str, ticket: "object") -> None:
+def _write(path: str, ticket: "tickets.Ticket") -> None:
     from snnlth_jax import masks, tickets
 
-    assert isinstance(ticket, tickets.Ticket)
     with output.refusing(path):
         tickets.save(path, ticket)
     kept, total = masks.count(ticket.masks)

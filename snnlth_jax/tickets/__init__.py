@@ -1,30 +1,19 @@
 """The ticket file: masks, the weights to rewind to, and where they come from, in one safetensors file.
 
-Tensors have names: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
-`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, `ticket`: as JSON the
-shapes of the masks, the provenance, `nodes`, and a SHA-256 of everything, so that `load` refuses a file that
-was cut short or altered. Equal tickets are equal files.
-
-`nodes` is what names and tensors do not say of the trees, `{name: [...]}`: the containers of `places.record`
-and the leaves of `leaves`. Nested dicts of NumPy's arrays need none; their file has the format
-`snnlth-ticket-1`, which earlier versions read.
+`load` refuses a file that was cut short or altered; equal tickets are equal files. `container` says what is in
+the file. One of nested dicts of NumPy's arrays has the format `snnlth-ticket-1`, which earlier versions read.
 """
 
-import contextlib
-import hashlib
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 from etils import epath
 
 from snnlth_jax import files
 from snnlth_jax import masks as masks_lib
 from snnlth_jax.errors import InputError
-from snnlth_jax.tickets import leaves, places, tensors
+from snnlth_jax.tickets import container, leaves, places, tensors
 
 __all__ = ["FORMAT", "Ticket", "check", "describe", "load", "save"]
 
@@ -32,12 +21,6 @@ PyTree = Any
 
 FORMAT = "snnlth-ticket-2"
 _NESTED_DICTS = "snnlth-ticket-1"
-
-# what reading bytes of any origin can raise
-_DAMAGE = (
-    *(safetensors.SafetensorError, ArithmeticError, AttributeError, LookupError, MemoryError),
-    *(RecursionError, TypeError, ValueError),
-)
 
 
 class Ticket(NamedTuple):
@@ -86,7 +69,7 @@ def save(path: epath.PathLike, ticket: Ticket) -> None:
     """
     path = epath.Path(path)
     content = _content(ticket)
-    with _refusing(path):
+    with container.refusing(path, "ticket"):
         _read(path, content)  # the checksum is that of the arrays that were given
     path.parent.mkdir(parents=True, exist_ok=True)
     files.replace(path, content)
@@ -118,7 +101,7 @@ def load(path: epath.PathLike, like: PyTree | None = None) -> Ticket:
     [{'bias': None, 'kernel': array([[ True, False]])}]
     """
     path = epath.Path(path)
-    with _refusing(path):
+    with container.refusing(path, "ticket"):
         file = _read(path, tensors.read(path))
     if like is None:
         return file.plain
@@ -165,109 +148,20 @@ def _content(ticket: Ticket) -> bytes:
     if not isinstance(ticket, Ticket):
         given = type(ticket).__name__
         raise ValueError(f"ticket must be a Ticket of masks, params, batch_stats and provenance, got {given}")
-    if not isinstance(ticket.provenance, dict) or not _has_texts_as_keys(ticket.provenance):
-        allowed = "a dict of JSON values, with texts as keys"
-        raise ValueError(f"provenance: {ticket.provenance!r:.80}, allowed: {allowed}")
-    trees = {"params": places.walk(ticket.params), "batch_stats": places.walk(ticket.batch_stats)}
-    masks_lib.check(ticket.masks, ticket.params)
-    nodes, arrays, shapes = {}, {}, {}
-    for kind, tree in trees.items():
-        for place in tree:
-            name, array = _name(kind, place.path), None
-            if place.keys is None:
-                node, array = leaves.store(name, place.value)
-            else:
-                node = places.record(place)
-            if node is not None:
-                nodes[name] = node
-            if array is not None:
-                arrays[name] = array
-    for path, mask in places.leaves(ticket.masks).items():
-        if mask is not None:
-            bits = np.asarray(mask)
-            shapes["/".join(path)] = bits.shape
-            arrays[_name("mask", path)] = np.packbits(bits.reshape(-1))
-    plain = not nodes and all(array.dtype.isbuiltin == 1 for array in arrays.values())
-    header = {
-        "format": _NESTED_DICTS if plain else FORMAT,
-        "mask_shapes": shapes,
-        "provenance": ticket.provenance,
-        **({"nodes": nodes} if nodes else {}),
-    }
-    try:
-        header["sha256"] = _digest(arrays, header)
-        return tensors.serialize(arrays, {"ticket": json.dumps(header, sort_keys=True)})
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"provenance: allowed: a dict of JSON values ({error})") from error
-
-
-def _has_texts_as_keys(value: Any, depth: int = 0) -> bool:
-    """Whether JSON would change no key of a value."""
-    if depth > 100:  # which json.dumps refuses, or a value that contains itself
-        return True
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _has_texts_as_keys(v, depth + 1) for k, v in value.items())
-    return not isinstance(value, list | tuple) or all(_has_texts_as_keys(v, depth + 1) for v in value)
-
-
-@contextlib.contextmanager
-def _refusing(path: epath.Path) -> Iterator[None]:
-    """Turn what bytes of any origin can raise into one InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _DAMAGE as error:
-        raise InputError(f"{path}: not a ticket file, or cut short ({type(error).__name__})") from error
+    trees = {"params": ticket.params, "batch_stats": ticket.batch_stats}
+    arrays, fields = container.pack(trees, ticket.masks)
+    plain = "nodes" not in fields and all(array.dtype.isbuiltin == 1 for array in arrays.values())
+    header = {"format": _NESTED_DICTS if plain else FORMAT, "provenance": ticket.provenance, **fields}
+    return container.serialize("ticket", header, arrays)
 
 
 def _read(path: epath.Path, content: bytes) -> _File:
-    """What the bytes of a file say; `_DAMAGE` if they are not a ticket's."""
-    metadata, arrays = tensors.parse(content)
-    header = json.loads(metadata["ticket"])
-    digest, version = header.pop("sha256"), header["format"]
-    if version not in (_NESTED_DICTS, FORMAT):
-        allowed = f"{_NESTED_DICTS!r} and {FORMAT!r}"
-        raise InputError(f"{path}: format {version!r:.80}, this version reads {allowed}")
-    if digest != _digest(arrays, header):
-        raise InputError(f"{path}: checksum does not match, the file was altered or damaged")
-    return _file(header, arrays)
-
-
-def _file(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> _File:
-    nodes, shapes, provenance = header.get("nodes", {}), header["mask_shapes"], header["provenance"]
-    if not (isinstance(nodes, dict) and isinstance(shapes, dict) and isinstance(provenance, dict)):
-        raise TypeError("nodes, mask_shapes and provenance are not dicts")
-
-    def stored(kind: str) -> tuple[dict[places.Path, Any], dict[places.Path, places.Record]]:
-        records, below = _below(kind, nodes), _below(kind, arrays)
-        containers = {path: node for path, node in records.items() if node[0] in ("dict", "list", "tuple")}
-        paths = (records.keys() | below.keys()) - containers.keys()
-        restored = {path: leaves.restore(records.get(path), below.get(path)) for path in sorted(paths)}
-        return restored, containers
-
-    def plain(values: Mapping[places.Path, Any], containers: Mapping[places.Path, places.Record]) -> PyTree:
-        known = {path: None if isinstance(x, leaves.Absent) else x for path, x in values.items()}
-        return places.nested(known, containers)
-
-    params, containers = stored("params")
-    batch_stats, others = stored("batch_stats")
-    bits = _below("mask", arrays)
-    if not bits.keys() <= params.keys() or {"/".join(path) for path in bits} != shapes.keys():
-        raise ValueError("masks of no weights")
-    masks = {
-        path: _mask(bits[path], shapes["/".join(path)], np.shape(leaf)) if path in bits else None
-        for path, leaf in params.items()
-    }
-    trees = plain(masks, containers), plain(params, containers), plain(batch_stats, others)
-    return _File(Ticket(*trees, provenance), masks, params, batch_stats)
-
-
-def _mask(bits: np.ndarray, shape: list[int], weight: tuple[int, ...]) -> np.ndarray:
-    size = math.prod(weight)
-    if shape != list(weight) or bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
-        raise ValueError("a mask of another shape than its weight")
-    return np.unpackbits(bits, count=size).reshape(weight).astype(bool)
+    """What the bytes of a file say; an error of one of many kinds if they are not a ticket's."""
+    header, arrays = container.parse(path, "ticket", (_NESTED_DICTS, FORMAT), content)
+    params, batch_stats = (container.tree_of(kind, header, arrays) for kind in ("params", "batch_stats"))
+    masks = container.masks_of(params, header, arrays)
+    trees = params.plain(masks), params.plain(), batch_stats.plain()
+    return _File(Ticket(*trees, header["provenance"]), masks, params.leaves, batch_stats.leaves)
 
 
 def _like(name: str, given: Mapping[places.Path, Any], like: PyTree) -> PyTree:
@@ -311,29 +205,3 @@ def _shown(path: places.Path) -> str:
 def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
     more = [f"and {len(items) - most} more"] if len(items) > most else []
     return separator.join([*items[:most], *more])
-
-
-def _name(kind: str, path: places.Path) -> str:
-    name = "/".join((kind, *path))
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name!r}: a name that UTF-8 cannot hold") from error
-    return name
-
-
-def _below(kind: str, named: Mapping[str, Any]) -> dict[places.Path, Any]:
-    """The entries of a kind by path."""
-    return {
-        tuple(name.split("/")[1:]): x
-        for name, x in named.items()
-        if name == kind or name.startswith(f"{kind}/")
-    }
-
-
-def _digest(arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(tensors.data(array))
-    return digest.hexdigest()

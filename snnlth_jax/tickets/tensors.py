@@ -86,8 +86,12 @@ def parse(content: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     return metadata, tensors
 
 
-def read(path: epath.Path) -> bytes:
+def read(path: epath.Path, kind: str = "ticket") -> bytes:
     """The bytes of a file whose header fits its size; nothing else is read further than that.
+
+    Args:
+      path: path of the file.
+      kind: kind of file that is expected, for the error.
 
     Raises:
       InputError: no such file, or not a regular one.
@@ -95,10 +99,10 @@ def read(path: epath.Path) -> bytes:
     """
     try:
         if not ("://" in os.fspath(path) or stat.S_ISREG(os.stat(path).st_mode)):
-            raise InputError(f"{path}: not a ticket file, but a directory, a pipe or a device")
+            raise InputError(f"{path}: not a {kind} file, but a directory, a pipe or a device")
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such ticket file") from None
+        raise InputError(f"{path}: no such {kind} file") from None
     except OSError as error:
         if error.errno not in _NO_FILE:
             raise
