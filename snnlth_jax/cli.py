@@ -218,6 +218,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "ticket diff": (ticket.Diff, ticket.Diff.run),
     "ticket combine": (ticket.Combine, ticket.Combine.run),
     "ticket transplant": (ticket.Transplant, ticket.Transplant.run),
+    "ticket import": (ticket.Import, ticket.Import.run),
     "ticket verify": (ticket.Verify, ticket.Verify.run),
     "report": (_Report, _report),
 }

@@ -77,7 +77,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("impp", "impp"),
         ("", "Expected one of {imp, eb,"),
         ("data", "Missing: action, name (see snnlth data --help)"),
-        ("ticket look a", "snnlth ticket look: allowed: inspect, diff, combine, transplant, verify"),
+        ("ticket look a", "snnlth ticket look: allowed: inspect, diff, combine, transplant, import, verify"),
         ("ticket", "Expected one of {inspect, diff, combine"),
         ("ticket --and", "Unrecognized options: --and (see snnlth ticket --help)"),
         ("ticket combine a b --output c", "--and, --or: neither is given; allowed: one of the two"),

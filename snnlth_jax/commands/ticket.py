@@ -1,4 +1,4 @@
-"""`snnlth ticket …`: ticket files looked at, compared, combined and verified."""
+"""`snnlth ticket …`: ticket files looked at, compared, combined, verified, and made of files of others."""
 
 import dataclasses
 import hashlib
@@ -13,7 +13,7 @@ from snnlth_jax.errors import InputError
 if TYPE_CHECKING:
     from snnlth_jax import tickets
 
-__all__ = ["Combine", "Diff", "Inspect", "Transplant", "Verify"]
+__all__ = ["Combine", "Diff", "Import", "Inspect", "Transplant", "Verify"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +136,54 @@ class Verify:
             kept_there, _ = masks.count(parent.masks)
             lines.append(f"nested in {self.parent}, which keeps {kept_there:,}")
         print("\n".join(lines))
+
+
+@dataclasses.dataclass(frozen=True)
+class Import(_Writing):
+    """Write the ticket of masks or weights of other programs. Nothing in their files runs.
+
+    A file may be: a pickle of masks of the authors' code; masks by name of open_lth; a state dict, also one
+    in a checkpoint, of torch.nn.utils.prune or with removed weights that are 0.
+    """
+
+    path: tyro.conf.Positional[str]
+    """Pickle, or file of torch.save."""
+    arch: str | None = None
+    """Network, see `snnlth imp`. Default: that whose weights have the shapes in the file."""
+    num_classes: int | None = None
+    """Number of classes. Default: that of the file's last layer."""
+    image_shape: tuple[int, ...] = ()
+    """Height, width and channels of images. Default: 32,32 and the channels of the file's first layer."""
+    width: float = 1.0
+    """Factor on the number of channels of every layer."""
+    weights: str | None = None
+    """File with a state dict of the weights to rewind to, for masks alone. Default: initial weights."""
+    seed: int = 0
+    """Seed of the initial weights, those of a search with this seed, for masks alone without --weights."""
+
+    def run(self) -> None:
+        """Write the file, and print what it holds."""
+        from snnlth_jax.interop import imported, torch_files
+
+        output.check(self.output, self.overwrite)
+        if self.image_shape and (len(self.image_shape) != 3 or min(self.image_shape) < 1):
+            given = ",".join(map(str, self.image_shape))
+            raise InputError("`image_shape`", given, allowed="height, width and channels, 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise InputError("`seed`", self.seed, allowed="0 to 2^32 - 1")
+        found = imported.content(self.path, torch_files.load(self.path))
+        num_classes, channels = imported.ends(self.path, found)
+        num_classes = num_classes if self.num_classes is None else self.num_classes
+        height, wide, channels = self.image_shape or (32, 32, channels)
+        shape = imported.Shape(num_classes, (height, wide, channels), self.width)
+        arch = self.arch or imported.arch_of(self.path, found, shape)
+        weights = None
+        if self.weights is not None:
+            weights = self.weights, imported.content(self.weights, torch_files.load(self.weights))
+        made = imported.ticket(self.path, found, arch, shape, weights, self.seed)
+        made_of = {"masks": _source(self.path)}
+        made_of |= {} if self.weights is None else {"weights": _source(self.weights)}
+        _write(self.output, made._replace(provenance={**made.provenance, "made_of": made_of}))
 
 
 def _either(path: str) -> "tickets.Ticket":
