@@ -19,7 +19,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands import ticket
+from snnlth_jax.commands import export, ticket
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
@@ -214,6 +214,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
+    "export": (export.Export, export.Export.run),
     "ticket inspect": (ticket.Inspect, ticket.Inspect.run),
     "ticket diff": (ticket.Diff, ticket.Diff.run),
     "ticket combine": (ticket.Combine, ticket.Combine.run),

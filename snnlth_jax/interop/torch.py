@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from snnlth_jax.models import VGG, ResNet
 from snnlth_jax.models.vgg import least_side
 
-__all__ = ["entries_of", "from_state_dict", "shapes_of", "to_state_dict"]
+__all__ = ["entries_of", "from_state_dict", "layer_names", "shapes_of", "to_state_dict"]
 
 _Shape = tuple[int, ...]
 _Path = tuple[str, ...]  # path of a leaf: collection, modules from the outside in, its own name
@@ -136,7 +136,7 @@ def _named(shapes: Mapping[_Path, _Shape]) -> dict[str, _Shape]:
 
 def _leaves(model: VGG | ResNet, flat: Mapping[_Path, Any]) -> list[tuple[_Path, str, Any]]:
     """(path, PyTorch's name, leaf) of every leaf that is not None."""
-    layers = _vgg_layers(model) if isinstance(model, VGG) else _resnet_layers(model)
+    layers = layer_names(model)
     return [
         (path, f"{layers['/'.join(path[1:-1])]}.{_LEAF_NAMES[path[-1]]}", leaf)
         for path, leaf in flat.items()
@@ -177,6 +177,15 @@ def _wanted(model: VGG | ResNet, given: Mapping[_Path, Any]) -> dict[_Path, _Sha
         if given_inputs and given_inputs % num_inputs == 0:  # of larger images
             shapes[flattened] = (given_inputs, num_outputs)
     return shapes
+
+
+def layer_names(model: VGG | ResNet) -> dict[str, str]:
+    """The authors' names of our layers.
+
+    >>> layer_names(VGG((2, "M", 3), num_classes=3))["layer02/norm"]
+    'features.5'
+    """
+    return _vgg_layers(model) if isinstance(model, VGG) else _resnet_layers(model)
 
 
 def _vgg_layers(model: VGG) -> dict[str, str]:

@@ -93,12 +93,16 @@ def overlaps(first: PyTree, second: PyTree) -> list[Overlap]:
         _layer(name, total, int(kept[name][0]), int(others[name][0]), int(shared))
         for name, (shared, total) in both.items()
     ]
-    deviation = math.sqrt(sum(layer.deviation**2 for layer in layers))
-    expected = sum(layer.expected for layer in layers)
-    counts = [
-        sum(getattr(layer, part) for layer in layers) for part in ("total", "first", "second", "shared")
-    ]
-    whole = Overlap("all", *counts, expected, deviation, 1.0)
+    whole = Overlap(
+        "all",
+        total=sum(layer.total for layer in layers),
+        first=sum(layer.first for layer in layers),
+        second=sum(layer.second for layer in layers),
+        shared=sum(layer.shared for layer in layers),
+        expected=sum(layer.expected for layer in layers),
+        deviation=math.sqrt(sum(layer.deviation**2 for layer in layers)),
+        p_value=1.0,
+    )
     return [*layers, whole._replace(p_value=0.5 * math.erfc(whole.z / math.sqrt(2)))]
 
 
