@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
@@ -52,15 +52,9 @@ class Export:
 
 
 def _torch(network: "networks.Network", _: float) -> bytes:
-    from snnlth_jax import masks, networks
-    from snnlth_jax.interop import torch, torch_files
+    from snnlth_jax.interop import layers, torch_files
 
-    model = networks.model(network.recipe)
-    networks.check("network", network, model)
-    params = masks.apply(network.params, network.masks)
-    return torch_files.dumps(
-        torch.to_state_dict(model, {"params": params, "batch_stats": network.batch_stats})
-    )
+    return torch_files.dumps(layers.state_dict(network))
 
 
 def _nir(network: "networks.Network", dt: float) -> bytes:
@@ -85,7 +79,8 @@ def _npz(network: "networks.Network", _: float) -> bytes:
     from snnlth_jax.interop import arrays
 
     file = io.BytesIO()
-    np.savez(file, **arrays.from_network(network))
+    named: dict[str, Any] = dict(arrays.from_network(network))
+    np.savez(file, **named)
     return file.getvalue()
 
 

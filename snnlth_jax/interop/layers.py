@@ -23,7 +23,7 @@ from snnlth_jax.models.resnet import blocks
 from snnlth_jax.networks import Network
 from snnlth_jax.neurons import LIF
 
-__all__ = ["INPUT", "Graph", "Layer", "from_network"]
+__all__ = ["INPUT", "Graph", "Layer", "from_network", "model_of", "state_dict"]
 
 Kind = Literal["conv", "linear", "lif", "relu", "pool", "mean", "flatten"]
 INPUT = "input"
@@ -88,23 +88,29 @@ def from_network(network: Network) -> Graph:
     flatten flatten pool1 (12,)
     readout linear flatten (10,)
     """
-    model = networks.model(network.recipe)
-    networks.check("network", network, model)
-    if not isinstance(model, VGG | ResNet):
-        raise InputError("`arch`", network.recipe.arch, allowed="a VGG or a ResNet")
-    variables = {
-        "params": masks_lib.apply(network.params, network.masks),
-        "batch_stats": network.batch_stats,
-    }
+    model = model_of(network)
     height, width, channels = network.recipe.image_shape
-    build = _Builder(
-        to_state_dict(model, variables), layer_names(model), model.activation, (channels, height, width)
-    )
+    build = _Builder(state_dict(network), layer_names(model), model.activation, (channels, height, width))
     if isinstance(model, VGG):
         _vgg(model, build)
     else:
         _resnet(model, build)
     return Graph(tuple(build.layers), model.neuron, network)
+
+
+def model_of(network: Network) -> VGG | ResNet:
+    """The Flax module of a trained network; InputError if the weights are another's, or it is no VGG or ResNet."""
+    model = networks.model(network.recipe)
+    networks.check("network", network, model)
+    if not isinstance(model, VGG | ResNet):
+        raise InputError("`arch`", network.recipe.arch, allowed="a VGG or a ResNet")
+    return model
+
+
+def state_dict(network: Network) -> dict[str, np.ndarray]:
+    """The PyTorch state dict of a trained network, removed weights 0; errors are those of `model_of`."""
+    params = masks_lib.apply(network.params, network.masks)
+    return to_state_dict(model_of(network), {"params": params, "batch_stats": network.batch_stats})
 
 
 def _vgg(model: VGG, build: "_Builder") -> None:

@@ -1,9 +1,9 @@
 """Trained networks as ONNX models: all timesteps in one graph, from uint8 images to logits.
 
 The model has the input `images`, uint8 `[N, H, W, C]`, and the output `logits`, float32 `[N, classes]`,
-summed over time; N is free. Normalisation is inside, batch norm is folded. The graph repeats the layers for each
-timestep, except the first convolution, whose input does not change; weights are in it once. Its operators are
-those of opset 17, in no other domain.
+summed over time; N is free. Normalisation is inside, batch norm is folded. The graph repeats the layers for
+each timestep, except the first convolution, whose input does not change; weights are in it once. Its
+operators are those of opset 17, in no other domain.
 """
 
 import importlib
@@ -107,7 +107,7 @@ class _Program:
         match layer.kind:
             case "conv":
                 weight, bias = self._parameters(layer)
-                side = np.shape(layer.weight)[-1]
+                side = np.asarray(layer.weight).shape[-1]
                 pads, strides = [side // 2] * 4, [layer.stride] * 2
                 return self.call(
                     "Conv", [x, weight, bias], kernel_shape=[side] * 2, pads=pads, strides=strides
