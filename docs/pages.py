@@ -25,12 +25,14 @@ REFERENCE = (
     *("analysis.sparsity", "analysis.activity", "analysis.energy", "analysis.health", "analysis.flops"),
     *("analysis.comparison",),
     *("tickets.comparing", "tickets.combining"),
+    *("networks", "networks.recipe", "networks.storage", "networks.classifier", "networks.images"),
+    *("networks.predictions", "evaluation"),
     *("interop.torch", "interop.torch_files", "interop.pickles", "interop.imported", "interop.layers"),
     *("interop.nir", "interop.onnx", "interop.arrays"),
     *("machine.sharding", "train.optimizers", "train.step", "train.loop"),
     *("configs", "configs.parts", "configs.commands", "run.results", "run.events"),
     *("search.imp", "search.early_bird", "search.early_time", "search.one_shot", "search.transfer"),
-    *("search.dynamic", "search.stability"),
+    *("search.dynamic", "search.retrain", "search.stability"),
     *("search.phases", "search.session", "search.programs"),
 )
 SHARED = {

@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.console import Console
 from snnlth_jax import configs
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.commands import export, ticket
+from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
@@ -42,6 +43,55 @@ class _Data:
     """Dataset: cifar10, cifar100, svhn_cropped, fashion_mnist or tiny_imagenet."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets to write to. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Train(configs.RetrainConfig):
+    """Train the ticket of a file again: another seed, T or learning rate, other data, or as a control.
+
+    Settings that are not given are those of the ticket's search.
+    """
+
+    ticket: Annotated[tyro.conf.Positional[str], IDENTITY] = ""
+    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Eval:
+    """Evaluate a trained network: accuracy, by class and over timesteps; spikes, SynOps."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    dataset: str | None = None
+    """Dataset whose test images are taken. Default: that of the search."""
+    data_dir: str | None = None
+    """Directory of the dataset, as for a search."""
+    test_examples: int | None = None
+    """Largest number of test images. Default: that of the search, on its dataset."""
+    num_timesteps: int | None = None
+    """T. Default: that of the network."""
+    batch_size: int | None = None
+    """Number of images at a time. Default: that of the search, with which the accuracy is that of result.json
+    to the last image."""
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Predict:
+    """Predict the classes of images by a trained network: a list of class and probabilities."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    images: tyro.conf.Positional[list[str]]
+    """Images: png files, or npy and npz files with uint8 [H, W], [H, W, C], [N, H, W] or [N, H, W, C]. Their
+    size and channels are those of the network; nothing is resized."""
+    num_timesteps: int | None = None
+    """T. Default: that of the network."""
+    json: bool = False
+    """Print JSON."""
+    csv: bool = False
+    """Print CSV."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,6 +166,7 @@ def search(config: configs.TrainConfig) -> None:
         imp,
         one_shot,
         replicates,
+        retrain,
         stability,
         transfer,
     )
@@ -128,6 +179,7 @@ def search(config: configs.TrainConfig) -> None:
         "transfer": transfer,
         "probe-timesteps": early_time,
         "stability": stability,
+        "retrain": retrain,
     }
     compile_cache.keep_programs()
     if config.distributed:
@@ -166,6 +218,29 @@ def _data(command: _Data) -> None:
     directory = data.prepare(command.name, command.data_dir)
     if directory is not None:
         print(f"{command.name}: ready in {directory}")
+
+
+def _eval(command: _Eval) -> None:
+    from snnlth_jax import evaluation, networks
+
+    compile_cache.keep_programs()
+    network = networks.classifier(command.path, num_timesteps=command.num_timesteps)
+    dataset = evaluation.load_dataset(network, command.dataset, command.data_dir, command.test_examples)
+    result = evaluation.evaluate(network, dataset, batch_size=command.batch_size)
+    print(evaluation.to_json(result) if command.json else evaluation.text(result))
+
+
+def _predict(command: _Predict) -> None:
+    from snnlth_jax import networks
+    from snnlth_jax.networks import predictions
+
+    if command.json and command.csv:
+        raise InputError("`csv`", allowed="without `json`")
+    if not command.images:
+        raise InputError("images", problem="none are given", allowed="one or more png, npy or npz files")
+    network = networks.classifier(command.path, num_timesteps=command.num_timesteps)
+    form = "json" if command.json else "csv" if command.csv else "table"
+    print(predictions.FORMATS[form](predictions.predict(network, command.images), network.recipe.classes))
 
 
 def _analyse(command: _Analyse) -> None:
@@ -210,6 +285,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "transfer": (configs.TransferConfig, search),
     "probe-timesteps": (configs.ProbeConfig, search),
     "stability": (configs.StabilityConfig, search),
+    "train": (_Train, search),
     "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
@@ -221,6 +297,8 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "ticket transplant": (ticket.Transplant, ticket.Transplant.run),
     "ticket import": (ticket.Import, ticket.Import.run),
     "ticket verify": (ticket.Verify, ticket.Verify.run),
+    "eval": (_Eval, _eval),
+    "predict": (_Predict, _predict),
     "report": (_Report, _report),
 }
 
@@ -233,6 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> int | None:
         name, command = _parse(arguments)
+        if isinstance(command, _Train):
+            command = _with_settings_of(command.ticket, arguments)
         return COMMANDS[name][1](command)
 
     return exit_status(action)
@@ -334,6 +414,16 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
         " ".join([prog, *(word for word in rest[:1] if word in commands), "--help"]),
     )
     return " ".join([*group, rest[0]]), command
+
+
+def _with_settings_of(ticket: str, arguments: list[str]) -> _Train:
+    """The command line again, with the settings of the ticket's search in place of the defaults."""
+    defaults = _Train(**dataclasses.asdict(configs.of_ticket(ticket)))
+    command: _Train = parsed(
+        lambda: tyro.cli(_Train, args=arguments[1:], default=defaults, prog="snnlth train", registry=_LISTS),
+        "snnlth train --help",
+    )
+    return command
 
 
 def parsed(parse: Callable[[], Any], more: str) -> Any:

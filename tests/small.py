@@ -82,10 +82,11 @@ def same_outcome(a, b):
     for part in ("preparations", "rounds", "tickets", "controls"):
         rows = [list(map(timeless, result[part])) for result in results]
         assert rows[0] == rows[1]
-    tickets = sorted(path.name for path in a.tickets.glob("*"))
-    assert tickets == sorted(path.name for path in b.tickets.glob("*"))
-    for name in tickets:
-        assert (a.tickets / name).read_bytes() == (b.tickets / name).read_bytes()
+    for directory, other in ((a.tickets, b.tickets), (a.networks, b.networks)):
+        names = sorted(path.name for path in directory.glob("*"))
+        assert names == sorted(path.name for path in other.glob("*"))
+        for name in names:
+            assert (directory / name).read_bytes() == (other / name).read_bytes()
 
 
 def initial_params(seed=0):

@@ -38,6 +38,7 @@ KEYS = {
     "synflow_iterations like",
     configs.DynamicConfig: f"{TRAIN} controls criterion sparsity distribution drop_fraction update_until",
     configs.ProbeConfig: f"{TRAIN} {DIVERGENCE}",
+    configs.RetrainConfig: f"{TRAIN} ticket redraw shuffle rewind_epoch",
     configs.StabilityConfig: f"{TRAIN} stability_epochs stability_points stability_bound tickets",
 }
 # digests and directories of the version before configurations were composed

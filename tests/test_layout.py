@@ -205,7 +205,7 @@ def test_every_flag_is_in_a_document():
     text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "method.md").read_text()
     named = {flag.removeprefix("no-") for flag in re.findall(r"--([a-z-]+)", text)}
     commands = [getattr(configs, name) for name in configs.__all__ if name.endswith("Config")]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for command in commands:
         assert {field.name.replace("_", "-") for field in dataclasses.fields(command)} <= named
 

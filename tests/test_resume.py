@@ -3,6 +3,7 @@
 Whole processes are killed in test_stopping.
 """
 
+import dataclasses
 import functools
 import shutil
 import tarfile
@@ -12,12 +13,22 @@ import pytest
 import small
 import stub
 
-from snnlth_jax import configs, tickets
+from snnlth_jax import configs, networks, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.metrics import Recorder
-from snnlth_jax.search import dynamic, early_bird, early_time, imp, one_shot, replicates, stability, transfer
+from snnlth_jax.search import (
+    dynamic,
+    early_bird,
+    early_time,
+    imp,
+    one_shot,
+    replicates,
+    retrain,
+    stability,
+    transfer,
+)
 
 SHORT = small.NETWORK | {"epochs": 4, "checkpoint_every": 2, "eval_every": 2}
 SEARCHES = {
@@ -37,7 +48,7 @@ SEARCHES = {
 
 # whatever writes into a run directory
 WRITES = [(checkpoints, "save"), (rundir, "write_json"), (rundir, "write_bits"), (results, "write")]
-WRITES += [(tickets, "save"), (Recorder, "record")]
+WRITES += [(tickets, "save"), (networks, "save"), (Recorder, "record")]
 
 
 PROGRAMS = stub.StubPrograms()
@@ -64,6 +75,7 @@ STUBS = {
         transfer,
         configs.TransferConfig(**TINY, num_timesteps=2, rounds=2, controls=("redrawn", "dense")),
     ),
+    "retrain": (retrain, configs.RetrainConfig(**TINY | {"epochs": 4}, num_timesteps=2, shuffle=True)),
 }
 
 
@@ -71,6 +83,9 @@ STUBS = {
 def test_killed_before_every_write(name, tmp_path, monkeypatch):
     """A process killed before a write is continued: before each in imp+et, every third in the others."""
     module, config = STUBS[name]
+    if module is retrain:
+        _, paths, _ = small.run(*STUBS["one-shot"], tmp_path / "search", programs=PROGRAMS)
+        config = dataclasses.replace(config, ticket=str(paths.ticket(1)))
     copies = []
 
     def copied_before(write):

@@ -18,16 +18,22 @@ __all__ = ["Combine", "Diff", "Import", "Inspect", "Transplant", "Verify"]
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-    """Verify a ticket file; print its provenance and its sparsity by layer."""
+    """Verify a ticket or network file; print its kind, its provenance and its sparsity by layer."""
 
     path: tyro.conf.Positional[str]
-    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+    """File: tickets/round_NN.safetensors or networks/NAME.safetensors in the directory of a run."""
 
     def run(self) -> None:
         """Print it."""
-        from snnlth_jax import tickets
+        from snnlth_jax import networks, tickets
+        from snnlth_jax.tickets import container
 
-        print(tickets.describe(tickets.load(self.path)))
+        if container.kind(self.path) == "network":
+            text = networks.summary(networks.load(self.path))
+            print(f"kind: network, its weights are trained\n{text}")
+        else:
+            text = tickets.describe(tickets.load(self.path))
+            print(f"kind: ticket, its weights are those before training\n{text}")
 
 
 @dataclasses.dataclass(frozen=True)

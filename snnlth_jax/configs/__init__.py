@@ -1,7 +1,8 @@
 """Configurations: a frozen dataclass per command, composed of parts. Every default is the paper's.
 
 `fields` says what is declared at a field (choices, bounds, its part in the identity of a run), `parts` and
-`commands` declare them, `resolving` fills in defaults, `checks` refuses values, `identities` compares runs.
+`commands` declare them, `resolving` fills in defaults, `checks` refuses values, `identities` compares runs,
+`retraining` takes settings from a ticket file.
 Importing this package loads neither Flax nor Orbax, and resolving starts no device.
 
 >>> config = resolve(ImpConfig(epochs=4))
@@ -22,10 +23,12 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedOneShot,
     ResolvedProbe,
+    ResolvedRetrain,
     ResolvedRounds,
     ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
+    RetrainConfig,
     StabilityConfig,
     TrainConfig,
     TransferConfig,
@@ -55,6 +58,7 @@ from snnlth_jax.configs.parts import (
     Training,
 )
 from snnlth_jax.configs.resolving import load_dataset, method_name, proportional_rewind_epoch, resolve
+from snnlth_jax.configs.retraining import of_ticket
 
 __all__ = [
     "Controls",
@@ -75,10 +79,12 @@ __all__ = [
     "ResolvedImp",
     "ResolvedOneShot",
     "ResolvedProbe",
+    "ResolvedRetrain",
     "ResolvedRounds",
     "ResolvedStability",
     "ResolvedTrain",
     "ResolvedTransfer",
+    "RetrainConfig",
     "Rounds",
     "Run",
     "Seeds",
@@ -99,6 +105,7 @@ __all__ = [
     "load_dataset",
     "method_name",
     "not_overridable",
+    "of_ticket",
     "overridable",
     "proportional_rewind_epoch",
     "resolve",

@@ -13,6 +13,7 @@ from snnlth_jax.configs.commands import (
     ResolvedEb,
     ResolvedImp,
     ResolvedProbe,
+    ResolvedRetrain,
     ResolvedRounds,
     ResolvedStability,
     ResolvedTrain,
@@ -74,6 +75,8 @@ def check(config: ResolvedTrain) -> None:
         last = config.epochs - 1
         candidates = f"one or more of 0 to {last}, before the last epoch"
         _require(config, "stability_epochs", lambda v: v and all(0 <= r <= last for r in v), candidates)
+    if isinstance(config, ResolvedRetrain):
+        _require(config, "shuffle", lambda v: not (v and config.redraw), "without `redraw`")
     if isinstance(config, OneShotConfig) and config.like is not None:
         _require(config, "criterion", lambda v: v == "random", "random, with `like`")
         _require(config, "sparsity", lambda v: False, "not with `like`, which has its own")
@@ -154,7 +157,7 @@ def _check_training(config: ResolvedTrain) -> None:
     _require(config, "workdir", lambda v: bool(v.strip()), "the name of a directory")
     if config.shard_data == "yes":
         _require(config, "parallel", lambda v: v == "shard_map", "shard_map, with `shard_data` yes")
-    if isinstance(config, (ResolvedRounds, ResolvedEb)):
+    if isinstance(config, (ResolvedRounds, ResolvedEb, ResolvedRetrain)):
         last = config.epochs - 1
         _require(config, "rewind_epoch", lambda v: 0 <= v <= last, f"0 to {last}, before the last epoch")
     if config.activation == "relu":

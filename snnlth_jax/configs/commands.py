@@ -35,10 +35,12 @@ __all__ = [
     "ResolvedImp",
     "ResolvedOneShot",
     "ResolvedProbe",
+    "ResolvedRetrain",
     "ResolvedRounds",
     "ResolvedStability",
     "ResolvedTrain",
     "ResolvedTransfer",
+    "RetrainConfig",
     "StabilityConfig",
     "TrainConfig",
     "TransferConfig",
@@ -185,6 +187,29 @@ class StabilityConfig(TrainConfig):
     method: ClassVar[str] = "stability"
 
 
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig(TrainConfig):
+    """Train the ticket of a file again: another seed, T or learning rate, other data, or as a control.
+
+    `configs.of_ticket` takes the settings from the ticket's search.
+    """
+
+    ticket: Annotated[str, IDENTITY] = ""
+    """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
+    redraw: Annotated[bool, IDENTITY] = False
+    """Train newly drawn weights with the ticket's masks, from epoch 0: the control redrawn."""
+    shuffle: Annotated[bool, IDENTITY] = False
+    """Train the ticket's weights with its masks shuffled within each layer: the control random."""
+    rewind_epoch: Annotated[int, IDENTITY] = 0
+    """Number of completed epochs of the ticket's weights, from which it is trained to --epochs."""
+    schedule_on_rewind: Annotated[Literal["restart", "resume"], OVERRIDABLE] = "restart"
+    """Learning rate of the ticket: restart or resume, as that of a rewound network of imp."""
+    ticket_schedule: Annotated[Literal["same", "cosine-twice"], OVERRIDABLE] = "same"
+    """Learning rate of the ticket: the same as --schedule says, or cosine-twice, as for eb."""
+
+    method: ClassVar[str] = "retrain"
+
+
 # --- resolved: no dataclasses of their own, but narrower types of the same fields
 
 
@@ -235,6 +260,10 @@ class ResolvedDynamic(ResolvedTrain, DynamicConfig):
 
 class ResolvedProbe(ResolvedDivergence, ResolvedTrain, ProbeConfig):
     """`ProbeConfig`, resolved."""
+
+
+class ResolvedRetrain(ResolvedTrain, RetrainConfig):
+    """`RetrainConfig`, resolved."""
 
 
 class ResolvedStability(ResolvedTrain, StabilityConfig):

@@ -10,14 +10,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
-
 from snnlth_jax import data
 from snnlth_jax.configs import commands
-from snnlth_jax.configs.commands import OneShotConfig, ResolvedStability, ResolvedTrain, TrainConfig
+from snnlth_jax.configs.commands import (
+    OneShotConfig,
+    ResolvedStability,
+    ResolvedTrain,
+    RetrainConfig,
+    TrainConfig,
+)
 from snnlth_jax.configs.fields import Role, declared
-from snnlth_jax.configs.resolving import method_name
-from snnlth_jax.errors import InputError
+from snnlth_jax.configs.resolving import content, method_name
 
 __all__ = [
     "chosen",
@@ -64,22 +67,16 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     values = dataclasses.asdict(config)
     fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
-        fields["like"] = _content("like", config.like)
+        fields["like"] = content("`like`", config.like)
+    if isinstance(config, RetrainConfig) and config.ticket:
+        fields["ticket"] = content("ticket", config.ticket)
     if isinstance(config, ResolvedStability):  # with seeds there are several files of a name
         seeds = [dataclasses.replace(config, seed=seed) for seed in config.seeds or (config.seed,)]
-        contents = [[_content("tickets", file) for file in one.ticket_files] for one in seeds]
+        contents = [[content("`tickets`", file) for file in one.ticket_files] for one in seeds]
         fields["tickets"] = list(config.tickets) if config.seeds else contents[0]
     whole = {_METHOD: method_name(config), **fields, "dataset_fingerprint": dataset.fingerprint}
     before = _before(whole)
     return {name: value for name, value in whole.items() if name not in before or value != before[name]}
-
-
-def _content(field: str, file: str) -> str:
-    try:
-        return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        problem = str(error.strerror)
-        raise InputError(f"`{field}`", file, problem=problem, allowed="a ticket file") from error
 
 
 def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,14 +123,14 @@ def conditions() -> tuple[str, ...]:
 def common(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an identity that all runs of one series share: seed and sparsity vary within a series.
 
-    The tickets in `like` and `tickets` differ from seed to seed, so any ticket counts as the same.
+    The tickets in `like`, `ticket` and `tickets` differ from seed to seed, so any ticket counts as the same.
 
     >>> common({"method": "imp", "seed": 3, "dataset_fingerprint": "digits-1"})
     {'method': 'imp'}
     """
     varied = (*_with(Role.VARIED), "dataset_fingerprint")
     shared = {name: value for name, value in identity.items() if name not in varied}
-    like = {"like": "a ticket"} if shared.get("like") else {}
+    like = {name: "a ticket" for name in ("like", "ticket") if shared.get(name)}
     return shared | like | ({"tickets": len(files)} if (files := shared.get("tickets")) else {})
 
 

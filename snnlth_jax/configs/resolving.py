@@ -1,7 +1,10 @@
 """Defaults that depend on the dataset or on another field, filled in."""
 
 import dataclasses
+import hashlib
 from typing import Any, NamedTuple, overload
+
+from etils import epath
 
 from snnlth_jax import data
 from snnlth_jax.configs import checks
@@ -16,16 +19,19 @@ from snnlth_jax.configs.commands import (
     ResolvedImp,
     ResolvedOneShot,
     ResolvedProbe,
+    ResolvedRetrain,
     ResolvedStability,
     ResolvedTrain,
     ResolvedTransfer,
+    RetrainConfig,
     StabilityConfig,
     TrainConfig,
     TransferConfig,
 )
 from snnlth_jax.configs.parts import Data, EarlyTime, Rounds
+from snnlth_jax.errors import InputError
 
-__all__ = ["load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
+__all__ = ["content", "load_dataset", "method_name", "proportional_rewind_epoch", "resolve"]
 
 
 class _Defaults(NamedTuple):
@@ -59,6 +65,7 @@ _RESOLVED: dict[type[TrainConfig], type[ResolvedTrain]] = {
     DynamicConfig: ResolvedDynamic,
     ProbeConfig: ResolvedProbe,
     StabilityConfig: ResolvedStability,
+    RetrainConfig: ResolvedRetrain,
 }
 
 
@@ -76,6 +83,8 @@ def resolve(config: DynamicConfig) -> ResolvedDynamic: ...
 def resolve(config: ProbeConfig) -> ResolvedProbe: ...
 @overload
 def resolve(config: StabilityConfig) -> ResolvedStability: ...
+@overload
+def resolve(config: RetrainConfig) -> ResolvedRetrain: ...
 @overload
 def resolve(config: TrainConfig) -> ResolvedTrain: ...
 def resolve(config: TrainConfig) -> ResolvedTrain:
@@ -141,7 +150,26 @@ def method_name(config: TrainConfig) -> str:
     """
     if isinstance(config, (OneShotConfig, DynamicConfig)):
         return f"{config.method} {config.criterion}"
+    if isinstance(config, RetrainConfig):
+        return config.method + " redrawn" * config.redraw + " random" * config.shuffle
     return config.method + ("+et" if isinstance(config, EarlyTime) and config.early_time else "")
+
+
+def content(what: str, file: str) -> str:
+    """A short hash of the content of a ticket file.
+
+    Args:
+      what: the argument that names the file, for the error.
+      file: path of the file.
+
+    Raises:
+      InputError: the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        problem = str(error.strerror)
+        raise InputError(what, file, problem=problem, allowed="a ticket file") from error
 
 
 def load_dataset(config: Data) -> data.Dataset:
@@ -164,6 +192,8 @@ def load_dataset(config: Data) -> data.Dataset:
 
 def _run_name(config: TrainConfig) -> str:
     sparsity = config.sparsity if isinstance(config, (EbConfig, OneShotConfig, DynamicConfig)) else None
-    parts = [method_name(config).replace(" ", "_"), sparsity, config.dataset, config.arch]
+    file = config.ticket if isinstance(config, RetrainConfig) else ""
+    ticket = content("ticket", file)[:6] if file else None
+    parts = [method_name(config).replace(" ", "_"), ticket, sparsity, config.dataset, config.arch]
     parts.append(None if config.seeds else f"seed{config.seed}")
     return "_".join(str(part) for part in parts if part is not None)

@@ -99,7 +99,7 @@ def from_network(network: Network) -> Graph:
 
 
 def model_of(network: Network) -> VGG | ResNet:
-    """The Flax module of a trained network; InputError if the weights are another's, or it is no VGG or ResNet."""
+    """The Flax module of a network; InputError if it is no VGG or ResNet, or the weights are of another."""
     model = networks.model(network.recipe)
     networks.check("network", network, model)
     if not isinstance(model, VGG | ResNet):

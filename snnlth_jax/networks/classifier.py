@@ -50,9 +50,12 @@ class Classifier:
 
     def over_time(self, images: ArrayLike) -> jax.Array:
         """Logits of each timestep, `[T, N, classes]`."""
-        checked = self._checked(images)
-        logits: jax.Array = _logits(self.model, self.recipe.normalisation, self.recipe.num_timesteps)(
-            self.variables, checked
+        logits: jax.Array = _apply(
+            self.variables,
+            self._checked(images),
+            model=self.model,
+            normalisation=self.recipe.normalisation,
+            num_timesteps=self.recipe.num_timesteps,
         )
         return logits
 
@@ -71,18 +74,14 @@ class Classifier:
         return jnp.asarray(images)
 
 
-def _logits(model: nn.Module, normalisation: Any, num_timesteps: int) -> Any:
-    return partial(_apply, model=model, normalisation=normalisation, num_timesteps=num_timesteps)
-
-
 @partial(jax.jit, static_argnames=("model", "normalisation", "num_timesteps"))
 def _apply(
     variables: PyTree, images: jax.Array, *, model: nn.Module, normalisation: Any, num_timesteps: int
 ) -> jax.Array:
-    logits: jax.Array = model.apply(
+    logits: Any = model.apply(
         variables, normalise(images, normalisation), num_timesteps=num_timesteps, train=False
     )
-    return logits
+    return jnp.asarray(logits)
 
 
 def classifier(

@@ -88,6 +88,7 @@ class Recipe:
                 (len(self.std),) == channels and finite and min(self.std) > 0,
                 "a number above 0 per channel",
             ),
+            ("width", self.width, 0 < self.width < math.inf, "a number above 0"),
             ("num_classes", self.num_classes, self.num_classes >= 1, "1 or more"),
             (
                 "class_names",
@@ -157,7 +158,8 @@ def describe(
       InputError: a shape or T that is not allowed.
 
     >>> small = models.VGG((4, "M"), num_classes=3)
-    >>> recipe = describe(small, image_shape=(8, 8, 1), normalisation=Augmentation((0,), (1,)), num_timesteps=2)
+    >>> grey = Augmentation(mean=(0.5,), std=(0.5,))
+    >>> recipe = describe(small, image_shape=(8, 8, 1), normalisation=grey, num_timesteps=2)
     >>> recipe.arch, recipe.options["features"], model(recipe) == small
     ('VGG', (4, 'M'), True)
     """

@@ -1,9 +1,9 @@
 """The network file: trained weights, batch statistics, masks and recipe in one safetensors file.
 
 It is a file like a ticket's (see `tickets.container`), with `recipe` in its header, and sparse: of a weight
-with a mask the file holds the mask's bits and the kept values, `kept/layer01/conv/kernel`, in row-major order,
-so that a kept weight costs its bytes and a removed one a bit. A weight without a mask, with nothing removed,
-or with a removed value that is not +0 is stored whole, `params/layer01/conv/kernel`.
+with a mask the file holds the mask's bits and the kept values, `kept/layer01/conv/kernel`, in row-major
+order, so that a kept weight costs its bytes and a removed one a bit. A weight without a mask, with nothing
+removed, or with a removed value that is not +0 is stored whole, `params/layer01/conv/kernel`.
 """
 
 from typing import Any, NamedTuple
@@ -15,12 +15,13 @@ from etils import epath
 from flax import linen as nn
 
 from snnlth_jax import files
+from snnlth_jax import masks as masks_lib
 from snnlth_jax.errors import InputError
 from snnlth_jax.networks import recipe as recipes
 from snnlth_jax.networks.recipe import Recipe
 from snnlth_jax.tickets import container, places, tensors
 
-__all__ = ["FORMAT", "Network", "check", "load", "save"]
+__all__ = ["FORMAT", "Network", "check", "load", "save", "summary"]
 
 PyTree = Any
 FORMAT = "snnlth-network-1"
@@ -129,6 +130,13 @@ def check(name: object, network: Network, model: nn.Module) -> None:
                 )
                 what = f"{kind}/{'/'.join(place)} is {there}, its recipe makes {here}"
                 raise InputError(name, problem=f"weights of another network: {what}")
+
+
+def summary(network: Network) -> str:
+    """Recipe, provenance and layer-wise sparsity, as text to print."""
+    fields = network.provenance | recipes.to_json(network.recipe)
+    lines = [f"{name}: {value}" for name, value in fields.items()]
+    return "\n".join([*lines, "", masks_lib.table(network.masks)])
 
 
 def _sparse(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -156,6 +156,9 @@ _NAMES = {
     "transfer": "Transfer",
     "probe-timesteps": "Probe",
     "stability": "Stability",
+    "retrain": "Retrained",
+    "retrain redrawn": "Retrained, redrawn",
+    "retrain random": "Retrained, random",
 }
 _CRITERIA = {
     "snip": "SNIP",
@@ -171,7 +174,7 @@ _CRITERIA = {
 def _name(method: str) -> str:
     base, _, time = method.partition("+")
     kind, _, criterion = base.partition(" ")
-    name = _CRITERIA.get(criterion, criterion) if criterion else _NAMES.get(kind, kind)
+    name = _NAMES.get(base) or (_CRITERIA.get(criterion, criterion) if criterion else kind)
     return name + (f"+{time.upper()}" if time else "")
 
 

@@ -42,10 +42,14 @@ class Paths(NamedTuple):
     masks: epath.Path
     weights: epath.Path
     correct: epath.Path
+    networks: epath.Path
     tensorboard: epath.Path
 
     def ticket(self, round_number: int) -> epath.Path:
         return self.tickets / f"round_{round_number:02d}.safetensors"
+
+    def network(self, name: str) -> epath.Path:
+        return self.networks / f"{name}.safetensors"
 
     def weights_of(self, epoch: int) -> epath.Path:
         return self.weights / f"epoch_{epoch:03d}.safetensors"
@@ -75,6 +79,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         masks=root / "masks",
         weights=root / "weights",
         correct=root / "correct",
+        networks=root / "networks",
         tensorboard=root / "tensorboard",
     )
 

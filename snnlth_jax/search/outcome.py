@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from snnlth_jax import configs, masks, tickets
+from snnlth_jax import configs, masks, networks, tickets
 from snnlth_jax.analysis import sparsity
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.run.metrics import devices, versions
@@ -16,10 +16,11 @@ from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.programs import Variant, Variants, full_variant
 from snnlth_jax.search.progress import Progress
 from snnlth_jax.search.rewinding import RewindPoint
+from snnlth_jax.train import TrainState
 
 PyTree = Any
 
-__all__ = ["Work", "at_its_first_times", "result", "row", "ticket"]
+__all__ = ["Work", "at_its_first_times", "network", "result", "row", "ticket"]
 
 
 class Work(NamedTuple):
@@ -117,6 +118,40 @@ def ticket(
         "versions": versions(),
     }
     return tickets.Ticket(mask_tree, point.params, point.batch_stats, provenance)
+
+
+def network(
+    identity: Mapping[str, Any],
+    phase: Phase,
+    variant: Variant,
+    row: Row,
+    state: TrainState,
+    variants: Variants,
+) -> networks.Network:
+    """The trained network of a phase, with its recipe and its provenance.
+
+    Args:
+      identity: identity of the search.
+      phase: the phase.
+      variant: network variant that it trained.
+      row: its row.
+      state: state at its end.
+      variants: variants of the network.
+    """
+    provenance = {
+        **identity,
+        "config_hash": configs.digest(dict(identity)),
+        "phase": str(phase),
+        "round": row.round,
+        "kept": row.kept,
+        "total": row.total,
+        "sparsity": row.sparsity,
+        "trained_epochs": row.epochs,
+        "test_accuracy": row.final_test_accuracy,
+        "versions": versions(),
+    }
+    recipe = variants.recipe(variant)
+    return networks.Network(recipe, state.masks, state.params, state.batch_stats, provenance)
 
 
 def result(

@@ -36,6 +36,7 @@ __all__ = [
     "epochs",
     "final",
     "probe",
+    "retrain",
     "rounds",
     "scores",
     "stability",
@@ -76,6 +77,7 @@ class Phase:
       ticket: ticket file whose masks it has, if they are not from this search.
       points: number of networks on the line from the network of the phase before to its own that are
         evaluated at its end.
+      network: name of the file of its trained network, see `Paths.network`; empty if it leaves none.
     """
 
     kind: str
@@ -95,6 +97,7 @@ class Phase:
     gives_ticket: bool = False
     ticket: str | None = None
     points: int = 0
+    network: str = ""
 
     def __str__(self) -> str:
         return phase_name(self.kind, self.round)
@@ -151,6 +154,7 @@ def _with_probe(config: _Searched, dense: Phase) -> list[Phase]:
         last_epoch=config.early_time_epochs,
         schedule_last=config.epochs,
         gives_ticket=False,
+        network="",
     )
     if config.early_time_start == "restart":
         return [first, dense]
@@ -183,6 +187,7 @@ def early_bird(config: configs.ResolvedEb) -> list[Phase]:
         last_epoch=config.epochs,
         learning_rate=config.learning_rate * config.search_learning_rate_factor,
         schedule=config.schedule,
+        network="dense",
     )
     return _with_probe(config, dense)
 
@@ -217,6 +222,7 @@ def rounds(config: configs.ResolvedImp | configs.ResolvedTransfer, *, fine_tune:
             schedule_first=_schedule_first(config),
             prunings=number,
             gives_ticket=number in tickets,
+            network=f"ticket_{number:02d}" if number in tickets else "" if number else "dense",
         )
         for number in range(config.rounds)
     )
@@ -264,7 +270,7 @@ def stability(config: configs.ResolvedStability) -> list[Phase]:
 
 def _schedule_first(config: configs.ResolvedTrain) -> int | None:
     """Where the schedule of a rewound network begins, as `Phase.schedule_first`."""
-    if not isinstance(config, configs.Rounds | configs.StabilityConfig):
+    if not isinstance(config, configs.Rounds | configs.StabilityConfig | configs.RetrainConfig):
         return None
     return 0 if config.schedule_on_rewind == "resume" else None
 
@@ -289,6 +295,34 @@ def dynamic(config: configs.ResolvedDynamic) -> Phase:
         learning_rate=config.learning_rate,
         schedule=config.schedule,
         prunings=1,
+        network="ticket_01",
+    )
+
+
+def retrain(config: configs.ResolvedRetrain, number: int, method: str) -> Phase:
+    """The training run of a ticket from a file, with the order of images that it has in its own search.
+
+    Args:
+      config: resolved.
+      number: round of the ticket.
+      method: method of its search.
+    """
+    order = "round" if method == "imp" else "ticket"
+    if config.redraw or config.shuffle:
+        order = "redrawn" if config.redraw else "random"
+    return Phase(
+        kind="ticket",
+        round=number,
+        part="tickets",
+        variant=full_variant(config),
+        first_epoch=0 if config.redraw else config.rewind_epoch,
+        last_epoch=config.epochs,
+        learning_rate=config.learning_rate,
+        schedule=config.schedule if config.ticket_schedule == "same" else config.ticket_schedule,
+        schedule_first=_schedule_first(config),
+        order=order,
+        prunings=number,
+        network=f"ticket_{number:02d}",
     )
 
 
@@ -335,7 +369,13 @@ def final(
         "redrawn": [dataclasses.replace(redrawn, round=r, prunings=r) for r in rounds],
         "dense": [dataclasses.replace(dense, round=r) for r in rounds[-1:]],
     }
-    return [phase for kind in ("ticket", *config.controls) for phase in numbered[kind]]
+    ordered = [phase for kind in ("ticket", *config.controls) for phase in numbered[kind]]
+    # the dense control is not the dense network of the search
+    names = {"dense": "dense_control"}
+    return [
+        dataclasses.replace(phase, network=f"{names.get(phase.kind, phase.kind)}_{phase.round:02d}")
+        for phase in ordered
+    ]
 
 
 def epochs(phases: Sequence[Phase], done: Sequence[int], phase: Phase) -> int:

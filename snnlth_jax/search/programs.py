@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from snnlth_jax import configs, data, models
+from snnlth_jax import configs, data, models, networks
 from snnlth_jax.analysis import activity, wiring
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.configs import EarlyTime
@@ -171,6 +171,17 @@ class Variants:
     def model(self, variant: Variant) -> nn.Module:
         """Flax module of a variant."""
         return self._model.clone(activation=variant.activation)
+
+    def recipe(self, variant: Variant) -> networks.Recipe:
+        """How a variant is built and called, for its network file."""
+        return networks.describe(
+            self.model(variant),
+            image_shape=self.dataset.image_shape,
+            normalisation=self.augmentation,
+            num_timesteps=variant.num_timesteps,
+            name=self._config.arch,
+            width=self._config.width,
+        )
 
     def init_state(self, key: jax.Array) -> TrainState:
         """A state with new weights, which fits all variants."""

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from rich.console import Console
 
-from snnlth_jax import configs, data, tickets
+from snnlth_jax import configs, data, networks, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.machine.signals import watch
@@ -219,6 +219,8 @@ class Session(Generic[Config_co]):
                 self._write_correct(phase, variant)
         row = outcome.row(phase, variant, progress, state.masks, ticket, measured, self.variants, work)
         row = outcome.at_its_first_times(row, self._earlier)
+        if phase.network:
+            self._save_network(phase, row)
         self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
         self.recorder.message(
@@ -242,6 +244,13 @@ class Session(Generic[Config_co]):
         correct = np.asarray(evaluation.correct)
         path = self._paths.correct_of(phase.kind, phase.round)
         hosts.on_first(lambda: rundir.write_correct(path, correct))
+
+    def _save_network(self, phase: Phase, row: Row) -> None:
+        """Write the trained network of a phase; again, to the same bytes, if it was killed on the way."""
+        variant = self.variant(phase)
+        network = outcome.network(self._identity, phase, variant, row, self.carry.state, self.variants)
+        path = self._paths.network(phase.network)
+        hosts.on_first(lambda: networks.save(path, network))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
         """Write the ticket of a round, its masks and the rewind point; return its name within the run."""

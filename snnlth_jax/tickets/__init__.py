@@ -1,7 +1,8 @@
 """The ticket file: masks, the weights to rewind to, and where they come from, in one safetensors file.
 
-`load` refuses a file that was cut short or altered; equal tickets are equal files. `container` says what is in
-the file. One of nested dicts of NumPy's arrays has the format `snnlth-ticket-1`, which earlier versions read.
+`load` refuses a file that was cut short or altered; equal tickets are equal files. `container` says what is
+in the file. One of nested dicts of NumPy's arrays has the format `snnlth-ticket-1`, which earlier versions
+read.
 """
 
 from collections.abc import Mapping

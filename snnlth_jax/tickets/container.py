@@ -1,8 +1,9 @@
-"""The container of tickets and networks: trees and masks as the tensors and the header of one safetensors file.
+"""The container of tickets and networks: trees and masks as tensors and header of one safetensors file.
 
 Tensors have names: `mask/layer01/conv/kernel` (a bit per weight, high bit first),
-`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, named after the kind of
-file: as JSON its format, the shapes of the masks, `nodes`, what the kind adds, and a SHA-256 of everything.
+`params/layer01/conv/kernel`, `batch_stats/layer01/norm/mean`. The header has one entry, named after the kind
+of file: as JSON its format, the shapes of the masks, `nodes`, what the kind adds, and a SHA-256 of
+everything.
 
 `nodes` is what names and tensors do not say of the trees, `{name: [...]}`: the containers of `places.record`
 and the leaves of `leaves`. Nested dicts of NumPy's arrays need none.
@@ -171,13 +172,10 @@ def kind(path: epath.PathLike) -> str:
       InputError: no such file, or one of neither kind.
     """
     path = epath.Path(path)
-    with refusing(path, "ticket or network"):
-        metadata, _ = tensors.parse(tensors.read(path, "ticket or network"))
-        return next(name for name in KINDS if name in metadata) if metadata.keys() & {*KINDS} else _no_kind()
-
-
-def _no_kind() -> str:
-    raise LookupError("neither kind")
+    with refusing(path, "ticket"):
+        metadata, _ = tensors.parse(tensors.read(path, "ticket"))
+        (name,) = [name for name in KINDS if name in metadata]
+        return name
 
 
 @contextlib.contextmanager

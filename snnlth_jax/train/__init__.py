@@ -1,6 +1,14 @@
 """Training: one step for one device (`step`), an epoch as one compiled loop (`loop`), the optimisers."""
 
-from snnlth_jax.train.loop import Epoch, Evaluation, NonFiniteLoss, Program, compile_program, fit
+from snnlth_jax.train.loop import (
+    Epoch,
+    Evaluation,
+    NonFiniteLoss,
+    Program,
+    compile_evaluation,
+    compile_program,
+    fit,
+)
 from snnlth_jax.train.step import (
     Batch,
     Metrics,
@@ -19,6 +27,7 @@ __all__ = [
     "NonFiniteLoss",
     "Program",
     "TrainState",
+    "compile_evaluation",
     "compile_program",
     "eval_step",
     "fit",

@@ -20,7 +20,15 @@ from snnlth_jax.train.step import Batch, Metrics, TrainState, eval_step, train_s
 
 PyTree = Any
 
-__all__ = ["Epoch", "Evaluation", "NonFiniteLoss", "Program", "compile_program", "fit"]
+__all__ = [
+    "Epoch",
+    "Evaluation",
+    "NonFiniteLoss",
+    "Program",
+    "compile_evaluation",
+    "compile_program",
+    "fit",
+]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -130,6 +138,37 @@ def compile_program(
         compile_seconds=time.perf_counter() - started,
         memory=steps.memory,
     )
+
+
+def compile_evaluation(
+    model: Any,
+    state: TrainState,
+    split: Split,
+    *,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+) -> Callable[[TrainState, Split], Evaluation]:
+    """Compile the evaluation of `compile_program` alone, for one device; the same numbers.
+
+    Args:
+      model: as for `compile_program`.
+      state: a state of these shapes; its optimiser's state does not matter.
+      split: images and labels of these shapes.
+      augmentation: mean and std of the images.
+      batch_size: number of images at a time.
+      num_timesteps: T.
+    """
+    evaluate = partial(
+        _evaluate,
+        model=model,
+        augmentation=augmentation,
+        batch_size=batch_size,
+        num_timesteps=num_timesteps,
+        devices=None,
+    )
+    call: Callable[[TrainState, Split], Evaluation] = sharding.compiled(evaluate, (state, split), None).call
+    return call
 
 
 def _scalars(learning_rate: float, start: int, stop: int) -> tuple[jax.Array, jax.Array, jax.Array]:

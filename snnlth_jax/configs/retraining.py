@@ -1,0 +1,49 @@
+"""The configuration of a ticket's search, to train the ticket again."""
+
+import dataclasses
+from typing import Any
+
+import msgspec
+from etils import epath
+
+from snnlth_jax import tickets
+from snnlth_jax.configs.commands import RetrainConfig
+from snnlth_jax.configs.fields import Role, declared
+from snnlth_jax.errors import InputError
+
+__all__ = ["of_ticket"]
+
+_OWN = ("ticket", "redraw", "shuffle")
+
+
+def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
+    """The configuration that trains a ticket as its search trains it.
+
+    Settings that the file does not name are the defaults of `RetrainConfig`.
+
+    Args:
+      path: path of the ticket file.
+      **changes: fields with other values.
+
+    Raises:
+      InputError: not a ticket file, or one whose search had settings of other types.
+      TypeError: no such field.
+
+    >>> from snnlth_jax.configs import of_ticket
+    >>> of_ticket("runs/imp/tickets/round_05.safetensors", seed=1)  # doctest: +SKIP
+    """
+    if not str(path):  # which would be the current directory
+        raise InputError("ticket", problem="no file is given", allowed="a ticket file")
+    provenance = tickets.load(path).provenance
+    values: dict[str, Any] = {}
+    for field in declared(RetrainConfig):
+        if Role.IDENTITY not in field.role or field.name in _OWN or field.name not in provenance:
+            continue
+        value = provenance[field.name]
+        try:
+            values[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            problem = f"its provenance has {field.name} {value!r:.80}"
+            raise InputError(path, problem=problem, allowed="a ticket that a search wrote") from error
+    config = RetrainConfig(**values, ticket=str(path))
+    return dataclasses.replace(config, **changes)

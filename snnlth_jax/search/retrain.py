@@ -1,0 +1,135 @@
+"""A ticket of a file, trained again: with another seed, T or learning rate, on other data, or as a control.
+
+With the settings and the seed of its search the training run is that of the search, bit for bit. On data with
+another number of classes the ticket gets a new readout, drawn by the seed and without removed weights.
+"""
+
+from functools import partial
+from typing import Annotated, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from snnlth_jax import configs, data, masks, pruning, tickets
+from snnlth_jax.errors import InputError
+from snnlth_jax.machine import hosts
+from snnlth_jax.run.results import Result
+from snnlth_jax.search import phases
+from snnlth_jax.search.phases import Phase
+from snnlth_jax.search.plan import Plan
+from snnlth_jax.search.programs import Programs, parameters
+from snnlth_jax.search.progress import Carry
+from snnlth_jax.search.rewinding import RewindPoint, rewind
+from snnlth_jax.search.session import Session, run
+
+PyTree = Any
+
+__all__ = ["search"]
+
+
+def search(
+    config: configs.RetrainConfig,
+    dataset: data.Dataset | None = None,
+    model: nn.Module | None = None,
+    programs: Programs | None = None,
+    console: Console | None = None,
+) -> Result | Plan:
+    """Train the ticket of a file, or resume its training run; `configs.of_ticket` makes the configuration.
+
+    Arguments, result and errors are those of `snnlth_jax.search.session.run`.
+    """
+    config = configs.resolve(config)
+    ticket, dataset = hosts.raise_together(lambda: _checked(config, dataset, model))
+    origin = _origin(config.ticket, ticket)
+    planned = [phases.retrain(config, origin.round, origin.method)]
+    return run(config, planned, partial(_search, ticket=ticket), dataset, model, programs, console)
+
+
+class _Origin(msgspec.Struct):
+    """What the provenance of a ticket says of its search."""
+
+    round: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 1
+    method: str = ""
+
+
+def _origin(file: str, ticket: tickets.Ticket) -> _Origin:
+    try:
+        return msgspec.convert(ticket.provenance, _Origin)
+    except msgspec.ValidationError as error:
+        raise InputError(file, problem=f"its provenance: {error}", allowed="that of a search") from error
+
+
+def _search(session: Session[configs.ResolvedRetrain], ticket: tickets.Ticket) -> None:
+    for phase in session.remaining("ticket"):
+        for _ in session.train(phase, partial(_start, session, ticket)):
+            pass
+        name = session.save_ticket(phase, phase.round, session.carry.state.masks)
+        session.finish(phase, name)
+
+
+def _start(
+    session: Session[configs.ResolvedRetrain], ticket: tickets.Ticket, phase: Phase, last: Carry
+) -> Carry:
+    config, number = session.config, phase.round
+    state = session.initial_state(redrawn=number if config.redraw else 0)
+    ticket, new = _fitted(ticket, state.params, session.variants.dataset.num_classes)
+    if new:
+        session.recorder.message(f"{phase}: a new readout, drawn by the seed: {', '.join(new)}")
+    kept = masks.tree_map(jnp.asarray, ticket.masks)
+    point = RewindPoint.of(state) if config.redraw else RewindPoint.of_ticket(ticket)
+    if config.shuffle:
+        kept = pruning.shuffle(jax.random.fold_in(session.mask_key, number), kept)
+    return last._replace(state=rewind(state, point, kept, session.tx), rewind=point)
+
+
+def _checked(
+    config: configs.ResolvedRetrain, dataset: data.Dataset | None, model: nn.Module | None
+) -> tuple[tickets.Ticket, data.Dataset]:
+    """The ticket and the dataset, once they fit each other."""
+    if not config.ticket:
+        raise InputError("ticket", problem="no file is given", allowed="a ticket file")
+    ticket, dataset = tickets.load(config.ticket), dataset or configs.load_dataset(config)
+    params = parameters(config, dataset, model)
+    fitted, _ = _fitted(ticket, params, dataset.num_classes)
+    tickets.check(config.ticket, fitted, params)
+    try:
+        masks.check(fitted.masks, masks.make(params))
+    except ValueError as error:
+        raise InputError(config.ticket, problem=f"masks of another network: {error}") from error
+    if not any(np.any(mask) for mask in jax.tree.leaves(fitted.masks)):
+        raise InputError(config.ticket, problem="nothing is left of its weights", allowed="a ticket to train")
+    return ticket, dataset
+
+
+def _fitted(ticket: tickets.Ticket, params: PyTree, num_classes: int) -> tuple[tickets.Ticket, list[str]]:
+    """The ticket with the readout of `params` where only the number of classes differs, and the new weights.
+
+    Others that differ stay as they are.
+    """
+    wanted = dict(jax.tree_util.tree_leaves_with_path(params))
+    new: list[str] = []
+
+    def readout(path: tuple[Any, ...], own: Any) -> bool:
+        if path not in wanted:
+            return False
+        there, here = np.shape(own), np.shape(wanted[path])
+        return (
+            len(there) == len(here) and there[:-1] == here[:-1] and there[-1:] != here[-1:] == (num_classes,)
+        )
+
+    def leaf(path: tuple[Any, ...], own: Any) -> Any:
+        if not readout(path, own):
+            return own
+        new.append("/".join(str(key.key) for key in path))
+        return wanted[path]
+
+    def mask(path: tuple[Any, ...], own: Any) -> Any:
+        return np.ones(np.shape(wanted[path]), bool) if own is not None and readout(path, own) else own
+
+    fitted = jax.tree_util.tree_map_with_path(leaf, ticket.params)
+    kept = jax.tree_util.tree_map_with_path(mask, ticket.masks, is_leaf=lambda x: x is None)
+    return ticket._replace(params=fitted, masks=kept), new
