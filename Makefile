@@ -46,7 +46,7 @@ format: venv  ## let ruff rewrite the tree
 
 lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet -e '.[search,demo,plots,tensorboard,nir,dev,docs]'
+	.venv-lock/bin/pip install --quiet -e '.[search,demo,plots,tensorboard,nir,export,dev,docs]'
 	.venv-lock/bin/pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv-lock
 

@@ -13,8 +13,8 @@ PACKAGES = (
     *("tensorflow_datasets", "tyro"),
 )
 EXPERIMENT = (
-    *("analysis", "cli", "configs", "data", "evaluation", "files", "interop", "machine", "models"),
-    *("networks", "report", "run", "search", "tickets", "train"),
+    *("analysis", "cli", "commands", "configs", "data", "evaluation", "files", "interop", "machine"),
+    *("models", "networks", "report", "run", "search", "tickets", "train"),
 )
 
 

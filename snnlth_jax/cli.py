@@ -20,6 +20,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.commands import export, ticket
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
 from snnlth_jax.machine import compile_cache, hosts
@@ -46,15 +47,6 @@ class _Data:
     any that a search takes."""
     data_dir: str | None = None
     """Directory of TensorFlow Datasets to write to. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ticket:
-    """Verify a ticket or network file; print its kind, its provenance and its sparsity by layer."""
-
-    action: tyro.conf.Positional[Literal["inspect"]]
-    path: tyro.conf.Positional[str]
-    """File: tickets/round_NN.safetensors or networks/NAME.safetensors in the directory of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,18 +233,6 @@ def _data(command: _Data) -> None:
         print(f"{command.name}: ready in {directory}")
 
 
-def _ticket(command: _Ticket) -> None:
-    from snnlth_jax import networks, tickets
-    from snnlth_jax.tickets import container
-
-    if container.kind(command.path) == "network":
-        text = networks.summary(networks.load(command.path))
-        print(f"kind: network, its weights are trained\n{text}")
-    else:
-        text = tickets.describe(tickets.load(command.path))
-        print(f"kind: ticket, its weights are those before training\n{text}")
-
-
 def _eval(command: _Eval) -> None:
     from snnlth_jax import evaluation, networks
 
@@ -305,6 +285,11 @@ def _doctor(command: _Doctor) -> int:
     return int(any(finding.level == "error" for finding in findings))
 
 
+@dataclasses.dataclass(frozen=True)
+class _Tickets:
+    """Look at ticket files, compare, combine and verify them, and import masks of others."""
+
+
 COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "imp": (configs.ImpConfig, search),
     "eb": (configs.EbConfig, search),
@@ -318,11 +303,19 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),
     "data": (_Data, _data),
-    "ticket": (_Ticket, _ticket),
+    "export": (export.Export, export.Export.run),
+    "ticket inspect": (ticket.Inspect, ticket.Inspect.run),
+    "ticket diff": (ticket.Diff, ticket.Diff.run),
+    "ticket combine": (ticket.Combine, ticket.Combine.run),
+    "ticket transplant": (ticket.Transplant, ticket.Transplant.run),
+    "ticket import": (ticket.Import, ticket.Import.run),
+    "ticket verify": (ticket.Verify, ticket.Verify.run),
     "eval": (_Eval, _eval),
     "predict": (_Predict, _predict),
     "report": (_Report, _report),
 }
+
+GROUPS: dict[str, Any] = {"ticket": _Tickets}  # first words of commands of two
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -330,10 +323,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
 
     def action() -> int | None:
-        command = _parse(arguments)
+        name, command = _parse(arguments)
         if isinstance(command, _Train):
             command = _with_settings_of(command, arguments)
-        return COMMANDS[arguments[0]][1](command)
+        return COMMANDS[name][1](command)
 
     return exit_status(action)
 
@@ -448,27 +441,29 @@ def _spelled_out(arguments: list[str]) -> list[str]:
     """The arguments with --augment none for --no-augment, and with --neuron-tau for --tau, but not where a
     command has another --tau."""
     words = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
-    command = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
-    names = {field.name for field in dataclasses.fields(command)} if command else set()
+    parser = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
+    names = {field.name for field in dataclasses.fields(parser)} if parser else set()
     if "neuron_tau" not in names or "tau" in names:
         return words
     return [re.sub(r"^--tau(?==|$)", "--neuron-tau", argument) for argument in words]
 
 
-def _parse(arguments: list[str]) -> Any:
-    """The dataclass of the command."""
-    arguments = [
-        word for one in _spelled_out(arguments) for word in _SWITCHES.get(one.replace("_", "-"), [one])
-    ]
-    return parsed(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            {name: parser for name, (parser, _) in COMMANDS.items()},
-            prog="snnlth",
-            args=arguments,
-            registry=_LISTS,
-        ),
-        f"snnlth {' '.join([*arguments[:1], '--help'])}",
+def _parse(arguments: list[str]) -> tuple[str, Any]:
+    """The name of the command, such as "imp" or "ticket diff", and its dataclass."""
+    arguments = _spelled_out(arguments)
+    group = arguments[:1] if arguments[:1] and arguments[0] in GROUPS else []
+    rest, prog = arguments[len(group) :], " ".join(["snnlth", *group])
+    commands = {
+        name.split()[-1]: parser for name, (parser, _) in COMMANDS.items() if name.split()[:-1] == group
+    }
+    commands |= {} if group else GROUPS
+    if rest and not rest[0].startswith("-") and rest[0] not in commands:
+        raise not_one_of(prog, rest[0], commands)
+    command = parsed(
+        lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest, registry=_LISTS),
+        " ".join([prog, *(word for word in rest[:1] if word in commands), "--help"]),
     )
+    return " ".join([*group, rest[0]]), command
 
 
 def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
@@ -476,9 +471,7 @@ def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
     words, own = _spelled_out(arguments), {} if command.arch is None else {"arch": command.arch}
     defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
     whole: _Train = parsed(
-        lambda: tyro.cli(
-            _Train, args=words[1:], default=defaults, prog="snnlth train", registry=_LISTS
-        ),
+        lambda: tyro.cli(_Train, args=words[1:], default=defaults, prog="snnlth train", registry=_LISTS),
         "snnlth train --help",
     )
     return whole

@@ -6,6 +6,7 @@ it is that of result.json to the last image.
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -49,7 +50,7 @@ class Evaluated:
       sparsity: 1 - kept / total.
       test_correct: number of test images that are classified correctly.
       test_accuracy: share of these.
-      test_loss: mean cross-entropy.
+      test_loss: mean loss, that of the search.
       accuracy_by_class: accuracy on the images of each class, by its name; None for a class without images.
       accuracy_over_time: accuracy of the sum of the first t logits, for t = 1 ... T.
       measured_images: number of images that spikes were counted on.
@@ -147,6 +148,7 @@ def evaluate(
         augmentation=recipe.normalisation,
         batch_size=size,
         num_timesteps=recipe.num_timesteps,
+        loss_fn=_loss(network.provenance),
     )
     metrics, correct = jax.device_get(run(state, test))
     correct = np.asarray(correct)
@@ -190,6 +192,15 @@ def evaluate(
         layers=measured.layers,
         correct=correct,
     )
+
+
+def _loss(provenance: Mapping[str, Any]) -> losses.Loss:
+    """The loss of the search; the paper's if the file names none."""
+    search = configs.completed(provenance)
+    try:
+        return losses.Loss(search.get("loss", "mean-ce"), search.get("label_smoothing", 0.0))
+    except (TypeError, ValueError) as error:
+        raise InputError("provenance", problem=str(error), allowed="the loss of a search") from error
 
 
 def _check_dataset(network: Classifier, dataset: data.Dataset) -> None:

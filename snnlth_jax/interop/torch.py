@@ -5,8 +5,8 @@ needed. Convolutions are O, I, H, W in PyTorch and H, W, I, O in Flax; linear we
 input of VGG's first linear layer is a flattened map of C, H, W and H, W, C.
 """
 
+import functools
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from snnlth_jax.models import VGG, ResNet
 from snnlth_jax.models.vgg import least_side
 from snnlth_jax.neurons import PLIF
 
-__all__ = ["from_state_dict", "to_state_dict"]
+__all__ = ["entries_of", "from_state_dict", "layer_names", "shapes_of", "to_state_dict"]
 
 _Shape = tuple[int, ...]
 _Path = tuple[str, ...]  # path of a leaf: collection, modules from the outside in, its own name
@@ -51,8 +51,8 @@ def from_state_dict(model: VGG | ResNet, state_dict: Mapping[str, Any], sample_i
     (3, 3, 1, 2)
     """
     _check_theirs(model)
-    given = _arrays(_entries(state_dict))
-    leaves = _leaves(model, _flat(_shapes(model, sample_input)))
+    given = _arrays(entries_of(state_dict))
+    leaves = _leaves(model, _flat(shapes_of(model, sample_input)))
     wanted = {
         name: _to_torch(model, path, np.zeros(leaf.shape, np.int8)).shape for path, name, leaf in leaves
     }
@@ -145,7 +145,7 @@ def _named(shapes: Mapping[_Path, _Shape]) -> dict[str, _Shape]:
 
 def _leaves(model: VGG | ResNet, flat: Mapping[_Path, Any]) -> list[tuple[_Path, str, Any]]:
     """(path, PyTorch's name, leaf) of every leaf that is not None."""
-    layers = _vgg_layers(model) if isinstance(model, VGG) else _resnet_layers(model)
+    layers = layer_names(model)
     return [
         (path, f"{layers['/'.join(path[1:-1])]}.{_LEAF_NAMES[path[-1]]}", leaf)
         for path, leaf in flat.items()
@@ -153,13 +153,23 @@ def _leaves(model: VGG | ResNet, flat: Mapping[_Path, Any]) -> list[tuple[_Path,
     ]
 
 
-def _shapes(model: VGG | ResNet, images: Any) -> Any:
-    """Variables of a model, as `jax.ShapeDtypeStruct`."""
+def shapes_of(model: VGG | ResNet, images: Any) -> Any:
+    """Variables of a model for these images, as `jax.ShapeDtypeStruct`; a ValueError for other arguments.
+
+    >>> shapes_of(VGG((2, "M"), num_classes=3), np.ones((1, 4, 4, 1)))["params"]["readout"]["bias"].shape
+    (3,)
+    """
     if not isinstance(model, (VGG, ResNet)):
         raise ValueError(f"model must be a VGG or a ResNet, got {type(model).__name__}")
     if len(getattr(images, "shape", ())) != 4:
         raise ValueError(f"sample_input must be images [B, H, W, C], got a {type(images).__name__}")
-    return jax.eval_shape(partial(model.init, num_timesteps=1), jax.random.key(0), images)
+    return _traced(model, tuple(images.shape), jnp.dtype(images.dtype))
+
+
+@functools.lru_cache(maxsize=64)
+def _traced(model: VGG | ResNet, shape: _Shape, dtype: Any) -> Any:
+    images = jax.ShapeDtypeStruct(shape, dtype)
+    return jax.eval_shape(functools.partial(model.init, num_timesteps=1), jax.random.key(0), images)
 
 
 def _wanted(model: VGG | ResNet, given: Mapping[_Path, Any]) -> dict[_Path, _Shape]:
@@ -168,7 +178,7 @@ def _wanted(model: VGG | ResNet, given: Mapping[_Path, Any]) -> dict[_Path, _Sha
     channels = np.shape(given.get(first, 0))[2:3] or (1,)
     pixels = least_side(model.features.count("M"), model.stride) if isinstance(model, VGG) else 1
     images = jax.ShapeDtypeStruct((1, pixels, pixels, *channels), jnp.float32)
-    shapes = {path: leaf.shape for path, leaf in _flat(_shapes(model, images)).items()}
+    shapes = {path: leaf.shape for path, leaf in _flat(shapes_of(model, images)).items()}
     if isinstance(model, VGG):
         flattened = _reads_maps(model)
         num_inputs, num_outputs = shapes[flattened]
@@ -176,6 +186,15 @@ def _wanted(model: VGG | ResNet, given: Mapping[_Path, Any]) -> dict[_Path, _Sha
         if given_inputs and given_inputs % num_inputs == 0:  # of larger images
             shapes[flattened] = (given_inputs, num_outputs)
     return shapes
+
+
+def layer_names(model: VGG | ResNet) -> dict[str, str]:
+    """The authors' names of our layers.
+
+    >>> layer_names(VGG((2, "M", 3), num_classes=3))["layer02/norm"]
+    'features.5'
+    """
+    return _vgg_layers(model) if isinstance(model, VGG) else _resnet_layers(model)
 
 
 def _vgg_layers(model: VGG) -> dict[str, str]:
@@ -224,15 +243,19 @@ def _resnet_layers(model: ResNet) -> dict[str, str]:
 _CHECKPOINTS = ("state_dict", "model_state_dict", "model", "net")
 
 
-def _entries(checkpoint: Any) -> dict[str, Any]:
-    """Entries of a state dict, or of the one in a checkpoint, by the names of the bare network."""
+def entries_of(checkpoint: Any) -> dict[str, Any]:
+    """Entries of a state dict, or of the one in a checkpoint, by the names of the bare network.
+
+    >>> entries_of({"epoch": 3, "state_dict": {"module.fc.weight": 1, "bn.num_batches_tracked": 2}})
+    {'fc.weight': 1}
+    """
     if not isinstance(checkpoint, Mapping):
         raise ValueError(f"state_dict must be a dict of arrays by name, got {type(checkpoint).__name__}")
     inner = [key for key in _CHECKPOINTS if isinstance(checkpoint.get(key), Mapping)]
     if len(inner) > 1:
         raise ValueError(f"the checkpoint has several state dicts, {', '.join(inner)}: give one of them")
     if inner:
-        return _entries(checkpoint[inner[0]])
+        return entries_of(checkpoint[inner[0]])
     entries: dict[str, Any] = {}
     for key, value in checkpoint.items():
         name = ".".join(part for part in str(key).split(".") if part not in ("module", "_orig_mod"))

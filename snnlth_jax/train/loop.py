@@ -160,6 +160,7 @@ def compile_evaluation(
     augmentation: Augmentation,
     batch_size: int,
     num_timesteps: int,
+    loss_fn: LossFn = losses.cross_entropy,
 ) -> Callable[[TrainState, Split], Evaluation]:
     """Compile the evaluation of `compile_program` alone, for one device; the same numbers.
 
@@ -170,6 +171,7 @@ def compile_evaluation(
       augmentation: mean and std of the images.
       batch_size: number of images at a time.
       num_timesteps: T.
+      loss_fn: loss that the metrics have.
     """
     evaluate = partial(
         _evaluate,
@@ -178,6 +180,7 @@ def compile_evaluation(
         batch_size=batch_size,
         num_timesteps=num_timesteps,
         devices=None,
+        loss_fn=loss_fn,
     )
     call: Callable[[TrainState, Split], Evaluation] = sharding.compiled(evaluate, (state, split), None).call
     return call

@@ -1,0 +1,92 @@
+"""`snnlth export`: a network file in the formats of other programs."""
+
+import dataclasses
+import importlib
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import tyro
+
+from snnlth_jax.commands import output
+from snnlth_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from snnlth_jax import networks
+
+__all__ = ["Export"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Write a trained network for other programs: PyTorch, NIR, ONNX, or plain arrays for NumPy."""
+
+    path: tyro.conf.Positional[str]
+    """Network file: networks/NAME.safetensors in the directory of a run."""
+    to: Literal["torch", "nir", "onnx", "npz"]
+    """Format: torch, a state dict of the authors' classes; nir and onnx, which need those packages; npz."""
+    output: str
+    """File to write."""
+    overwrite: bool = False
+    """Replace the output if it is there already."""
+    num_timesteps: int | None = None
+    """T of the exported network. Default: that of the network file."""
+    dt: float = 1.0
+    """Length of a timestep in NIR's time; snnTorch's reader takes 1e-4 for granted."""
+
+    def run(self) -> None:
+        """Write the file."""
+        from snnlth_jax import networks
+
+        output.check(self.output, self.overwrite)
+        if self.to == "nir" and not 0 < self.dt < float("inf"):
+            raise InputError("`dt`", self.dt, allowed="a number above 0")
+        network = networks.load(self.path)
+        if self.num_timesteps is not None:
+            network.recipe.check_timesteps(self.num_timesteps)
+            recipe = dataclasses.replace(network.recipe, num_timesteps=self.num_timesteps)
+            network = network._replace(recipe=recipe)
+        content = _WRITERS[self.to](network, self.dt)
+        output.write(self.output, content)
+        print(f"{self.output}: {len(content):,} bytes")
+
+
+def _torch(network: "networks.Network", _: float) -> bytes:
+    from snnlth_jax.interop import layers, torch_files
+
+    return torch_files.dumps(layers.state_dict(network))
+
+
+def _nir(network: "networks.Network", dt: float) -> bytes:
+    from snnlth_jax.interop import nir
+
+    graph = nir.from_network(network, dt)
+    file = io.BytesIO()
+    importlib.import_module("nir").write(file, graph)
+    return file.getvalue()
+
+
+def _onnx(network: "networks.Network", _: float) -> bytes:
+    from snnlth_jax.interop import onnx
+
+    content: bytes = onnx.from_network(network).SerializeToString()
+    return content
+
+
+def _npz(network: "networks.Network", _: float) -> bytes:
+    import numpy as np
+
+    from snnlth_jax.interop import arrays
+
+    file = io.BytesIO()
+    named: dict[str, Any] = dict(arrays.from_network(network))
+    np.savez(file, **named)
+    return file.getvalue()
+
+
+_WRITERS: dict[str, Callable[["networks.Network", float], bytes]] = {
+    "torch": _torch,
+    "nir": _nir,
+    "onnx": _onnx,
+    "npz": _npz,
+}
