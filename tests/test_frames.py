@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import configs, data, models
+from snnlth_jax import configs, data, evaluation, models, networks
 from snnlth_jax.data.augment import Augmentation, augment
 from snnlth_jax.data.frames import as_input
 from snnlth_jax.errors import InputError
@@ -170,6 +170,12 @@ def test_all_searches_take_frames(tmp_path, search, config):
     macs = row.layers[0].macs_per_image
     assert len(set(macs)) == 1
     assert macs[0] > 0  # the first layer runs at every timestep
+    name = "ticket_01" if result.tickets else "dense"
+    network = networks.classifier(tmp_path / "networks" / f"{name}.safetensors")
+    trained = (*result.tickets, *result.rounds)[-1 if name == "ticket_01" else 0]
+    correct = np.asarray(network(DATASET.test.images)).argmax(-1) == DATASET.test.labels
+    assert correct.mean() == trained.final_test_accuracy
+    assert evaluation.evaluate(network, DATASET).layers == trained.layers
 
 
 def test_too_few_frames_are_refused_before_anything_is_written(tmp_path):

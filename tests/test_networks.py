@@ -511,7 +511,7 @@ def test_a_network_of_its_authors_own_is_given(tmp_path):
         recipe, masks.make(variables["params"]), variables["params"], variables["batch_stats"], {}
     )
     networks.save(tmp_path / "n", network)
-    with pytest.raises(InputError, match="a network of its author's own; allowed: with model"):
+    with pytest.raises(InputError, match="the network is its author's own; allowed: test_networks:Own"):
         snnlth_jax.load(tmp_path / "n")
     images = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
     logits = snnlth_jax.load(tmp_path / "n", model=model)(images)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import configs, masks, models
+from snnlth_jax import configs, evaluation, masks, models, networks
 from snnlth_jax.analysis import tracing, wiring
 from snnlth_jax.analysis.wiring import Connection
 from snnlth_jax.errors import InputError
@@ -141,6 +141,19 @@ def test_a_search_with_ones_own_network(tmp_path, sows, caplog):
     assert tuple(result.config["arch_option"]) == (f"sows={sows}",)
     assert [layer.name for layer in dense.layers] == ["hidden/kernel", "readout/kernel"]
     assert sum(layer.kept for layer in ticket.layers) == ticket.kept
+    file = tmp_path / "networks" / "dense.safetensors"
+    with pytest.raises(InputError, match="author's own; allowed: test_own_networks:TwoLayers"):
+        networks.classifier(file)  # a file alone calls no function
+    network = networks.classifier(file, arch="test_own_networks:TwoLayers")
+    evaluated = evaluation.evaluate(network)
+    assert evaluated.test_accuracy == dense.final_test_accuracy
+    assert evaluated.layers == dense.layers
+    with pytest.raises(InputError, match="author's own"):
+        configs.of_ticket(tmp_path / "tickets" / "round_01.safetensors")
+    again = configs.of_ticket(
+        tmp_path / "tickets" / "round_01.safetensors", arch="test_own_networks:TwoLayers"
+    )
+    assert again.arch_option == config.arch_option
     assert dense.connected == sows
     if sows:
         assert sum(dense.layers[1].synops_per_image) > 0

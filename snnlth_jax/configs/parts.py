@@ -74,7 +74,7 @@ class Network:
     num_timesteps: Annotated[int | None, Bounds("1 to 1000", lambda v: 1 <= v <= 1000), CONDITION] = None
     """T, the number of timesteps for which an image is shown. Default: 5 (paper, training settings); 4 for
     digits; for images that change over time the number of their frames; 1 for relu."""
-    arch_option: Annotated[tuple[str, ...], CONDITION] = ()
+    arch_option: Annotated[tuple[str, ...], IDENTITY] = ()
     """Options of your own network, name=value, for its function. Default: no options."""
 
 

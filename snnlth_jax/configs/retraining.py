@@ -50,6 +50,7 @@ def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
     arch = str(values.get("arch"))
     if _imported.is_name(arch) and changes.get("arch") != arch:
         allowed = f"{arch}, to call that function of yours"
-        raise InputError("`arch`", changes.get("arch"), problem="of a network of its own", allowed=allowed)
+        problem = "the ticket's network is its author's own"
+        raise InputError("`arch`", changes.get("arch"), problem=problem, allowed=allowed)
     config = RetrainConfig(**values, ticket=str(path))
     return dataclasses.replace(config, **changes)

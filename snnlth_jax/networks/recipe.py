@@ -230,7 +230,7 @@ def model(recipe: Recipe, arch: str | None = None) -> nn.Module:
     if own.is_own(recipe.arch):
         if arch != recipe.arch:
             allowed = f"{recipe.arch}, to call that function of yours"
-            raise InputError("`arch`", arch, problem="of a network of its author's own", allowed=allowed)
+            raise InputError("`arch`", arch, problem="the network is its author's own", allowed=allowed)
         module = own.build(arch, recipe.num_classes, recipe.options, dtype)
         return own.cloned(module, activation=recipe.activation)
     if arch not in (None, recipe.arch):
