@@ -172,7 +172,7 @@ def test_all_searches_take_frames(tmp_path, search, config):
     assert macs[0] > 0  # the first layer runs at every timestep
     name = "ticket_01" if result.tickets else "dense"
     network = networks.classifier(tmp_path / "networks" / f"{name}.safetensors")
-    trained = (*result.tickets, *result.rounds)[-1 if name == "ticket_01" else 0]
+    trained = result.tickets[-1] if result.tickets else result.rounds[0]
     correct = np.asarray(network(DATASET.test.images)).argmax(-1) == DATASET.test.labels
     assert correct.mean() == trained.final_test_accuracy
     assert evaluation.evaluate(network, DATASET).layers == trained.layers

@@ -112,6 +112,9 @@ def check(
     if others := sorted(set(variables) - {"params", "batch_stats", "intermediates"}):
         refuse(f"has variables {', '.join(others)}", "params and batch_stats")
     variables = {k: v for k, v in variables.items() if k != "intermediates"}
+    later = shapes(module.init, key, images, num_timesteps=num_timesteps)
+    if variables != {kind: later[kind] for kind in variables}:
+        refuse("its parameters depend on num_timesteps", "the same for all")
     for train in (False, True):
         call = partial(module.apply, mutable=["batch_stats"] if train else False, train=train)
         logits = shapes(call, variables, images, num_timesteps=num_timesteps)
@@ -121,8 +124,5 @@ def check(
         if shape != wanted or not jnp.issubdtype(logits.dtype, jnp.floating):
             given = f"of shape {shape}" if shape else f"a {type(logits).__name__}"
             refuse(f"its logits are {given}", f"floating-point numbers [T, B, classes], here {wanted}")
-    later = shapes(module.init, key, images, num_timesteps=num_timesteps)
-    if variables != {kind: later[kind] for kind in variables}:
-        refuse("its parameters depend on num_timesteps", "the same for all")
     if not jax.tree.leaves(masks.make(variables.get("params", {}))):
         refuse("has no prunable parameters", "kernels of two axes or more, see masks.explain")
