@@ -468,7 +468,10 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
 
 def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
     """The command line again, with the settings of the ticket's search in place of the defaults."""
-    words, own = _spelled_out(arguments), {} if command.arch is None else {"arch": command.arch}
+    words = _spelled_out(arguments)
+    given = any(word.partition("=")[0] == "--dataset" for word in words)
+    own = {"dataset": command.dataset} if given else {}
+    own |= {} if command.arch is None else {"arch": command.arch}
     defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
     whole: _Train = parsed(
         lambda: tyro.cli(_Train, args=words[1:], default=defaults, prog="snnlth train", registry=_LISTS),

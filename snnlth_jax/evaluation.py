@@ -96,6 +96,11 @@ def load_dataset(
     known = network.provenance.get("dataset")
     if dataset is None and not isinstance(known, str):
         raise InputError("`dataset`", problem="the file names none", allowed="one of the datasets")
+    if (
+        dataset is None and known not in data.dataset.SPECS
+    ):  # a file alone calls no function and names no file
+        problem = f"the network was trained on {known!r:.80}, no dataset of this package"
+        raise InputError("`dataset`", problem=problem, allowed="yours, as for its search")
     capped = network.provenance.get("test_examples") if dataset in (None, known) else None
     config = configs.Data(
         dataset=str(known if dataset is None else dataset),

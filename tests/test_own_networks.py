@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import small
 
-from snnlth_jax import configs, evaluation, masks, models, networks
+from snnlth_jax import configs, evaluation, masks, models, networks, tickets
 from snnlth_jax.analysis import tracing, wiring
 from snnlth_jax.analysis.wiring import Connection
+from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.errors import InputError
 from snnlth_jax.models import own
 from snnlth_jax.neurons import LIF, lif_scan
@@ -278,3 +279,23 @@ def test_the_derived_connections_give_the_spikes_of_a_network_stepped_by_hand():
     ones = np.ones((3, 3, 4, 4), bool)
     (c,) = (c for c in layers if c.name == "b/kernel")
     assert sum(activity.synops(c, ones, (4, 4, 4), counts, 3)) == by_hand
+
+
+def test_a_file_names_no_function_and_no_data(tmp_path):
+    params = {"hidden": {"kernel": np.ones((4, 3), np.float32)}}
+    for field, value in (("dataset", "os:getcwd"), ("dataset", "other.npz"), ("arch", "os:getcwd")):
+        file = tmp_path / f"{field}.safetensors"
+        tickets.save(file, tickets.Ticket(masks.make(params), params, {}, {field: value}))
+        with pytest.raises(InputError, match=r"yours, as for its search|to call that function of yours"):
+            configs.of_ticket(file)
+    assert configs.of_ticket(tmp_path / "dataset.safetensors", dataset="digits").dataset == "digits"
+    model = models.VGG((3, "M"), num_classes=10)
+    variables = model.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)), num_timesteps=1)
+    recipe = networks.describe(
+        model, image_shape=(8, 8, 1), normalisation=Augmentation((0.5,), (0.5,)), num_timesteps=2
+    )
+    network = networks.Network(
+        recipe, masks.make(variables["params"]), *variables.values(), {"dataset": "os:getcwd"}
+    )
+    with pytest.raises(InputError, match="'os:getcwd', no dataset of this package; allowed: yours"):
+        evaluation.evaluate(networks.classifier(network))

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from etils import epath
 
-from snnlth_jax import _imported, tickets
+from snnlth_jax import _imported, data, tickets
 from snnlth_jax.configs.commands import RetrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.errors import InputError
@@ -23,12 +23,12 @@ def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
 
     Args:
       path: path of the ticket file.
-      **changes: fields with other values; `arch` too for a network of your own, since a file alone calls no
-        function.
+      **changes: fields with other values; `arch` and `dataset` too for a network and for data of your own,
+        since a file alone calls no function and names no file.
 
     Raises:
-      InputError: not a ticket file, one whose search had settings of other types, or no `arch` for a network
-        of your own.
+      InputError: not a ticket file, one whose search had settings of other types, or no `arch` or
+        `dataset` for what is your own.
       TypeError: no such field.
 
     >>> from snnlth_jax.configs import of_ticket
@@ -52,5 +52,9 @@ def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
         allowed = f"{arch}, to call that function of yours"
         problem = "the ticket's network is its author's own"
         raise InputError("`arch`", changes.get("arch"), problem=problem, allowed=allowed)
+    known = values.get("dataset", RetrainConfig.dataset)
+    if known not in data.dataset.SPECS and "dataset" not in changes:
+        problem = f"the ticket is of {known!r:.80}, no dataset of this package"
+        raise InputError("`dataset`", problem=problem, allowed="yours, as for its search")
     config = RetrainConfig(**values, ticket=str(path))
     return dataclasses.replace(config, **changes)
