@@ -19,7 +19,7 @@ from snnlth_jax.interop import nir as to_nir
 from snnlth_jax.interop import onnx as to_onnx
 from snnlth_jax.interop.torch import from_state_dict, to_state_dict
 from snnlth_jax.networks import Network
-from snnlth_jax.neurons import LIF
+from snnlth_jax.neurons import LIF, PLIF
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "export.md"
 T, SHAPE = 4, (8, 9, 2)
@@ -385,3 +385,58 @@ def test_bad_input_is_one_line(known, tmp_path, monkeypatch, capsys):
         assert f"{package}: is not installed: pip install 'snnlth_jax[export]'" in capsys.readouterr().err
     assert main(["export", "network", "--to", "npz", "--output", "there", "--overwrite"]) == 0
     assert int(np.load("there")["num_timesteps"]) == T
+
+
+# --- what a format cannot have, and the model card
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (VGG.clone(neuron=PLIF(tau=2.0)), "neuron plif: allowed: lif or if"),
+        (VGG.clone(norm="tdbn"), "norm tdbn: allowed: timestep"),
+        (VGG.clone(norm="bntt", norm_timesteps=T), "norm bntt: allowed: timestep"),
+    ],
+    ids=["plif", "tdbn", "bntt"],
+)
+def test_networks_that_no_format_can_have(tmp_path, capsys, model, message):
+    variables = model.init(jax.random.key(0), np.ones((1, *SHAPE), np.float32), num_timesteps=T)
+    grey = Augmentation((0.4, 0.6), (0.2, 0.3))
+    recipe = networks.describe(model, image_shape=SHAPE, normalisation=grey, num_timesteps=T)
+    file = tmp_path / "network.safetensors"
+    everything = masks.make(variables["params"])
+    networks.save(
+        file, Network(recipe, everything, variables["params"], variables.get("batch_stats", {}), {})
+    )
+    assert networks.model(networks.load(file).recipe) == model  # the file itself has them
+    for to in ("torch", "npz", "nir", "onnx"):
+        assert main(["export", str(file), "--to", to, "--output", str(tmp_path / "out")]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_frames_go_where_a_timestep_is_called(tmp_path, capsys):
+    network = trained(VGG)
+    frames = dataclasses.replace(network.recipe, image_shape=(T, *SHAPE))
+    file = tmp_path / "network.safetensors"
+    networks.save(file, network._replace(recipe=frames))
+    for to, status in (("torch", 0), ("nir", 0), ("onnx", 2), ("npz", 2)):
+        assert main(["export", str(file), "--to", to, "--output", str(tmp_path / to)]) == status
+    assert "images that change over time; allowed: nir, torch" in capsys.readouterr().err
+
+
+def test_the_model_card_loads_the_network(tmp_path, monkeypatch):
+    provenance = {"dataset": "mine | `yours`", "test_accuracy": 0.875, "phase": "ticket 5", "seed": 3}
+    network = trained(VGG)._replace(provenance=provenance)
+    networks.save(tmp_path / "ticket_05.safetensors", network)
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "ticket_05.safetensors", "--to", "card", "--output", "README.md"]) == 0
+    card = (tmp_path / "README.md").read_text()
+    kept, total = map(int, masks.count(network.masks))
+    for fact in ("# VGG on mine \\| 'yours'", "0.8750", f"{kept:,} of {total:,} kept", "| seed | 3 |"):
+        assert fact in card
+    assert len(re.findall(r"^\| .*/kernel \| ", card, re.M)) == 4
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
+    names = {"images": IMAGES[:2]}
+    exec(code, names)
+    assert names["logits"].shape == (2, 10)

@@ -19,12 +19,13 @@ __all__ = ["Export"]
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a trained network for other programs: PyTorch, NIR, ONNX, or plain arrays for NumPy."""
+    """Write a trained network for PyTorch, NIR, ONNX or NumPy; or its model card."""
 
     path: tyro.conf.Positional[str]
     """Network file: networks/NAME.safetensors in the directory of a run."""
-    to: Literal["torch", "nir", "onnx", "npz"]
-    """Format: torch, a state dict of the authors' classes; nir and onnx, which need those packages; npz."""
+    to: Literal["torch", "nir", "onnx", "npz", "card"]
+    """Format: torch, a state dict of the authors' classes; nir, onnx, which need those packages; npz, plain
+    arrays; or card, a README.md about the network."""
     output: str
     """File to write."""
     overwrite: bool = False
@@ -46,7 +47,7 @@ class Export:
             network.recipe.check_timesteps(self.num_timesteps)
             recipe = dataclasses.replace(network.recipe, num_timesteps=self.num_timesteps)
             network = network._replace(recipe=recipe)
-        content = _WRITERS[self.to](network, self.dt)
+        content = _card(network, self.path) if self.to == "card" else _WRITERS[self.to](network, self.dt)
         output.write(self.output, content)
         print(f"{self.output}: {len(content):,} bytes")
 
@@ -82,6 +83,12 @@ def _npz(network: "networks.Network", _: float) -> bytes:
     named: dict[str, Any] = dict(arrays.from_network(network))
     np.savez(file, **named)
     return file.getvalue()
+
+
+def _card(network: "networks.Network", path: str) -> bytes:
+    from snnlth_jax.interop import card
+
+    return card.from_network(network, path.rpartition("/")[2]).encode()
 
 
 _WRITERS: dict[str, Callable[["networks.Network", float], bytes]] = {
