@@ -63,7 +63,7 @@ def function(what: str, name: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
-def call(what: str, name: str, *args: Any, **kwargs: Any) -> Any:
+def call(what: str, name: str, /, *args: Any, **kwargs: Any) -> Any:
     """Call the function that `name` says.
 
     Args:

@@ -67,7 +67,7 @@ class _Eval:
     path: tyro.conf.Positional[str]
     """Network file: networks/NAME.safetensors in the directory of a run."""
     dataset: str | None = None
-    """Dataset whose test images are taken. Default: that of the search."""
+    """Dataset whose test images are taken. Default: that of the search, unless it is your own."""
     data_dir: str | None = None
     """Directory of the dataset, as for a search."""
     test_examples: int | None = None
@@ -132,6 +132,8 @@ class _Compile:
     """Directory of TensorFlow Datasets, for tfds:NAME. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     arch: str = "vgg16"
     """Network, see `snnlth imp`."""
+    arch_option: tuple[str, ...] = ()
+    """Options of your own network, name=value."""
     width: float = 1.0
     """Factor on the number of channels of every layer."""
     num_timesteps: int = 5
@@ -374,6 +376,9 @@ def exit_status(action: Callable[[], int | None]) -> int:
 _LISTS = tyro.constructors.ConstructorRegistry()
 
 
+_OUTSIDE = re.compile(r",(?![^()\[\]{}]*[)\]}])")  # commas outside of brackets
+
+
 @_LISTS.primitive_rule
 def _list(
     info: tyro.constructors.PrimitiveTypeInfo,
@@ -388,7 +393,7 @@ def _list(
         nargs=1,
         metavar=f"{entry},…" if names else f"{entry},{entry},…",
         instance_from_str=lambda texts: tuple(
-            part if names else kind(part) for part in texts[0].split(",") if part.strip()
+            part if names else kind(part) for part in _OUTSIDE.split(texts[0]) if part.strip()
         ),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],

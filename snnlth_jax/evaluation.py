@@ -6,6 +6,7 @@ it is that of result.json to the last image.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -32,6 +33,7 @@ from snnlth_jax.train import TrainState, compile_evaluation
 __all__ = ["Evaluated", "evaluate", "load_dataset", "text", "to_json"]
 
 PyTree = Any
+log = logging.getLogger(__name__)
 _MEASURED_AT_A_TIME = 50
 
 
@@ -101,12 +103,12 @@ def load_dataset(
     ):  # a file alone calls no function and names no file
         problem = f"the network was trained on {known!r:.80}, no dataset of this package"
         raise InputError("`dataset`", problem=problem, allowed="yours, as for its search")
-    capped = network.provenance.get("test_examples") if dataset in (None, known) else None
     config = configs.Data(
-        dataset=str(known if dataset is None else dataset),
-        data_dir=data_dir,
-        test_examples=capped if test_examples is None else test_examples,
+        dataset=str(known if dataset is None else dataset), data_dir=data_dir, test_examples=test_examples
     )
+    capped = network.provenance.get("test_examples")
+    if test_examples is None and isinstance(capped, int) and configs.dataset_name(config) == known:
+        config = dataclasses.replace(config, test_examples=capped)
     return configs.load_dataset(config)
 
 
@@ -138,9 +140,13 @@ def evaluate(
         else classifier(source, num_timesteps=num_timesteps, model=model, arch=arch)
     )
     size = batch_size if batch_size is not None else network.provenance.get("batch_size", 128)
-    if not isinstance(size, int) or size < 1:
-        raise InputError("`batch_size`", size, allowed="1 or more")
     dataset = load_dataset(network) if dataset is None else dataset
+    most = max(len(dataset.test.labels), 1024)
+    if not isinstance(size, int) or not 1 <= size <= most:
+        raise InputError("`batch_size`", f"{size!r:.80}", allowed=f"1 to {most}")
+    search = network.provenance.get("dataset_fingerprint", dataset.fingerprint)
+    if search != dataset.fingerprint:
+        log.warning("the network was trained on other data, %s", f"{search!s:.80}")
     _check_dataset(network, dataset)
     recipe, test = network.recipe, jax.tree.map(jnp.asarray, dataset.test)
     state = TrainState(

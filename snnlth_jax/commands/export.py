@@ -54,7 +54,13 @@ class Export:
 
 def _torch(network: "networks.Network", _: float) -> bytes:
     from snnlth_jax.interop import layers, torch_files
+    from snnlth_jax.neurons import LIF
 
+    neuron = layers.model_of(network).neuron
+    if dataclasses.replace(neuron, spike=LIF().spike) != LIF() and network.recipe.activation == "lif":
+        names = ("tau", "v_threshold", "v_reset", "decay_input")
+        constants = ", ".join(f"{name} {getattr(neuron, name)}" for name in names)
+        print(f"a state dict has no neurons, and those of the authors' classes are others: set {constants}")
     return torch_files.dumps(layers.state_dict(network))
 
 

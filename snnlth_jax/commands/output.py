@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from snnlth_jax import files
-from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.errors import InputError, StorageError, one_line
 
 __all__ = ["check", "refusing", "write"]
 
@@ -32,10 +32,13 @@ def check(path: str, overwrite: bool) -> None:
     if not path or "\0" in path:
         raise InputError("`output`", repr(path), allowed="the name of a file")
     if "://" in path:
-        if not overwrite and epath.Path(path).exists():
-            raise InputError(
-                "`output`", path, problem="is there already", allowed="a new file, or `overwrite`"
-            )
+        try:
+            there = epath.Path(path).exists()
+        except Exception as error:  # no such kind of place, a package or a login that is missing
+            raise InputError("`output`", path, problem=one_line(error)) from error
+        if there and not overwrite:
+            allowed = "a new file, or `overwrite`"
+            raise InputError("`output`", path, problem="is there already", allowed=allowed)
         return
     with refusing(path):
         if os.path.isdir(path) or path.endswith("/"):

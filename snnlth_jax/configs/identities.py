@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from snnlth_jax import data
+from snnlth_jax import data, surrogate
 from snnlth_jax.configs import commands
 from snnlth_jax.configs.commands import (
     OneShotConfig,
@@ -21,7 +21,7 @@ from snnlth_jax.configs.commands import (
 )
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.parts import Rounds
-from snnlth_jax.configs.resolving import content, dataset_name, method_name
+from snnlth_jax.configs.resolving import content, method_name
 
 __all__ = [
     "chosen",
@@ -77,7 +77,7 @@ def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     fields = {field.name: values[field.name] for field in declared(config) if Role.IDENTITY in field.role}
-    fields["dataset"] = dataset_name(config)  # of a file its content counts, not its place
+    fields["dataset"] = dataset.name  # of a file its content counts, not its place
     if isinstance(config, OneShotConfig) and config.like is not None:  # the content of the file, not its name
         fields["like"] = content("`like`", config.like)
     if isinstance(config, RetrainConfig) and config.ticket:
@@ -159,7 +159,7 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    filled_in = {"surrogate_scale": _SINCE["surrogate_scale"]}
+    filled_in = {"surrogate_scale": surrogate.default_scale(values["surrogate"])}
     return {k: v for k, v in values.items() if k != "workdir" and v not in (defaults[k], filled_in.get(k))}
 
 

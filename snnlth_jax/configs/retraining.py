@@ -9,6 +9,7 @@ from etils import epath
 from snnlth_jax import _imported, data, tickets
 from snnlth_jax.configs.commands import RetrainConfig
 from snnlth_jax.configs.fields import Role, declared
+from snnlth_jax.configs.identities import completed
 from snnlth_jax.errors import InputError
 
 __all__ = ["of_ticket"]
@@ -36,7 +37,7 @@ def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
     """
     if not str(path):  # which would be the current directory
         raise InputError("ticket", problem="no file is given", allowed="a ticket file")
-    provenance = tickets.load(path).provenance
+    provenance = completed(tickets.load(path).provenance)
     values: dict[str, Any] = {}
     for field in declared(RetrainConfig):
         if Role.IDENTITY not in field.role or field.name in _OWN or field.name not in provenance:

@@ -77,13 +77,13 @@ def _source(
         return None, partial(_made, name, reserved)
     if "://" in name:
         raise InputError("`dataset`", name, problem="is not read from there", allowed="a local copy")
-    path = Path(name).expanduser()
     try:
+        path = Path(name).expanduser()
         stat = path.stat()
         if path.is_dir():
             images = folder.locate(path)
             return images.fingerprint, partial(folder.read, images, reserved, cache_dir)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file or no home can have
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, FileNotFoundError):
             reason = "no such file or folder"

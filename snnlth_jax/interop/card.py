@@ -1,5 +1,6 @@
 """The model card of a trained network: what it is, how it was found, how to call it. Markdown."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from snnlth_jax import masks as masks_lib
 from snnlth_jax.data.frames import split_shape
+from snnlth_jax.models import own
 from snnlth_jax.networks import Network
 
 __all__ = ["from_network"]
@@ -57,7 +59,7 @@ def from_network(network: Network, file: str) -> str:
         for name, mask in _masks(network.masks).items()
     ]
     settings = [f"| {_text(name)} | {_text(value)} |" for name, value in known.items() if name != "versions"]
-    arch = f', arch="{recipe.arch}"' if ":" in recipe.arch else ""
+    arch = f", arch={json.dumps(recipe.arch)}" if own.is_own(recipe.arch) else ""
     lines = [
         f"# {_text(recipe.arch)} on {_text(known.get('dataset', 'unknown data'))}, {sparsity} sparse",
         "",
@@ -66,7 +68,7 @@ def from_network(network: Network, file: str) -> str:
         "",
         *("| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())),
         *("", "## Use", "", "```python", "import snnlth_jax", ""),
-        f'network = snnlth_jax.load("{_text(file)}"{arch})',
+        f"network = snnlth_jax.load({json.dumps(file)}{arch})",
         f"logits = network(images)  # uint8 [N, {', '.join(map(str, recipe.image_shape))}] -> "
         f"[N, {recipe.num_classes}]",
         "```",

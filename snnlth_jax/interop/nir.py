@@ -63,6 +63,8 @@ def from_network(network: Network, dt: float = 1.0) -> Any:
         raise InputError(
             "`neuron`", "if", problem="is not written to NIR", allowed="lif; npz and onnx take it"
         )
+    if any(layer.kind == "pool" and INPUT in layer.inputs for layer in graph.layers):
+        raise InputError("`arch`", network.recipe.arch, problem="pools the image, which NIR's nodes cannot")
     nodes = {INPUT: nir.Input({"input": np.array(graph.layers[0].reads)})}
     edges = []
     ends = {INPUT: INPUT}  # node that gives the output of a layer

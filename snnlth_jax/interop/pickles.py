@@ -6,6 +6,7 @@ of this module. Everything else is refused by its name. No more memory is taken 
 size of the file.
 """
 
+import functools
 import math
 import pickletools
 from collections.abc import Callable, Mapping
@@ -295,6 +296,7 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Arra
     return array
 
 
+@functools.lru_cache(maxsize=64)  # so that one text, however often it is named, takes memory once
 def _encoded(text: Any, codec: Any = "latin1") -> bytes:
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
         raise Refused(f"a text in the code {codec!r:.20}")
@@ -340,7 +342,7 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_of,
     "torch._utils._rebuild_parameter": _parameter,
     "torch.Size": tuple,
-    "torch.device": lambda *parts: ":".join(map(str, parts)),
+    "torch.device": lambda *_: "device",
 }
 _BYTES = np.dtype(np.uint8)
 _DTYPES: dict[str, np.dtype[Any]] = {

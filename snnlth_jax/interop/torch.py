@@ -102,8 +102,8 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
 
 
 def _check_theirs(model: VGG | ResNet) -> None:
-    if model.norm == "bntt" or isinstance(model.neuron, PLIF):
-        raise ValueError("the authors' networks have neither a learned tau (PLIF) nor norm 'bntt'")
+    if model.norm != "timestep" or isinstance(model.neuron, PLIF):
+        raise ValueError("the authors' networks have no learned tau (PLIF), and norm 'timestep'")
 
 
 def _host(path: _Path, leaf: Any) -> np.ndarray:

@@ -6,6 +6,7 @@ pickles in a row, then the storages.
 """
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -146,6 +147,7 @@ def _of_row(content: bytes, position: int) -> Any:
     return value
 
 
+@functools.lru_cache(maxsize=64)  # so that one storage, however often it is named, takes memory once
 def _storage(content: Any) -> Storage:
     """The storage in the bytes that a plain pickle of a tensor holds."""
     if not isinstance(content, bytes | bytearray):

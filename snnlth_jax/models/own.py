@@ -41,10 +41,21 @@ def options_of(texts: Sequence[str]) -> dict[str, Any]:
         if name in options:
             raise InputError("`arch_option`", text, allowed="each name once")
         try:
-            options[name] = ast.literal_eval(value)
+            options[name] = _plain(ast.literal_eval(value))
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             options[name] = value
     return options
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold, tuples included; ValueError for others."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(one) for key, one in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a {type(value).__name__}")
 
 
 def build(name: str, num_classes: int, options: Mapping[str, Any], dtype: Any = None) -> nn.Module:
@@ -97,6 +108,11 @@ def check(
         batch statistics, parameters that depend on T, or no prunable ones.
     """
     key = jax.eval_shape(jax.random.key, 0)
+    try:
+        hash(module)
+    except TypeError as error:
+        fields = "fields that are numbers, texts and tuples"
+        raise InputError("`arch`", name, problem=str(error), allowed=fields) from error
 
     def shapes(function: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -113,7 +129,7 @@ def check(
         refuse(f"has variables {', '.join(others)}", "params and batch_stats")
     variables = {k: v for k, v in variables.items() if k != "intermediates"}
     later = shapes(module.init, key, images, num_timesteps=num_timesteps)
-    if variables != {kind: later[kind] for kind in variables}:
+    if variables != {kind: later.get(kind) for kind in variables}:
         refuse("its parameters depend on num_timesteps", "the same for all")
     for train in (False, True):
         call = partial(module.apply, mutable=["batch_stats"] if train else False, train=train)

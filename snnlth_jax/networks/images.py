@@ -91,14 +91,13 @@ def _npz(path: str, shape: Shape) -> np.ndarray:
 
 
 def _shaped(path: str, array: Any, shape: Shape) -> np.ndarray:
-    height, width, channels = shape
     if array.dtype != np.uint8:
         raise InputError(path, problem=f"an array of {array.dtype}", allowed="uint8, 0 to 255")
-    whole = [shape] + ([(height, width)] if channels == 1 else [])
+    whole = [tuple(shape)] + ([tuple(shape[:-1])] if shape[-1] == 1 else [])
     single = array.shape in whole
     if not (single or (array.shape[1:] in whole and len(array))):
-        grey = f" or [N, {height}, {width}]" if channels == 1 else ""
-        allowed = f"[N, {height}, {width}, {channels}]{grey}, as the network takes"
+        axes = [", ".join(map(str, one)) for one in whole]
+        allowed = f"{' or '.join(f'[N, {one}]' for one in axes)}, as the network takes"
         raise InputError(path, problem=f"an array of shape {list(array.shape)}", allowed=allowed)
     count = 1 if single else len(array)
     assert math.prod(array.shape) == count * math.prod(shape)

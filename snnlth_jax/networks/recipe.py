@@ -20,7 +20,7 @@ from snnlth_jax.neurons import LIF, PLIF
 __all__ = ["Recipe", "describe", "from_json", "model", "to_json"]
 
 _CONSTANTS = ("tau", "v_threshold", "v_reset", "decay_input", "detach_reset")
-_SURROGATES = tuple(name for name in surrogate.__all__ if name != "SpikeFn")
+_SURROGATES = surrogate.NAMES
 _FAMILIES: dict[str, Any] = {"VGG": models.VGG, "ResNet": models.ResNet}
 _COMMON = (
     *("num_classes", "neuron", "activation", "dtype", "param_dtype", "axis_name", "parent", "name"),
@@ -233,7 +233,7 @@ def model(recipe: Recipe, arch: str | None = None) -> nn.Module:
             raise InputError("`arch`", arch, problem="the network is its author's own", allowed=allowed)
         module = own.build(arch, recipe.num_classes, recipe.options, dtype)
         return own.cloned(module, activation=recipe.activation)
-    if arch not in (None, recipe.arch):
+    if arch not in (None, recipe.arch) and not own.is_own(str(arch)):
         raise InputError("`arch`", arch, allowed=f"{recipe.arch}, the network of the file")
     try:
         neuron = _neuron(recipe.neuron)
@@ -259,7 +259,7 @@ def model(recipe: Recipe, arch: str | None = None) -> nn.Module:
         )
     except InputError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError) as error:
         raise InputError("`arch`", recipe.arch, problem=f"a recipe of no network: {error}") from error
     return network
 

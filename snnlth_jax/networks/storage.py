@@ -119,6 +119,10 @@ def check(name: object, network: Network, model: nn.Module) -> None:
         raise InputError(name, problem=problem) from error
     given = {"params": network.params, "batch_stats": network.batch_stats}
     for kind, tree in given.items():
+        for place, x in places.leaves(tree).items():
+            if not jnp.issubdtype(getattr(x, "dtype", np.dtype(object)), jnp.floating):
+                what = f"{kind}/{'/'.join(place)}"
+                raise InputError(name, problem=f"{what} is no array of floating-point numbers")
         own = {place: np.shape(x) for place, x in places.leaves(tree).items() if x is not None}
         other = {
             place: np.shape(x) for place, x in places.leaves(wanted.get(kind, {})).items() if x is not None

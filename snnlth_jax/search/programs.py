@@ -35,7 +35,17 @@ from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
-__all__ = ["TWIN", "Programs", "Variant", "Variants", "connections", "full_variant", "network", "parameters"]
+__all__ = [
+    "TWIN",
+    "Programs",
+    "Variant",
+    "Variants",
+    "connections",
+    "full_variant",
+    "network",
+    "parameters",
+    "variables",
+]
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +119,15 @@ def parameters(
       dataset: loaded.
       model: Flax module with the arguments of `snnlth_jax.models`; by default the configuration's.
     """
-    return _init_shapes(model or network(config, dataset.num_classes), dataset.image_shape)["params"]
+    return variables(config, dataset, model)["params"]
+
+
+def variables(
+    config: configs.ResolvedTrain, dataset: data.Dataset, model: nn.Module | None = None
+) -> dict[str, PyTree]:
+    """Parameters and batch statistics, as `parameters`."""
+    shapes = _init_shapes(model or network(config, dataset.num_classes), dataset.image_shape)
+    return {kind: shapes.get(kind, {}) for kind in ("params", "batch_stats")}
 
 
 class Programs:

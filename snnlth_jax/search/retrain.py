@@ -21,7 +21,7 @@ from snnlth_jax.run.results import Result
 from snnlth_jax.search import phases
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
-from snnlth_jax.search.programs import Programs, parameters
+from snnlth_jax.search.programs import Programs, variables
 from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Session, run
@@ -94,16 +94,24 @@ def _checked(
     if not config.ticket:
         raise InputError("ticket", problem="no file is given", allowed="a ticket file")
     ticket, dataset = tickets.load(config.ticket), dataset or configs.load_dataset(config)
-    params = parameters(config, dataset, model)
+    params, batch_stats = variables(config, dataset, model).values()
     fitted, _ = _fitted(ticket, params, dataset.num_classes)
     tickets.check(config.ticket, fitted, params)
     try:
         masks.check(fitted.masks, masks.make(params))
     except ValueError as error:
         raise InputError(config.ticket, problem=f"masks of another network: {error}") from error
+    if not config.redraw and _shapes(fitted.batch_stats) != _shapes(batch_stats):
+        problem = "its batch statistics are those of another network"
+        raise InputError(config.ticket, problem=problem, allowed="a ticket that a search wrote, or `redraw`")
     if not any(np.any(mask) for mask in jax.tree.leaves(fitted.masks)):
         raise InputError(config.ticket, problem="nothing is left of its weights", allowed="a ticket to train")
     return ticket, dataset
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}
 
 
 def _fitted(ticket: tickets.Ticket, params: PyTree, num_classes: int) -> tuple[tickets.Ticket, list[str]]:
