@@ -28,6 +28,9 @@ __all__ = ["CONTROLS", "accuracy", "accuracy_of", "cost"]
 CONTROLS = {"random": ("random masks", "--"), "redrawn": ("redrawn weights", ":")}
 
 
+_AS_LONG = "dense for as long"  # as search and ticket together
+
+
 def accuracy(experiment: Experiment) -> Plot | None:
     """Test accuracy against the weights left: the lottery ticket hypothesis in one plot (paper, Fig. 5)."""
     results = {series: series.trainings("result") for series in experiment.series}
@@ -52,7 +55,8 @@ def accuracy(experiment: Experiment) -> Plot | None:
     dense = experiment.dense()
     as_long = [pair for series in results for pair in series.trainings("dense")]
     densities = [density for *_, points in lines for density in points]
-    with canvas(**room(label for _, _, label, _ in lines)) as drawing:
+    references = ["dense"] * bool(dense) + [_AS_LONG] * bool(as_long)
+    with canvas(**room([*(label for _, _, label, _ in lines), *references])) as drawing:
         weights_axis(drawing.axes, [*densities, 0.5])
         for series, style, _, points in lines:
             slot = series.slot if style == "-" or not single else 6
@@ -73,7 +77,7 @@ def accuracy(experiment: Experiment) -> Plot | None:
             ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
         if as_long:
             mean = spread(accuracy_of(row) for _, row in as_long).mean
-            ends.append(reference(drawing, mean, "dense for as long"))
+            ends.append(reference(drawing, mean, _AS_LONG))
         label_ends(drawing, ends)
     sparsest: dict[str, list[str]] = {}
     for _, _, label, points in lines:
