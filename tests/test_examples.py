@@ -12,7 +12,8 @@ import pytest
 from matplotlib import pyplot
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+DATA = EXAMPLES / "moving_bars.py"  # a dataset, for --dataset
+SCRIPTS = sorted({*EXAMPLES.glob("*.py")} - {DATA})
 NUMBER = r"\d+\.\d+"
 
 
@@ -29,6 +30,21 @@ def test_an_example_finds_a_ticket(path, capsys):
     assert dense > 0.85
     assert ticket > dense - 0.06
     assert sparsity == 0.822
+
+
+def test_moving_bars_are_told_by_their_direction():
+    """Bars of opposite directions are the same ones backwards in time, with the two channels exchanged."""
+    load = runpy.run_path(str(DATA))["load"]
+    bars = load(train=400, test=80)
+    assert bars.image_shape == (6, 16, 16, 2)
+    assert np.array_equal(np.bincount(bars.train.labels), [50] * 8)
+    assert bars.fingerprint == load(train=400, test=80).fingerprint
+    events = bars.train.images.astype(float) / 255
+    position = np.arange(16) - 7.5
+    for label, (axis, sign) in {0: (3, 1), 2: (2, -1), 4: (3, -1), 6: (2, 1)}.items():
+        brighter = events[bars.train.labels == label][..., 0].sum(tuple({0, 2, 3} - {axis}))  # [T, 16]
+        mean = (brighter * position).sum(1) / brighter.sum(1)
+        assert sign * (mean[-1] - mean[0]) > 2
 
 
 @pytest.mark.slow
