@@ -370,7 +370,7 @@ def test_bad_input_is_one_line(known, tmp_path, monkeypatch, capsys):
         ("network --to onnx --output out --num-timesteps 0", "--num-timesteps 0: allowed: 1 to 1000"),
         ("relu --to onnx --output out --num-timesteps 2", "--num-timesteps 2: allowed: 1 for"),
         ("relu --to nir --output out", "--activation relu: NIR has no such neuron"),
-        ("mine --to npz --output out", "--arch mine:Net: a network of its author's own"),
+        ("mine --to npz --output out", "--arch mine:Net: allowed: a VGG or a ResNet"),
     ):
         assert main(["export", *arguments.split()]) == 2, arguments
         out, err = capsys.readouterr()

@@ -102,7 +102,7 @@ def to_state_dict(model: VGG | ResNet, variables: Mapping[str, Any]) -> dict[str
 
 
 def _check_theirs(model: VGG | ResNet) -> None:
-    if model.norm != "timestep" or isinstance(model.neuron, PLIF):
+    if getattr(model, "norm", "timestep") != "timestep" or isinstance(getattr(model, "neuron", None), PLIF):
         raise ValueError("the authors' networks have no learned tau (PLIF), and norm 'timestep'")
 
 
