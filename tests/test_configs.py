@@ -15,7 +15,12 @@ from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.errors import InputError, flag
 
 COMMANDS = [getattr(configs, name) for name in configs.__all__ if name.endswith("Config")]
-DATASET = SimpleNamespace(fingerprint="digits-scikit-learn-0123456789abcdef")
+FINGERPRINT = "digits-scikit-learn-0123456789abcdef"
+
+
+def identity_of(config):
+    return configs.identity(config, SimpleNamespace(name=config.dataset, fingerprint=FINGERPRINT))
+
 
 # the keys of config.json in their order, as the first version wrote them
 TRAIN = (
@@ -125,7 +130,7 @@ GOLDEN = [
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_keys_of_the_identity_keep_their_order(command):
-    identity = configs.identity(configs.resolve(command()), DATASET)
+    identity = identity_of(configs.resolve(command()))
     assert list(identity) == ["method", *KEYS[command].split(), "dataset_fingerprint"]
 
 
@@ -135,7 +140,7 @@ def test_identity_and_directory_are_those_of_runs_that_exist(config, digest, wor
     measured = getattr(config, "early_time", False) and config.early_time_timesteps is None
     restarts = {"early_time_start": "restart"} if measured else {}
     as_then = dataclasses.replace(resolved, **restarts)  # Early-Time began the search anew
-    assert configs.digest(configs.identity(as_then, DATASET)) == digest
+    assert configs.digest(identity_of(as_then)) == digest
     assert resolved.workdir == workdir
     assert configs.digest(configs.chosen(resolved)) == chosen  # names the directories of experiments
 
@@ -150,13 +155,13 @@ def test_early_time_leaves_the_search_an_epoch():
 
 
 def test_an_older_identity_gets_the_fields_that_are_newer_at_what_was_before():
-    old = configs.identity(configs.resolve(configs.ImpConfig(early_time=True)), DATASET)
+    old = identity_of(configs.resolve(configs.ImpConfig(early_time=True)))
     assert old.pop("early_time_start") == "continue"
     assert configs.completed(old)["early_time_start"] == "restart"
     assert configs.difference(
         configs.completed(old), configs.completed(old | {"early_time_start": "continue"})
     )
-    plain = configs.identity(configs.resolve(configs.ImpConfig()), DATASET)
+    plain = identity_of(configs.resolve(configs.ImpConfig()))
     assert "early_time_start" not in plain
     assert configs.completed(plain)["schedule_on_rewind"] == "restart"
     assert configs.completed(plain | {"schedule_on_rewind": "resume"})["schedule_on_rewind"] == "resume"
@@ -168,7 +173,7 @@ def test_like_is_known_by_its_content(tmp_path):
     ticket = tmp_path / "ticket"
     ticket.write_bytes(b"weights")
     config = configs.resolve(configs.OneShotConfig(criterion="random", like=str(ticket)))
-    identity = configs.identity(config, DATASET)
+    identity = identity_of(config)
     assert identity["like"] == hashlib.sha256(b"weights").hexdigest()[:12]
     assert configs.common(identity)["like"] == "a ticket"
 

@@ -271,7 +271,7 @@ def test_bad_input_is_one_line(searched, tmp_path, capsys):
         (("eval", paths.config), "not a network file, or cut short"),
         (("eval", file, "--num-timesteps", 0), "--num-timesteps 0: allowed: 1 to 1000"),
         (("eval", file, "--num-timesteps", 1001), "--num-timesteps 1001: allowed: 1 to 1000"),
-        (("eval", file, "--batch-size", 0), "--batch-size 0: allowed: 1 or more"),
+        (("eval", file, "--batch-size", 0), "--batch-size 0: allowed: 1 to 1024"),
         (("eval", file, "--test-examples", 0), "--test-examples 0: allowed: 1 to 360"),
         (("eval", file, "--dataset", "digitz"), "--dataset digitz: allowed: digits"),
         (("eval",), "Missing"),

@@ -580,7 +580,7 @@ def test_bad_data_is_one_line_and_nothing_is_written(command, say, tmp_path, cap
     ],
 )
 def test_flags_of_augmentation(flags, augment):
-    assert cli._parse(["imp", *flags.split()]).augment == augment
+    assert cli._parse(["imp", *flags.split()])[1].augment == augment
 
 
 def test_data_check_and_doctor_say_what_there_is(tmp_path, capsys):

@@ -194,7 +194,7 @@ def test_bad_combinations_are_one_line(changes, message):
 
 
 def test_a_search_without_a_target_is_known_by_what_it_was():
-    dataset = SimpleNamespace(fingerprint="x")
+    dataset = SimpleNamespace(name="digits", fingerprint="x")
     identity = configs.identity(configs.resolve(configs.ImpConfig()), dataset)
     assert "sparsity" not in identity
     assert configs.completed(identity)["sparsity"] is None

@@ -34,6 +34,10 @@ def from_network(network: Network, file: str) -> str:
     # VGG on mine, 0.0 % sparse
     """
     recipe, known = network.recipe, network.provenance
+
+    def said(name: str, otherwise: str = "unknown") -> str:
+        return _text(known.get(name, otherwise))
+
     kept, total = map(int, masks_lib.count(network.masks))
     sparsity = f"{100 * (1 - kept / total if total else 0.0):.1f} %"
     frames, shape = split_shape(recipe.image_shape)
@@ -49,10 +53,10 @@ def from_network(network: Network, file: str) -> str:
         "images": f"uint8, {image}; mean {_list(recipe.mean)}, std {_list(recipe.std)} of pixels from 0 to 1",
         "classes": f"{recipe.num_classes}: {_list(recipe.classes[:20])}"
         + ", ..." * (recipe.num_classes > 20),
-        "dataset": _text(known.get("dataset_fingerprint", known.get("dataset", "unknown"))),
+        "dataset": said("dataset_fingerprint", said("dataset")),
         "test accuracy": _accuracy(known.get("test_accuracy")),
-        "training run": _text(known.get("phase", "unknown")),
-        "method": _text(known.get("method", "unknown")),
+        "training run": said("phase"),
+        "method": said("method"),
     }
     layers = [
         f"| {name} | {mask.size:,} | {100 * (1 - mask.mean()):.2f} % |"
