@@ -27,7 +27,7 @@ class _OneLine(Exception):
 
         Names of files and of what is in them may hold line breaks; here they are spaces.
         """
-        return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]+", " ", named(self._line(), name))
+        return re.sub(r"[\x01-\x1f\x7f\x85\u2028\u2029]+", " ", named(self._line(), name))
 
     def _line(self) -> str:
         raise NotImplementedError

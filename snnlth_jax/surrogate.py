@@ -27,17 +27,7 @@ from snnlth_jax._constants import Constant, Constants, against, as_array, check,
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
-__all__ = [
-    "NAMES",
-    "SpikeFn",
-    "atan",
-    "create",
-    "default_scale",
-    "fast_sigmoid",
-    "rectangle",
-    "sigmoid",
-    "triangle",
-]
+__all__ = ["SpikeFn", "atan", "fast_sigmoid", "rectangle", "sigmoid", "triangle"]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -330,7 +330,7 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
         ("--cells 0/3", "--cells 0/3: allowed: i/n with 1 <= i <= n"),
         ("--cells 4/3", "--cells 4/3: allowed: i/n with 1 <= i <= n"),
         ("--cells x", "--cells x: allowed: i/n with 1 <= i <= n"),
-        ("--dataset mnist", "--dataset mnist: allowed: digits"),
+        ("--dataset imagenet", "--dataset imagenet: allowed: digits"),
         ("--dataset cifar10 --data-dir nowhere", "--data-dir nowhere: no such directory"),
         ("--arch vgg16", "--arch vgg16: the 8x8 images of digits are too small"),
         ("--epochs 3", "Unrecognized options: --epochs"),

@@ -339,7 +339,7 @@ def test_traced_options_are_refused(options, message):
     ("x", "message"),
     [
         (images()[0], r"images must be \[B, H, W, C\], got shape \(8, 8, 3\)"),
-        (images()[None], r"images must be \[B, H, W, C\], got shape \(1, 4, 8, 8, 3\)"),
+        (images()[None, None], r"images must be \[T, B, H, W, C\], got shape \(1, 1, 4, 8, 8, 3\)"),
         (images().reshape(4, -1), r"images must be \[B, H, W, C\], got shape \(4, 192\)"),
         (images()[:0], r"images must be \[B, H, W, C\], got shape \(0, 8, 8, 3\)"),
         (images().astype(jnp.uint8), r"images must be floating-point numbers, normalised; got uint8"),

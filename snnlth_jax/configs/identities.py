@@ -97,7 +97,8 @@ def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     >>> completed({"method": "imp+et", "early_time": True})["early_time_start"]
     'restart'
     """
-    return _before(identity) | dict(identity)
+    before = {name: list(x) if isinstance(x, tuple) else x for name, x in _before(identity).items()}
+    return before | dict(identity)
 
 
 def _before(identity: Mapping[str, Any]) -> dict[str, Any]:

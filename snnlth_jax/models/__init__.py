@@ -158,4 +158,4 @@ def min_batch_size(name: str) -> int:
 
 def _check_name(name: str) -> None:
     if name not in names():
-        raise not_one_of("`arch`", name, (*names(), "MODULE:FUNCTION"))
+        raise not_one_of("`arch`", name, names())

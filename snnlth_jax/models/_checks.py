@@ -53,9 +53,8 @@ def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) 
     images = check_images(x)
     if images.ndim == 5 and len(images) != num_timesteps:
         raise ValueError(f"images [T, B, H, W, C] must be of {num_timesteps} timesteps, got {len(images)}")
-    images = images if images.ndim == 5 else images[None]
     check_inputs(model, (first, "conv", "kernel"), images.shape[-1], f"channels of images {images.shape}")
-    return images
+    return images if images.ndim == 5 else images[None]
 
 
 def check_activation(activation: str) -> None:
@@ -149,11 +148,12 @@ def check_images(x: Any) -> jax.Array:
     >>> check_images(jnp.ones((5, 8, 8)))
     Traceback (most recent call last):
     ...
-    ValueError: images must be [B, H, W, C] or [T, B, H, W, C], got shape (5, 8, 8)
+    ValueError: images must be [B, H, W, C], got shape (5, 8, 8)
     """
     images = as_array("images", x, "floating-point numbers")
     if images.ndim not in (4, 5) or 0 in images.shape:
-        raise ValueError(f"images must be [B, H, W, C] or [T, B, H, W, C], got shape {images.shape}")
+        axes = "[B, H, W, C]" if images.ndim < 5 else "[T, B, H, W, C]"
+        raise ValueError(f"images must be {axes}, got shape {images.shape}")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be floating-point numbers, normalised; got {images.dtype}")
     if is_explicit(images):
