@@ -82,6 +82,7 @@ def network(config: configs.ResolvedTrain, num_classes: int) -> nn.Module:
     Raises:
       InputError: a network of the user's own that cannot be built.
 
+    >>> import dataclasses
     >>> from types import SimpleNamespace
     >>> resolved = configs.resolve(configs.ImpConfig(neuron="plif", norm="bntt"))
     >>> network(SimpleNamespace(**dataclasses.asdict(resolved)), 10) == network(resolved, 10)
