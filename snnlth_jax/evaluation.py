@@ -19,22 +19,20 @@ import numpy as np
 from etils import epath
 
 from snnlth_jax import configs, data, losses, masks
-from snnlth_jax.analysis import activity
 from snnlth_jax.analysis.energy import energy
 from snnlth_jax.data.augment import normalise
-from snnlth_jax.data.frames import as_input, split_shape
+from snnlth_jax.data.frames import as_input
 from snnlth_jax.errors import InputError
 from snnlth_jax.networks import Classifier, classifier
 from snnlth_jax.run.results import LayerRecord
 from snnlth_jax.search import programs
-from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
+from snnlth_jax.search.measure import Measurement, images_to_count_on, measure, spike_counter
 from snnlth_jax.train import TrainState, compile_evaluation
 
 __all__ = ["Evaluated", "evaluate", "load_dataset", "text", "to_json"]
 
 PyTree = Any
 log = logging.getLogger(__name__)
-_MEASURED_AT_A_TIME = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +96,8 @@ def load_dataset(
     known = network.provenance.get("dataset")
     if dataset is None and not isinstance(known, str):
         raise InputError("`dataset`", problem="the file names none", allowed="one of the datasets")
-    if (
-        dataset is None and known not in data.dataset.SPECS
-    ):  # a file alone calls no function and names no file
+    # a file alone calls no function and names no file
+    if dataset is None and known not in data.dataset.SPECS:
         problem = f"the network was trained on {known!r:.80}, no dataset of this package"
         raise InputError("`dataset`", problem=problem, allowed="yours, as for its search")
     config = configs.Data(
@@ -259,22 +256,10 @@ def _measure(network: Classifier, dataset: data.Dataset) -> Measurement:
     connections = programs.connections(model, recipe.image_shape)
     images, counts = images_to_count_on(dataset.test.images), None
     if recipe.activation == "lif" and connections is not None:
-        count = partial(
-            activity.count_spikes,
-            model,
-            connections,
-            num_timesteps=recipe.num_timesteps,
-            batch_size=min(_MEASURED_AT_A_TIME, len(images)),
-            prepare=lambda batch: as_input(
-                model, normalise(batch, recipe.normalisation), recipe.num_timesteps
-            ),
-        )
+        count = spike_counter(model, connections, recipe.num_timesteps, recipe.normalisation, len(images))
         counts = jax.device_get(jax.jit(count)(network.variables, jnp.asarray(images)))
     counted = 0 if counts is None else len(images)
-    frames, shape = split_shape(recipe.image_shape)
-    return measure(
-        connections, network.masks, shape, recipe.num_timesteps, counts, counted, frames is not None
-    )
+    return measure(connections, network.masks, recipe.image_shape, recipe.num_timesteps, counts, counted)
 
 
 def to_json(result: Evaluated) -> str:

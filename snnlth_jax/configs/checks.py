@@ -195,16 +195,19 @@ def _check_network(config: ResolvedTrain) -> None:
         own = "with `arch` MODULE:FUNCTION, whose options they are"
         _require(config, "arch_option", lambda v: not v, own)
         return
-    usual = {field.name: field.default for field in dataclasses.fields(Neuron)} | {"width": 1.0}
-    usual["surrogate_scale"] = surrogate.default_scale(config.surrogate)
-    for name, value in usual.items():
+    for name, value in (_usual_neuron(config) | {"width": 1.0}).items():
         without = f"{value} with `arch` {config.arch}, which has its own; see `arch_option`"
         _require(config, name, partial(operator.eq, value), without)
 
 
-def _check_neuron(config: ResolvedTrain) -> None:
+def _usual_neuron(config: ResolvedTrain) -> dict[str, Any]:
+    """The fields of `Neuron` at their defaults."""
     usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Neuron)}
-    usual["surrogate_scale"] = surrogate.default_scale(config.surrogate)
+    return usual | {"surrogate_scale": surrogate.default_scale(config.surrogate)}
+
+
+def _check_neuron(config: ResolvedTrain) -> None:
+    usual = _usual_neuron(config)
     if config.activation == "relu":
         for name in [name for name in usual if name != "norm"]:
             text = f"{usual[name]} with `activation` relu, which has no spiking neurons"

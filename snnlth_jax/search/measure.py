@@ -1,18 +1,24 @@
 """Measurements after every training run: its layers, their health, spikes and operations."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from snnlth_jax.analysis import activity, health
 from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.activity import Counts
 from snnlth_jax.analysis.wiring import Shape, Wiring
+from snnlth_jax.data.augment import Augmentation, normalise
+from snnlth_jax.data.frames import as_input, split_shape
 from snnlth_jax.run.results import LayerRecord
 
-__all__ = ["MOST_IMAGES", "NOTHING", "Measurement", "images_to_count_on", "measure"]
+__all__ = ["MOST_IMAGES", "NOTHING", "Measurement", "images_to_count_on", "measure", "spike_counter"]
 
 MOST_IMAGES = 1000
+_MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
 
 
 def images_to_count_on(images: np.ndarray) -> np.ndarray:
@@ -23,6 +29,28 @@ def images_to_count_on(images: np.ndarray) -> np.ndarray:
     """
     count = min(MOST_IMAGES, len(images))
     return images[np.arange(count) * len(images) // count]
+
+
+def spike_counter(
+    model: Any, wiring: Wiring, num_timesteps: int, augmentation: Augmentation, examples: int
+) -> Callable[[Any, jax.Array], Any]:
+    """A function of variables and uint8 images that counts spikes, see `activity.count_spikes`.
+
+    Args:
+      model: the network, with activation "lif".
+      wiring: its connections.
+      num_timesteps: T.
+      augmentation: mean and std of the images.
+      examples: number of images.
+    """
+    return partial(
+        activity.count_spikes,
+        model,
+        wiring,
+        num_timesteps=num_timesteps,
+        batch_size=min(_MEASURED_AT_A_TIME, examples),
+        prepare=lambda images: as_input(model, normalise(images, augmentation), num_timesteps),
+    )
 
 
 class Measurement(NamedTuple):
@@ -54,18 +82,17 @@ def measure(
     num_timesteps: int,
     counts: Counts | None,
     images: int,
-    frames: bool = False,
 ) -> Measurement:
     """Measure a network.
 
     Args:
       wiring: see `wiring.connections`; None if not known.
       masks: masks of the network.
-      image_shape: height, width, channels.
+      image_shape: height, width, channels; the number of frames first if the image changes over time, so that
+        the first layer runs at every timestep.
       num_timesteps: T.
       counts: spikes, see `activity.count_spikes`; None for a network without spikes (`activation="relu"`).
       images: number of images that spikes were counted on; 0 without spikes.
-      frames: whether the image changes over time, so that the first layer runs at every timestep.
 
     Returns:
       The measurement. Neurons of a sum are those of the layer; its shortcut has None of them.
@@ -74,8 +101,10 @@ def measure(
     if wiring is None:
         unknown = [_unknown(name, mask) for name, mask in kernels.items()]
         return Measurement(tuple(unknown), 0, None)
-    shapes, reach = w.shapes(wiring, kernels, image_shape), health.reach(wiring, kernels, image_shape)
+    frames, shape = split_shape(image_shape)
+    shapes, reach = w.shapes(wiring, kernels, shape), health.reach(wiring, kernels, shape)
     dead, idle = health.dead_channels(wiring, reach), health.weights_on_no_path(wiring, kernels, reach)
+    later = 0.0 if frames is None else 1.0  # how often the first layer runs at a later timestep
     layers: list[LayerRecord] = []
     counted: set[str] = {w.LOGITS}  # neurons of a sum are counted once
     for c in wiring:
@@ -98,7 +127,7 @@ def measure(
                 dead_channels=int(dead[c.name].sum()),
                 **_firing(spikes, images),
                 synops_per_image=tuple(added),
-                macs_per_image=(float(multiplied),) + (float(frames * multiplied),) * (num_timesteps - 1),
+                macs_per_image=(float(multiplied),) + (later * multiplied,) * (num_timesteps - 1),
             )
         )
     return Measurement(tuple(layers), images, sum(idle.values()))

@@ -26,13 +26,13 @@ from snnlth_jax.analysis import activity, tracing, wiring
 from snnlth_jax.analysis.flops import macs
 from snnlth_jax.analysis.wiring import Wiring
 from snnlth_jax.configs import EarlyTime
-from snnlth_jax.data.augment import Augmentation, choose, normalise
+from snnlth_jax.data.augment import Augmentation, choose
 from snnlth_jax.data.frames import as_input, split_shape
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.models import own
 from snnlth_jax.run.results import FlopsPerImage
-from snnlth_jax.search.measure import Measurement, images_to_count_on, measure
+from snnlth_jax.search.measure import Measurement, images_to_count_on, measure, spike_counter
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
 __all__ = [
@@ -50,7 +50,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PyTree = Any
-_MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
 
 
 class Variant(NamedTuple):
@@ -345,15 +344,8 @@ class Variants:
         images = images_to_count_on(self.dataset.test.images) if images is None else images
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _variables(state))
         image_shapes = jax.ShapeDtypeStruct(images.shape, images.dtype)
-        count = partial(
-            activity.count_spikes,
-            model,
-            self._known_wiring,
-            num_timesteps=variant.num_timesteps,
-            batch_size=min(_MEASURED_AT_A_TIME, len(images)),
-            prepare=lambda images: as_input(
-                model, normalise(images, self.augmentation), variant.num_timesteps
-            ),
+        count = spike_counter(
+            model, self._known_wiring, variant.num_timesteps, self.augmentation, len(images)
         )
         return self._programs.get(
             ("spikes", model, variant.num_timesteps, self.augmentation, _shapes((shapes, image_shapes))),
@@ -407,11 +399,10 @@ class Variants:
         return measure(
             self.wiring,
             state.masks,
-            split_shape(self.dataset.image_shape)[1],
+            self.dataset.image_shape,
             variant.num_timesteps,
             counts,
             0 if counts is None else len(images),
-            frames=split_shape(self.dataset.image_shape)[0] is not None,
         )
 
     def forward_flops(self, variant: Variant) -> int:
