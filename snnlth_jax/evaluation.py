@@ -33,6 +33,7 @@ __all__ = ["Evaluated", "evaluate", "load_dataset", "text", "to_json"]
 
 PyTree = Any
 log = logging.getLogger(__name__)
+_LARGEST = 65_536  # images at a time that a file may ask for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +137,11 @@ def evaluate(
         if isinstance(source, Classifier)
         else classifier(source, num_timesteps=num_timesteps, model=model, arch=arch)
     )
-    size = batch_size if batch_size is not None else network.provenance.get("batch_size", 128)
+    searched = network.provenance.get("batch_size", 128)
+    size = searched if batch_size is None else batch_size
     dataset = load_dataset(network) if dataset is None else dataset
-    most = max(len(dataset.test.labels), 1024)
+    # the search's own may be larger than the test set
+    most = max(len(dataset.test.labels), 1024, min(searched, _LARGEST) if isinstance(searched, int) else 0)
     if not isinstance(size, int) or not 1 <= size <= most:
         raise InputError("`batch_size`", f"{size!r:.80}", allowed=f"1 to {most}")
     search = network.provenance.get("dataset_fingerprint", dataset.fingerprint)

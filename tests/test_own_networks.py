@@ -299,3 +299,10 @@ def test_a_file_names_no_function_and_no_data(tmp_path):
     )
     with pytest.raises(InputError, match="'os:getcwd', no dataset of this package; allowed: yours"):
         evaluation.evaluate(networks.classifier(network))
+    for size, allowed in ((2048, True), (10**9, False)):
+        known = network._replace(provenance={"dataset": "digits", "batch_size": size})
+        if allowed:  # larger than the 360 test images
+            assert evaluation.evaluate(networks.classifier(known)).batch_size == size
+        else:
+            with pytest.raises(InputError, match="batch_size 1000000000: allowed: 1 to 65536"):
+                evaluation.evaluate(networks.classifier(known))
