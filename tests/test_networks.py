@@ -289,6 +289,9 @@ def test_a_dataset_of_other_images_or_classes_is_refused(searched):
         evaluation.evaluate(network, digits._replace(image_shape=(9, 8, 1)))
     with pytest.raises(InputError, match="its classes are 100, those of the network 10"):
         evaluation.evaluate(network, digits._replace(num_classes=100))
+    for late in ({"num_timesteps": 2}, {"model": network.model}, {"arch": "mine:Net"}):
+        with pytest.raises(InputError, match=f"{next(iter(late))}: the network is made already"):
+            evaluation.evaluate(network, digits, **late)
 
 
 # --- storage
