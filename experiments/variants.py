@@ -1,7 +1,7 @@
 """Neurons, batch norms and losses of others in the paper's search: dense networks and tickets by IMP.
 
-paper     not in it: PLIF (Fang et al. 2021), tdBN (Zheng et al. 2021), BNTT (Kim and Panda 2020), TET (Deng et
-          al. 2022)
+paper     not in it: PLIF (Fang et al. 2021), tdBN (Zheng et al. 2021), BNTT (Kim and Panda 2020), TET (Deng
+          et al. 2022)
 command   python experiments/variants.py --data-dir ~/tensorflow_datasets
 hours     per seed, on the paper's RTX 2080 Ti: 56 for imp and each of its eight variants (4,220 epochs of
           47.4 s, VGG16)
