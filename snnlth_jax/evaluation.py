@@ -286,7 +286,7 @@ def text(result: Evaluated) -> str:
         "over t = 1 ... T: " + ", ".join(f"{value:.4f}" for value in result.accuracy_over_time),
         "by class: "
         + ", ".join(
-            f"{name} {'none' if value is None else format(value, '.4f')}"
+            f"{name}: {'none' if value is None else format(value, '.4f')}"
             for name, value in result.accuracy_by_class.items()
         ),
     ]

@@ -159,6 +159,11 @@ def _unfinished(
             what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
             remarks.append(_text(f"{what}: {', '.join(values)}"))
         for run in experiment.runs:
+            if run.result.trainings and not any(row.connected for row in run.result.trainings):
+                missing = (
+                    "connections of its layers are not known: no dead channels, no operations, no energy"
+                )
+                remarks.append(f"<code>{_text(run.directory)}</code>: {missing}")
             if not run.result.finished:
                 remarks.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
             if run.result.overrides:
