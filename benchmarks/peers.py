@@ -7,18 +7,18 @@ In an environment of its own, beside this package; exit status 1 where something
     pip install --no-deps spikingjelly==2.0.0 snntorch==1.0.0 nirtorch==2.6 && pip install loguru matplotlib
     python benchmarks/peers.py
 
-A VGG16 and a ResNet19 of small width get random weights, half of them removed, and the statistics of batch norm that
-these have on the images, so that every layer fires. Each is exported by `snnlth export`, and each peer computes 100
-images from the file. The images have four fields of one colour: few different numbers come near a threshold, at
-which another order of float32 sums could decide otherwise.
+A VGG16 and a ResNet19 of small width get random weights, half of them removed, and the statistics of batch
+norm that these have on the images, so that every layer fires. Each is exported by `snnlth export`, and each
+peer computes 100 images from the file. The images have four fields of one colour: few different numbers
+come near a threshold, at which another order of float32 sums could decide otherwise.
 """
 
-import dataclasses
 import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +27,9 @@ import jax
 import nir
 import numpy as np
 import torch
+from layered_networks import VGG, ResNet
 from snntorch.import_nir import import_from_nir as snntorch_reader
-from spikingjelly.activation_based import functional, layer, neuron
+from spikingjelly.activation_based import functional, neuron
 from spikingjelly.activation_based.nir_exchange import import_from_nir as spikingjelly_reader
 from torch import nn
 
@@ -72,9 +73,7 @@ def trained(model: Any, seed: int = 0) -> networks.Network:
     """Random weights, half of them removed, and the running statistics after 20 batches."""
     rng = np.random.default_rng(seed)
     x = normalised()
-    variables = jax.device_get(
-        jax.jit(lambda: model.init(jax.random.key(0), x[:1], num_timesteps=1))()
-    )
+    variables = jax.device_get(jax.jit(lambda x: model.init(jax.random.key(0), x, num_timesteps=1))(x[:1]))
 
     def fill(path: Any, leaf: np.ndarray) -> np.ndarray:
         draw = {
@@ -90,15 +89,15 @@ def trained(model: Any, seed: int = 0) -> networks.Network:
     if "hidden" in params:  # no batch norm behind it
         params["hidden"]["kernel"] /= np.sqrt(params["hidden"]["kernel"].shape[0] / 4)
     update = jax.jit(
-        lambda stats: model.apply(
-            {"params": params, "batch_stats": stats}, x, num_timesteps=T, train=True, mutable=["batch_stats"]
-        )[1]["batch_stats"]
+        lambda variables, x: model.apply(variables, x, num_timesteps=T, train=True, mutable=["batch_stats"])[
+            1
+        ]
     )
-    stats = variables["batch_stats"]
+    stats = {"batch_stats": variables["batch_stats"]}
     for _ in range(20):
-        stats = update(stats)
+        stats = update({"params": params, **stats}, x)
     recipe = networks.describe(model, image_shape=SHAPE, normalisation=GREY, num_timesteps=T)
-    network = networks.Network(recipe, kept, params, jax.device_get(stats), {})
+    network = networks.Network(recipe, kept, params, jax.device_get(stats["batch_stats"]), {})
     params["readout"]["bias"] -= ours(network).logits.mean(0) / T  # so that images differ in their class
     return network
 
@@ -117,78 +116,6 @@ def ours(network: networks.Network) -> Outcome:
     return Outcome(
         logits.sum(0), [np.moveaxis(x, -1, 2) if x.ndim == 5 else x for x in map(spikes.get, in_order)]
     )
-
-
-# --- the authors' networks, of SpikingJelly's layers
-
-
-def lif(constants: LIF) -> neuron.LIFNode:
-    return neuron.LIFNode(
-        tau=constants.tau,
-        decay_input=constants.decay_input,
-        v_threshold=constants.v_threshold,
-        v_reset=constants.v_reset,
-    )
-
-
-class VGG(nn.Module):
-    def __init__(self, model: models.VGG):
-        super().__init__()
-        modules: list[nn.Module] = []
-        channels = SHAPE[-1]
-        for entry in model.features:
-            if entry == "M":
-                modules.append(layer.MaxPool2d(2))
-            else:
-                convolution = layer.Conv2d(channels, entry, 3, padding=1)
-                modules += [convolution, layer.BatchNorm2d(entry), lif(model.neuron)]
-                channels = entry
-        self.features, self.flatten = nn.Sequential(*modules), layer.Flatten()
-        self.classifier = layer.Linear(channels, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.flatten(self.features(x)))
-
-
-class Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int, constants: LIF):
-        super().__init__()
-        self.conv1 = layer.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1, self.lif1 = layer.BatchNorm2d(outputs), lif(constants)
-        self.conv2 = layer.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2, self.lif2 = layer.BatchNorm2d(outputs), lif(constants)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            projection = layer.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(projection, layer.BatchNorm2d(outputs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.bn2(self.conv2(self.lif1(self.bn1(self.conv1(x)))))
-        return self.lif2(y + self.shortcut(x))
-
-
-class ResNet(nn.Module):
-    def __init__(self, model: models.ResNet):
-        super().__init__()
-        self.conv1 = layer.Conv2d(SHAPE[-1], model.stem, 3, 1, 1, bias=False)
-        self.bn1, self.lif = layer.BatchNorm2d(model.stem), lif(model.neuron)
-        channels, self.stages = model.stem, []
-        for stage, (count, width) in enumerate(zip(model.stage_sizes, model.widths, strict=True), 1):
-            blocks = []
-            for block in range(count):
-                blocks.append(Block(channels, width, 1 if block else 2, model.neuron))
-                channels = width
-            self.stages.append(f"layer{stage}")
-            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
-        self.pool, self.flatten = layer.AdaptiveAvgPool2d(1), layer.Flatten()
-        self.fc1, self.lif_fc = layer.Linear(channels, model.hidden), lif(model.neuron)
-        self.fc2 = layer.Linear(model.hidden, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.lif(self.bn1(self.conv1(x)))
-        for stage in self.stages:
-            x = getattr(self, stage)(x)
-        return self.fc2(self.lif_fc(self.fc1(self.flatten(self.pool(x)))))
 
 
 # --- what peers compute
@@ -227,9 +154,7 @@ def at_once(net: nn.Module, modules: list[nn.Module], call: Callable[..., Any]) 
 def by_state_dict(file: Path, network: networks.Network, step_mode: str) -> Outcome:
     model = networks.model(network.recipe)
     net = (VGG if isinstance(model, models.VGG) else ResNet)(model)
-    given = torch.load(file, weights_only=True)
-    added = {key: x for key, x in net.state_dict().items() if key.endswith("num_batches_tracked")}
-    net.load_state_dict({**added, **given}, strict=True)
+    net.load_state_dict(torch.load(file, weights_only=True), strict=True)
     net.eval()
     functional.set_step_mode(net, step_mode)
     modules = [module for module in net.modules() if isinstance(module, neuron.LIFNode)]
@@ -276,8 +201,6 @@ def by_snntorch_reader(file: Path, network: networks.Network) -> Outcome:
 
 # --- the table
 
-COLUMNS = ("peer", "version", "network", "classes equal", "max logit difference", "spikes equal")
-
 
 def row(expected: Outcome, found: Outcome) -> tuple[tuple[str, str, str], bool]:
     """Three cells, and whether all is equal, logits up to 1e-5 of the largest or of 1."""
@@ -292,7 +215,7 @@ def row(expected: Outcome, found: Outcome) -> tuple[tuple[str, str, str], bool]:
 
 
 def refused(call: Callable[[], Outcome], reason: str) -> tuple[str, bool]:
-    """What a reader says of a file that it is known not to take, and whether it is the reason that is known."""
+    """What a reader says of a file that it is known not to take, and whether it is the known reason."""
     try:
         call()
     except (ValueError, AssertionError) as error:
@@ -325,55 +248,93 @@ def export(file: Path, to: str, output: Path, *flags: str) -> Path:
     return output
 
 
+class Files(NamedTuple):
+    """Exports of a network: its state dict, and graphs of NIR with and without `Threshold`."""
+
+    network: networks.Network
+    state_dict: Path
+    threshold: Path
+    lif: Path
+    lif_short: Path
+
+
+def exports(network: networks.Network, directory: Path) -> Files:
+    file = directory / "network.safetensors"
+    networks.save(file, network)
+    return Files(
+        network,
+        export(file, "torch", directory / "network.pth"),
+        export(file, "nir", directory / "threshold.nir"),
+        export(file, "nir", directory / "lif.nir", "--pooling", "lif"),
+        export(file, "nir", directory / "short.nir", "--pooling", "lif", "--dt", "1e-4"),
+    )
+
+
+def peers(files: Files) -> dict[tuple[str, str], Callable[[], Outcome]]:
+    """By peer and its package, what runs a file there."""
+    network, jelly = files.network, "spikingjelly"
+    found = {
+        ("SpikingJelly's layers, single step", jelly): partial(by_state_dict, files.state_dict, network, "s"),
+        ("SpikingJelly's layers, multi-step", jelly): partial(by_state_dict, files.state_dict, network, "m"),
+        ("import_from_nir, single step", jelly): partial(by_spikingjelly_reader, files.lif, network, "s"),
+        ("import_from_nir, multi-step", jelly): partial(by_spikingjelly_reader, files.lif, network, "m"),
+    }
+    if network.recipe.neuron["v_reset"] == 0:
+        found["import_from_nir", "snntorch"] = partial(by_snntorch_reader, files.lif_short, network)
+    return found
+
+
+def refusals(files: Files) -> dict[tuple[str, str], Callable[[], Outcome]]:
+    """By package and its reason, what a reader does not take."""
+    network, found = files.network, {}
+    if network.recipe.neuron["v_reset"] != 0:
+        found["snntorch", "v_leak not supported"] = partial(by_snntorch_reader, files.lif_short, network)
+    elif any(x.kind == "pool" for x in layers.from_network(network).layers):
+        reader = partial(by_spikingjelly_reader, files.threshold, network, "s")
+        found["spikingjelly", "typing.Threshold"] = reader
+        found["snntorch", "typing.Threshold"] = partial(by_snntorch_reader, files.threshold, network)
+    return found
+
+
+def line(*cells: object) -> None:
+    print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
 def main() -> int:
     """Print the table; 1 where something differs."""
-    jelly, snn = f"{version('spikingjelly')}", f"{version('snntorch')}"
     good, notes = True, []
-    print("|".join(["", *(f" {name} " for name in COLUMNS), ""]))
-    print("|---" * len(COLUMNS) + "|")
-    with tempfile.TemporaryDirectory() as directory:
-        for name, model in NETWORKS.items():
-            network = trained(model)
-            expected = ours(network)
-            rates = [float(x.mean()) for x in expected.spikes]
-            good &= 0.02 < min(rates) and max(rates) < 0.98
-            classes = len(np.unique(expected.logits.argmax(-1)))
-            notes.append(f"{name}: {min(rates):.2f} to {max(rates):.2f} spikes a timestep by layer, {classes} classes")
-            path = Path(directory)
-            networks.save(path / "network.safetensors", network)
-            state = export(path / "network.safetensors", "torch", path / "network.pth", "--overwrite")
-            plain = export(path / "network.safetensors", "nir", path / "plain.nir", "--overwrite")
-            lifs = ("--overwrite", "--pooling", "lif")
-            graph = export(path / "network.safetensors", "nir", path / "lif.nir", *lifs)
-            short = export(path / "network.safetensors", "nir", path / "short.nir", *lifs, "--dt", "1e-4")
-            calls: dict[tuple[str, str], Callable[[], Outcome]] = {
-                ("SpikingJelly's layers, single step", jelly): lambda: by_state_dict(state, network, "s"),
-                ("SpikingJelly's layers, multi-step", jelly): lambda: by_state_dict(state, network, "m"),
-                ("SpikingJelly's import_from_nir, single step", jelly): lambda: by_spikingjelly_reader(graph, network, "s"),
-                ("SpikingJelly's import_from_nir, multi-step", jelly): lambda: by_spikingjelly_reader(graph, network, "m"),
-            }
-            known = model.neuron.v_reset == 0
-            if known:
-                calls["snnTorch's import_from_nir", snn] = lambda: by_snntorch_reader(short, network)
-            for (peer, release), call in calls.items():
+    line("peer", "version", "network", "classes equal", "max logit difference", "spikes equal")
+    line(*["---"] * 6)
+    for name, model in NETWORKS.items():
+        network = trained(model)
+        expected = ours(network)
+        rates = [float(x.mean()) for x in expected.spikes]
+        good &= min(rates) > 0.02 and max(rates) < 0.98
+        classes = len(np.unique(expected.logits.argmax(-1)))
+        notes.append(
+            f"{name}: {min(rates):.2f} to {max(rates):.2f} spikes a timestep by layer, {classes} classes"
+        )
+        with tempfile.TemporaryDirectory() as directory:
+            files = exports(network, Path(directory))
+            for (peer, package), call in peers(files).items():
                 cells, same = row(expected, call())
                 good &= same
-                print("|".join(["", *(f" {cell} " for cell in (peer, release, name, *cells)), ""]), flush=True)
-            reasons = {}
-            if isinstance(model, models.VGG):
-                unknown = "Unknown node type <class 'nir.ir.typing.Threshold'>"
-                reasons["SpikingJelly", "Threshold"] = lambda: by_spikingjelly_reader(plain, network, "s")
-                reasons["snnTorch", "Threshold"] = lambda: by_snntorch_reader(plain, network)
-            if not known:
-                reasons["snnTorch", "v_leak not supported"] = lambda: by_snntorch_reader(short, network)
-            for (peer, reason), call in reasons.items():
-                said, same = refused(call, reason)
+                line(f"{package}: {peer}", version(package), name, *cells)
+            for (package, reason), call in refusals(files).items():
+                words, same = refused(call, reason)
                 good &= same
-                notes.append(f"{name}: {peer} refuses the file: {said}")
-            same = bitwise(state, network)
+                notes.append(f"{name}: {package} {'refuses' if same else 'should refuse'} it: {words}")
+            same = bitwise(files.state_dict, network)
             good &= same
-            print(f"| torch.save and back | {torch.__version__} | {name} | - | bits {'equal' if same else 'differ'} | - |", flush=True)
-    print("\n".join(["", *notes]))
+            line(
+                "torch.save and back",
+                torch.__version__,
+                name,
+                f"bits {'equal' if same else 'differ'}",
+                "",
+                "",
+            )
+    print("", *notes, sep="\n")
     return not good
 
 

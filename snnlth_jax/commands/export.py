@@ -35,8 +35,8 @@ class Export:
     dt: float = 1.0
     """Length of a timestep in NIR's time; snnTorch's reader takes 1e-4 for granted."""
     pooling: Literal["threshold", "lif"] = "threshold"
-    """Nodes of NIR for a maximum over spikes: SumPool2d and Threshold, or AvgPool2d and LIF, which SpikingJelly
-    and snnTorch know."""
+    """Nodes of NIR for a maximum over spikes: threshold, SumPool2d and Threshold; lif, AvgPool2d and LIF,
+    which SpikingJelly and snnTorch know."""
 
     def run(self) -> None:
         """Write the file."""

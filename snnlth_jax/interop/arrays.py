@@ -1,11 +1,12 @@
 """Trained networks as plain arrays, for an npz file that a few lines of NumPy run: see docs/export.md.
 
-`nodes` is a JSON text: for each layer, in the order of computation, `[name, kind, inputs, stride, padding]`. Kinds
-are "conv" (zeros around), "max" (2x2, 2 apart), "mean" (over rows and columns), "lif", "relu"; `inputs` are the
-layers whose outputs are added and read. `NAME/weight` `[O, C, h, w]` and `NAME/bias` `[O]` are those of a
-convolution, with batch norm folded in. A linear layer is one too, with a kernel as large as the map that it reads.
-`mean` and `std` normalise images, `num_timesteps` is T. The neuron is `tau`, `v_threshold`, `v_reset` (its
-potential at rest and at the start too), `decay_input` and `soft_reset`.
+`nodes` is a JSON text: for each layer, in the order of computation, `[name, kind, inputs, stride,
+padding]`. Kinds are "conv" (zeros around), "max" (2x2, 2 apart), "mean" (over rows and columns), "lif",
+"relu"; `inputs` are the layers whose outputs are added and read. `NAME/weight` `[O, C, h, w]` and
+`NAME/bias` `[O]` are those of a convolution, with batch norm folded in. A linear layer is one too, with a
+kernel as large as the map that it reads. `mean` and `std` normalise images, `num_timesteps` is T. The
+neuron is `tau`, `v_threshold`, `v_reset` (its potential at rest and at the start too), `decay_input` and
+`soft_reset`.
 """
 
 import json

@@ -91,7 +91,9 @@ def from_network(network: Network) -> Graph:
     """
     model = model_of(network)
     _, (height, width, channels) = split_shape(network.recipe.image_shape)
-    build = _Builder(_state_dict(network, model), layer_names(model), model.activation, (channels, height, width))
+    build = _Builder(
+        _state_dict(network, model), layer_names(model), model.activation, (channels, height, width)
+    )
     if isinstance(model, VGG):
         _vgg(model, build)
     else:

@@ -9,13 +9,13 @@ charge, fire, reset, is the step of `neurons.LIF` with
 
 Our neurons fire at the threshold too: NIR's is the next smaller number of float32. Batch norm is folded into
 the layer before it. Two edges into a node are a sum of currents, as in a ResNet. The input is a normalised
-image, the same at every timestep, or a frame for each; potentials begin at v_reset; the logits are the sum over
-time of the output. `metadata` says so, with dt, T, mean and std.
+image, the same at every timestep, or a frame for each; potentials begin at v_reset; the logits are the sum
+over time of the output. `metadata` says so, with dt, T, mean and std.
 
 NIR has no maximum. Over binary spikes it is a sum over the window, and a threshold at 0.5. It is also an
 average, and a neuron that any spike in the window fires: the average is 0 or at least 1/4, the neuron's
-threshold 1/8, its potential at rest and after a spike 0, so that it never keeps a charge. Readers that know LIF
-alone take the second form.
+threshold 1/8, its potential at rest and after a spike 0, so that it never keeps a charge. Readers that do not
+know Threshold take the second form.
 """
 
 import importlib
