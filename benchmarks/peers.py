@@ -274,8 +274,8 @@ def peers(files: Files) -> dict[tuple[str, str], Callable[[], Outcome]]:
     """By peer and its package, what runs a file there."""
     network, jelly = files.network, "spikingjelly"
     found = {
-        ("SpikingJelly's layers, single step", jelly): partial(by_state_dict, files.state_dict, network, "s"),
-        ("SpikingJelly's layers, multi-step", jelly): partial(by_state_dict, files.state_dict, network, "m"),
+        ("its layers, single step", jelly): partial(by_state_dict, files.state_dict, network, "s"),
+        ("its layers, multi-step", jelly): partial(by_state_dict, files.state_dict, network, "m"),
         ("import_from_nir, single step", jelly): partial(by_spikingjelly_reader, files.lif, network, "s"),
         ("import_from_nir, multi-step", jelly): partial(by_spikingjelly_reader, files.lif, network, "m"),
     }

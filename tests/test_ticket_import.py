@@ -401,6 +401,16 @@ def test_weights_that_float32_does_not_have(case, capsys):
         assert not Path("out").exists()
 
 
+def test_a_mask_of_a_bias_of_another_shape(capsys):
+    Path("masks").write_bytes(pickle.dumps({**MASKS, "classifier.bias": np.ones(3)}))
+    Path("weights").write_bytes(pickle.dumps(STATE))
+    command = ["ticket", "import", "masks", "--output", "out", *FLAGS, "--weights", "weights"]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "weights: of another network: the mask of classifier.bias has shape (3,), it (10,)" in err
+
+
 def test_weights_of_other_floats_are_rounded():
     state = {key: array.astype(np.float64) * (1 + 1e-9) for key, array in STATE.items()}
     ticket = imported(pickle.dumps(state))

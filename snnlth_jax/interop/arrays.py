@@ -67,7 +67,7 @@ def _nodes(graph: Sequence[Layer]) -> list[tuple[str, str, list[str], int, int]]
             kinds.get(layer.kind, layer.kind),
             [read.get(name, name) for name in layer.inputs],
             layer.stride,
-            np.shape(layer.weight)[-1] // 2 if layer.kind == "conv" else 0,
+            0 if layer.weight is None or layer.kind == "linear" else layer.weight.shape[-1] // 2,
         )
         for layer in graph
         if layer.name not in read

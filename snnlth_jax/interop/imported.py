@@ -247,9 +247,12 @@ def _pruned(name: object, key: str, array: np.ndarray, masks: Arrays, prunable: 
     """An entry with its mask, where the mask is of something that tickets do not prune, such as a bias."""
     if key not in masks or key in prunable:
         return array
+    if masks[key].shape != array.shape:
+        shapes = f"the mask of {key} has shape {masks[key].shape}, it {array.shape}"
+        raise InputError(f"{name}: of another network: {shapes}")
     if not _is_binary(masks[key]):
         raise InputError(f"{name}: the mask of {key} has other values than 0 and 1")
-    return array * (masks[key] != 0)
+    return np.where(masks[key] != 0, array, np.zeros_like(array))
 
 
 def _read(name: object, model: Any, state_dict: Arrays, sample: Any) -> dict[str, Any]:
