@@ -48,9 +48,7 @@ NETWORKS = {
     "ResNet19": models.create("resnet19", CLASSES, width=WIDTH),
     "VGG16, v_reset -0.1": models.create("vgg16", CLASSES, width=WIDTH).clone(neuron=OTHER),
 }
-SEEDS = {
-    "ResNet19": 1
-}  # with 0 a potential of one image is at a threshold to the last bit, and its spikes differ
+SEEDS = {"ResNet19": 1}  # with 0, 3,015 of 12,296,000 spikes differ, and one class
 
 
 class Outcome(NamedTuple):
