@@ -91,8 +91,7 @@ def _card(network: networks.Network, result: Result) -> str:
         for row in _curve(result)
     ]
     lines = [
-        card.from_network(network, "network.safetensors"),
-        "## Curve",
+        card.from_network(network, "network.safetensors") + "\n## Curve",
         "",
         "All networks that its search trained; `curve.csv` has the same numbers.",
         "",
@@ -113,7 +112,7 @@ def index(zoo: Path) -> str:
     lines = [
         "# Tickets to load",
         "",
-        "Winning tickets and their trained networks, made by `experiments/zoo.py` from searches of",
+        "Tickets and their trained networks, made by `experiments/zoo.py` from searches of",
         "[docs/results.md](../docs/results.md). In a clone of this repository:",
         "",
         "```python",

@@ -2,7 +2,9 @@
 
 import dataclasses
 import io
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -378,6 +380,31 @@ def test_torch_computes_the_same(known):
     agree(found.numpy(), logits)
 
 
+# --- JAX alone
+
+ALONE = """
+import sys
+for module in ("flax", "optax", "snnlth_jax"):
+    sys.modules[module] = None
+import jax
+import numpy as np
+function = jax.export.deserialize(bytearray(open("network.jax", "rb").read()))
+np.save("logits.npy", function.call(np.load("images.npy")))
+"""
+
+
+@pytest.mark.subprocess
+def test_jax_alone_computes_the_same(known, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network, logits, _ = known("resnet")
+    networks.save("network", network)
+    assert main(["export", "network", "--to", "stablehlo", "--output", "network.jax"]) == 0
+    np.save("images.npy", IMAGES)
+    code = [sys.executable, "-c", f"import jax.export{ALONE}"]
+    subprocess.run(code, check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    agree(np.load("logits.npy"), logits)
+
+
 # --- the command
 
 
@@ -406,6 +433,8 @@ def test_bad_input_is_one_line(known, tmp_path, monkeypatch, capsys):
         ("relu --to onnx --output out --num-timesteps 2", "--num-timesteps 2: allowed: 1 for"),
         ("relu --to nir --output out", "--activation relu: NIR has no such neuron"),
         ("mine --to npz --output out", "--arch mine:Net: allowed: a VGG or a ResNet"),
+        ("mine --to stablehlo --output out", "allowed: mine:Net"),
+        ("network --to npz --output out --arch mine:Net", "--arch mine:Net: allowed: with --to stablehlo"),
     ):
         assert main(["export", *arguments.split()]) == 2, arguments
         out, err = capsys.readouterr()

@@ -15,6 +15,7 @@ from snnlth_jax.analysis import tracing, wiring
 from snnlth_jax.analysis.wiring import Connection
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.errors import InputError
+from snnlth_jax.interop import stablehlo
 from snnlth_jax.models import own
 from snnlth_jax.neurons import LIF, lif_scan
 from snnlth_jax.run import results
@@ -148,6 +149,10 @@ def test_a_search_with_ones_own_network(tmp_path, sows, caplog):
     network = networks.classifier(file, arch="test_own_networks:TwoLayers")
     evaluated = evaluation.evaluate(network)
     assert evaluated.test_accuracy == dense.final_test_accuracy
+    content = stablehlo.from_network(networks.load(file), "test_own_networks:TwoLayers")
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    alone = jax.export.deserialize(bytearray(content)).call(images)
+    np.testing.assert_allclose(alone, network(images), rtol=1e-5, atol=1e-6)
     assert evaluated.layers == dense.layers
     with pytest.raises(InputError, match="author's own"):
         configs.of_ticket(tmp_path / "tickets" / "round_01.safetensors")

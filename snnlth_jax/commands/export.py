@@ -19,13 +19,14 @@ __all__ = ["Export"]
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """Write a trained network for PyTorch, NIR, ONNX or NumPy; or its model card."""
+    """Write a trained network for PyTorch, NIR, ONNX, NumPy or JAX alone; or its model card."""
 
     path: tyro.conf.Positional[str]
     """Network file: networks/NAME.safetensors in the directory of a run."""
-    to: Literal["torch", "nir", "onnx", "npz", "card"]
+    to: Literal["torch", "nir", "onnx", "npz", "stablehlo", "card"]
     """Format: torch, a state dict of the authors' classes; nir, onnx, which need those packages; npz, plain
-    arrays; or card, a README.md about the network."""
+    arrays; stablehlo, the function of jax.export, of your own network too; or card, a README.md about the
+    network."""
     output: str
     """File to write."""
     overwrite: bool = False
@@ -37,6 +38,8 @@ class Export:
     pooling: Literal["threshold", "lif"] = "threshold"
     """Nodes of NIR for a maximum over spikes: threshold, SumPool2d and Threshold; lif, AvgPool2d and LIF,
     which SpikingJelly and snnTorch know."""
+    arch: str | None = None
+    """Your own network, as MODULE:FUNCTION, for stablehlo: a file alone calls no function."""
 
     def run(self) -> None:
         """Write the file."""
@@ -45,6 +48,8 @@ class Export:
         output.check(self.output, self.overwrite)
         if self.to == "nir" and not 0 < self.dt < float("inf"):
             raise InputError("`dt`", self.dt, allowed="a number above 0")
+        if self.arch is not None and self.to != "stablehlo":
+            raise InputError("`arch`", self.arch, allowed="with `to` stablehlo")
         network = networks.load(self.path)
         if self.num_timesteps is not None:
             network.recipe.check_timesteps(self.num_timesteps)
@@ -96,6 +101,12 @@ def _npz(network: "networks.Network", _: Export) -> bytes:
     return file.getvalue()
 
 
+def _stablehlo(network: "networks.Network", settings: Export) -> bytes:
+    from snnlth_jax.interop import stablehlo
+
+    return stablehlo.from_network(network, settings.arch)
+
+
 def _card(network: "networks.Network", settings: Export) -> bytes:
     from snnlth_jax.interop import card
 
@@ -107,5 +118,6 @@ _WRITERS: dict[str, Callable[["networks.Network", Export], bytes]] = {
     "nir": _nir,
     "onnx": _onnx,
     "npz": _npz,
+    "stablehlo": _stablehlo,
     "card": _card,
 }

@@ -64,11 +64,11 @@ def from_network(network: Network, file: str) -> str:
     ]
     settings = [f"| {_text(name)} | {_text(value)} |" for name, value in known.items() if name != "versions"]
     arch = f", arch={json.dumps(recipe.arch)}" if own.is_own(recipe.arch) else ""
+    kind = "spiking network" if recipe.activation == "lif" else "network with ReLU"
     lines = [
         f"# {_text(recipe.arch)} on {_text(known.get('dataset', 'unknown data'))}, {sparsity} sparse",
         "",
-        "A spiking network" if recipe.activation == "lif" else "A network with ReLU",
-        f"trained with {sparsity} of its prunable weights removed, by snnlth_jax.",
+        f"A {kind}, trained with {sparsity} of its prunable weights removed, by snnlth_jax.",
         "",
         *("| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())),
         *("", "## Use", "", "```python", "import snnlth_jax", ""),
@@ -78,7 +78,7 @@ def from_network(network: Network, file: str) -> str:
         "```",
         "",
         "`snnlth eval FILE` evaluates it, `snnlth predict FILE IMAGES...` classifies images, and",
-        "`snnlth export FILE` writes it for PyTorch, NIR, ONNX and NumPy.",
+        "`snnlth export FILE` writes it for PyTorch, NIR, ONNX, NumPy and JAX alone.",
         *("", "## Sparsity by layer", "", "| layer | weights | sparsity |", "|---|---|---|", *layers),
         *("", "## Settings of its search", "", "| | |", "|---|---|", *settings),
     ]

@@ -108,7 +108,8 @@ def model_of(network: Network) -> VGG | ResNet:
       InputError: it is no VGG or ResNet, has a learned tau or another batch norm, or weights of another.
     """
     if own.is_own(network.recipe.arch):
-        raise InputError("`arch`", network.recipe.arch, allowed="a VGG or a ResNet of this package")
+        allowed = "a VGG or a ResNet of this package; your own goes to stablehlo"
+        raise InputError("`arch`", network.recipe.arch, allowed=allowed)
     model = networks.model(network.recipe)
     networks.check("network", network, model)
     if not isinstance(model, VGG | ResNet):
