@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import promoted
-from snnlth_jax.models import _winograd
+from snnlth_jax.models import _onednn, _winograd
 from snnlth_jax.models._linear import linear
 
 __all__ = ["conv"]
@@ -28,6 +28,7 @@ __all__ = ["conv"]
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _TINY = 2  # pixels in a row of an image that is convolved as a matrix product
 _CACHE = 6 * 2**20  # bytes of patches at a time
+_FEW = 128  # channels up to which oneDNN is faster than minimal filtering
 
 
 def conv(
@@ -69,6 +70,8 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    if _by_library(x, kernel):
+        return _onednn.conv(x, kernel, stride)
     if stride == 1 and _winograd.fits(x, kernel, channels=64, tiles=64):
         return _winograd.conv(x, kernel)
     if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
@@ -76,7 +79,14 @@ def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return jnp.tensordot(_patches(x, len(kernel), stride), kernel.reshape(-1, kernel.shape[-1]), 1)
 
 
+def _by_library(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether oneDNN computes it: minimal filtering is faster with more channels."""
+    return min(kernel.shape[2:]) <= _FEW and _onednn.takes(x, kernel)
+
+
 def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    if _by_library(x, kernel):
+        return _onednn.grad_x(x, kernel, stride, grad)
     if stride == 1 and _winograd.fits(grad, kernel, channels=64, tiles=64):
         return _winograd.grad_x(kernel, grad)
     if stride == 1:
@@ -87,6 +97,8 @@ def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -
 
 def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
     """Multiply patches by the gradient, some images at a time, so that their patches stay in the cache."""
+    if _by_library(x, kernel):
+        return _onednn.grad_kernel(x, kernel, stride, grad)
     if stride == 1 and _winograd.fits(x, kernel, channels=128, tiles=max(kernel.shape)):
         return _winograd.grad_kernel(x, kernel, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]

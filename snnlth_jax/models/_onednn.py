@@ -1,0 +1,190 @@
+"""Convolutions on CPUs by oneDNN, the library that PyTorch uses, where it is installed.
+
+`pip install 'snnlth_jax[cpu]'` brings the library. `_onednn.c` calls it from XLA's programs; the machine's C
+compiler translates that file when a process first computes a convolution, in less than a second, against the
+headers of the installed jaxlib. Without the library or a compiler, `library` says why not, and all is computed
+as before; `SNNLTH_ONEDNN=0` in the environment has the same effect.
+"""
+
+import contextlib
+import ctypes
+import ctypes.util
+import functools
+import logging
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+__all__ = ["Library", "conv", "grad_kernel", "grad_x", "library", "takes"]
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "SNNLTH_ONEDNN"
+_TARGET, _SOURCE = "snnlth_convolution", Path(__file__).with_name("_onednn.c")
+
+
+class Library(NamedTuple):
+    """oneDNN as this process found it.
+
+    Attributes:
+      file: path or name of the library, "" if there is none.
+      version: its version, "" if it is not used.
+      reason: why it is not used, "" if it is.
+    """
+
+    file: str
+    version: str = ""
+    reason: str = ""
+
+
+@functools.cache
+def library() -> Library:
+    """Find oneDNN, load it, and make it known to XLA; once in a process.
+
+    >>> found = library()
+    >>> bool(found.version) != bool(found.reason)
+    True
+    """
+    if os.environ.get(VARIABLE) == "0":
+        return Library("", reason=f"{VARIABLE} is 0")
+    outcomes = []
+    for file in _candidates():
+        outcomes.append(_opened(file))
+        if outcomes[-1].version:
+            return outcomes[-1]
+        log.warning("oneDNN is not used (%s): %s", file, outcomes[-1].reason)
+    return outcomes[0] if outcomes else Library("", reason="it is not installed")
+
+
+def takes(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether this process computes the convolution of these arrays by oneDNN: all in float32, if it has it."""
+    return x.dtype == kernel.dtype == jnp.float32 and x.size > 0 and kernel.size > 0 and bool(library().version)
+
+
+def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """`[N, H, W, C]` with `[size, size, C, K]`, zeros around: `[N, ceil(H / stride), ceil(W / stride), K]`."""
+    height, width = (-(-extent // stride) for extent in x.shape[1:3])
+    return _bind(_CONV, x, kernel, stride, (len(x), height, width, kernel.shape[-1]))
+
+
+def grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    """The gradient of the images `[N, H, W, C]`, from that of the output; of `x` only the shape is used."""
+    return _bind(_GRAD_X, kernel, grad, stride, x.shape)
+
+
+def grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+    """The gradient of the kernel, from that of the output; of `kernel` only the shape is used."""
+    return _bind(_GRAD_KERNEL, x, grad, stride, kernel.shape)
+
+
+# --- what JAX must know
+#
+# <conv(x, kernel), grad> is linear in each of the three. The three functions here are its partial derivatives,
+# each linear in two of the three arrays, and so the transpose of one of them is another.
+
+_CONV, _GRAD_X, _GRAD_KERNEL = (Primitive(f"onednn_{name}") for name in ("conv", "grad_x", "grad_kernel"))
+
+
+def _bind(kind: Primitive, a: jax.Array, b: jax.Array, stride: int, shape: tuple[int, ...]) -> jax.Array:
+    return cast(jax.Array, kind.bind(a, b, stride=stride, shape=tuple(shape)))
+
+
+def _define(kind: Primitive, number: int) -> None:
+    def evaluate(a: jax.Array, b: jax.Array, *, stride: int, shape: tuple[int, ...]) -> jax.Array:
+        call = jax.ffi.ffi_call(_TARGET, jax.ShapeDtypeStruct(shape, jnp.float32))
+        return cast(jax.Array, call(a, b, kind=np.int64(number), stride=np.int64(stride)))
+
+    def one_by_one(arrays: tuple[Any, ...], axes: tuple[Any, ...], **how: Any) -> tuple[jax.Array, int]:
+        """Under `vmap`."""
+        stacked = [None if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)]
+
+        def single(parts: list[Any]) -> jax.Array:
+            given = [a if part is None else part for a, part in zip(arrays, parts, strict=True)]
+            return cast(jax.Array, kind.bind(*given, **how))
+
+        return lax.map(single, stacked), 0
+
+    kind.def_abstract_eval(lambda a, b, *, stride, shape: a.update(shape=shape))
+    kind.def_impl(jax.jit(evaluate, static_argnames=("stride", "shape")))
+    mlir.register_lowering(kind, mlir.lower_fun(evaluate, multiple_results=False))
+    batching.primitive_batchers[kind] = one_by_one
+
+
+for _number, _kind in enumerate((_CONV, _GRAD_X, _GRAD_KERNEL)):
+    _define(_kind, _number)
+
+
+def _transpose(kind: Primitive, first: bool, order: int) -> Callable[..., jax.Array]:
+    """The transpose with respect to the first or second array; `order` is 1, or -1 for the other way round."""
+
+    def rule(cotangent: jax.Array, a: Any, b: Any, *, stride: int, **_: Any) -> jax.Array:
+        wanted, other = (a, b) if first else (b, a)
+        return _bind(kind, *(cotangent, other)[::order], stride, wanted.aval.shape)
+
+    return rule
+
+
+# conv(x, kernel), grad_x(kernel, grad), grad_kernel(x, grad)
+ad.defbilinear(_CONV, _transpose(_GRAD_X, True, -1), _transpose(_GRAD_KERNEL, False, -1))
+ad.defbilinear(_GRAD_X, _transpose(_GRAD_KERNEL, True, 1), _transpose(_CONV, False, 1))
+ad.defbilinear(_GRAD_KERNEL, _transpose(_GRAD_X, True, 1), _transpose(_CONV, False, -1))
+
+
+# --- finding it
+
+
+def _candidates() -> Iterator[str]:
+    """Files that may be it: of the wheel in this environment, then of the system."""
+    own = Path(sysconfig.get_path("data"), "lib", "libdnnl.so.3")
+    if own.exists():
+        yield str(own)
+    if system := ctypes.util.find_library("dnnl"):
+        yield system
+
+
+@contextlib.contextmanager
+def _sleeping_threads() -> Iterator[None]:
+    """Have OpenMP's threads, if it is loaded in here, sleep between calls: XLA's own need the cores then."""
+    names = {"OMP_WAIT_POLICY": "passive"} if "GOMP_SPINCOUNT" not in os.environ else {}
+    added = {name: value for name, value in names.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _opened(file: str) -> Library:
+    compiler = shutil.which(os.environ.get("CC") or "cc")
+    if compiler is None:
+        return Library(file, reason="there is no C compiler (cc)")
+    with tempfile.TemporaryDirectory() as directory:
+        built = f"{directory}/onednn.so"
+        command = [compiler, "-O2", "-shared", "-fPIC", f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", built]
+        try:
+            subprocess.run([*command, "-lpthread", "-ldl"], check=True, capture_output=True, text=True)
+            calls = ctypes.CDLL(built)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", "") or str(error)
+            return Library(file, reason=f"its calls cannot be compiled: {' '.join(said.split())[:200]}")
+    numbers = (ctypes.c_int * 3)()
+    calls.snnlth_open.restype = ctypes.c_char_p
+    with _sleeping_threads():
+        failed = calls.snnlth_open(file.encode(), numbers)
+    if failed:
+        return Library(file, reason=failed.decode())
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(calls.snnlth_convolution), platform="cpu")
+    return Library(file, version=".".join(map(str, numbers)))
