@@ -1,9 +1,9 @@
 """Convolutions on CPUs by oneDNN, the library that PyTorch uses, where it is installed.
 
-`pip install 'snnlth_jax[cpu]'` brings the library. `_onednn.c` calls it from XLA's programs; the machine's C
+`pip install 'snnlth_jax[cpu]'` brings the library. `_onednn.c` calls it from XLA's programs. The machine's C
 compiler translates that file when a process first computes a convolution, in less than a second, against the
-headers of the installed jaxlib. Without the library or a compiler, `library` says why not, and all is computed
-as before; `SNNLTH_ONEDNN=0` in the environment has the same effect.
+headers of the installed jaxlib: nothing that is compiled can be of another version. Without the library or a
+compiler, `library` says why not, and XLA computes all; so it does with `SNNLTH_ONEDNN=0` in the environment.
 """
 
 import contextlib
@@ -12,11 +12,12 @@ import ctypes.util
 import functools
 import logging
 import os
+import shlex
 import shutil
 import subprocess
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -26,6 +27,8 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from snnlth_jax._axes import is_explicit
 
 __all__ = ["Library", "conv", "grad_kernel", "grad_x", "library", "takes"]
 
@@ -69,12 +72,16 @@ def library() -> Library:
 
 
 def takes(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether this process computes the convolution of these arrays by oneDNN: all in float32, if it has it."""
-    return x.dtype == kernel.dtype == jnp.float32 and x.size > 0 and kernel.size > 0 and bool(library().version)
+    """Whether this process has oneDNN, and the arrays are of float32, the one precision that is asked of it.
+
+    It takes no arrays that are divided over an explicit mesh: XLA divides calls of other libraries over none.
+    """
+    precise = x.dtype == kernel.dtype == jnp.float32 and x.size > 0 and kernel.size > 0
+    return precise and not (is_explicit(x) or is_explicit(kernel)) and bool(library().version)
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`[N, H, W, C]` with `[size, size, C, K]`, zeros around: `[N, ceil(H / stride), ceil(W / stride), K]`."""
+    """`[N, H, W, C]` with `[size, size, C, K]`, a border of zeros: `[N, ceil(H / stride), ..., K]`."""
     height, width = (-(-extent // stride) for extent in x.shape[1:3])
     return _bind(_CONV, x, kernel, stride, (len(x), height, width, kernel.shape[-1]))
 
@@ -91,8 +98,8 @@ def grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -
 
 # --- what JAX must know
 #
-# <conv(x, kernel), grad> is linear in each of the three. The three functions here are its partial derivatives,
-# each linear in two of the three arrays, and so the transpose of one of them is another.
+# <conv(x, kernel), grad> is linear in each of its three arrays. The three functions are its partial
+# derivatives, linear in two arrays each, so that the transpose of one of them is another.
 
 _CONV, _GRAD_X, _GRAD_KERNEL = (Primitive(f"onednn_{name}") for name in ("conv", "grad_x", "grad_kernel"))
 
@@ -108,7 +115,9 @@ def _define(kind: Primitive, number: int) -> None:
 
     def one_by_one(arrays: tuple[Any, ...], axes: tuple[Any, ...], **how: Any) -> tuple[jax.Array, int]:
         """Under `vmap`."""
-        stacked = [None if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)]
+        stacked = [
+            None if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(arrays, axes, strict=True)
+        ]
 
         def single(parts: list[Any]) -> jax.Array:
             given = [a if part is None else part for a, part in zip(arrays, parts, strict=True)]
@@ -127,7 +136,7 @@ for _number, _kind in enumerate((_CONV, _GRAD_X, _GRAD_KERNEL)):
 
 
 def _transpose(kind: Primitive, first: bool, order: int) -> Callable[..., jax.Array]:
-    """The transpose with respect to the first or second array; `order` is 1, or -1 for the other way round."""
+    """The transpose by the first or second array: `kind` of cotangent and other; `order` -1 swaps these."""
 
     def rule(cotangent: jax.Array, a: Any, b: Any, *, stride: int, **_: Any) -> jax.Array:
         wanted, other = (a, b) if first else (b, a)
@@ -147,35 +156,37 @@ ad.defbilinear(_GRAD_KERNEL, _transpose(_GRAD_X, True, 1), _transpose(_CONV, Fal
 
 def _candidates() -> Iterator[str]:
     """Files that may be it: of the wheel in this environment, then of the system."""
-    own = Path(sysconfig.get_path("data"), "lib", "libdnnl.so.3")
-    if own.exists():
-        yield str(own)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for file in metadata.files("onednn-cpu-gomp") or ():
+            if file.name == "libdnnl.so.3":
+                yield str(Path(file.locate()).resolve())
     if system := ctypes.util.find_library("dnnl"):
         yield system
 
 
 @contextlib.contextmanager
 def _sleeping_threads() -> Iterator[None]:
-    """Have OpenMP's threads, if it is loaded in here, sleep between calls: XLA's own need the cores then."""
-    names = {"OMP_WAIT_POLICY": "passive"} if "GOMP_SPINCOUNT" not in os.environ else {}
-    added = {name: value for name, value in names.items() if name not in os.environ}
-    os.environ.update(added)
+    """Have OpenMP's threads, if it is loaded in here, sleep between calls, when XLA needs the cores."""
+    if {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        yield
+        return
+    os.environ["OMP_WAIT_POLICY"] = "passive"
     try:
         yield
     finally:
-        for name in added:
-            del os.environ[name]
+        del os.environ["OMP_WAIT_POLICY"]
 
 
 def _opened(file: str) -> Library:
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None:
-        return Library(file, reason="there is no C compiler (cc)")
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if not shutil.which(compiler[0]):
+        return Library(file, reason=f"there is no C compiler ({compiler[0]})")
     with tempfile.TemporaryDirectory() as directory:
         built = f"{directory}/onednn.so"
-        command = [compiler, "-O2", "-shared", "-fPIC", f"-I{jax.ffi.include_dir()}", str(_SOURCE), "-o", built]
+        sources, libraries = [f"-I{jax.ffi.include_dir()}", str(_SOURCE)], ["-lpthread", "-ldl"]
+        command = [*compiler, "-O2", "-shared", "-fPIC", *sources, "-o", built, *libraries]
         try:
-            subprocess.run([*command, "-lpthread", "-ldl"], check=True, capture_output=True, text=True)
+            subprocess.run(command, check=True, capture_output=True, text=True)
             calls = ctypes.CDLL(built)
         except (OSError, subprocess.SubprocessError) as error:
             said = getattr(error, "stderr", "") or str(error)
