@@ -1,6 +1,6 @@
 """Convolutions by oneDNN are those of the definition; without it nothing changes.
 
-The machine that runs the suite must have the library: where it is missing, what needs it is skipped, and said.
+The machine that runs the suite must have it: elsewhere what needs it is skipped, and pytest says so.
 """
 
 import os
@@ -144,7 +144,10 @@ class TestLibrary:
     @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (3, 2)], ids=str)
     def test_vmap(self, axes):
         x, kernel, _ = arguments(3, 4, 4, 4, 5, 3, 1)
-        both = [a if axis is None else jnp.stack([a, -2 * a], axis) for a, axis in zip((x, kernel), axes)]
+        both = [
+            a if axis is None else jnp.stack([a, -2 * a], axis)
+            for a, axis in zip((x, kernel), axes, strict=True)
+        ]
 
         def gradients(f):
             return jax.vmap(jax.grad(lambda x, k: jnp.sum(f(x, k) ** 3), (0, 1)), axes)
