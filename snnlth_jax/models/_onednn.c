@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "xla/ffi/api/c_api.h"
 
@@ -186,13 +185,6 @@ static void* work(void* unused) {
   return unused;
 }
 
-static void forked(void) {  // in the child, which has none of the threads
-  pthread_mutex_init(&mutex, NULL);
-  pthread_cond_init(&changed, NULL);
-  job = NULL;
-  working = 0;
-}
-
 static void hand_over(Job* given) {
   pthread_t thread;
   pthread_mutex_lock(&mutex);
@@ -254,5 +246,5 @@ const char* snnlth_open(const char* file, int* numbers) {
   CHECK(stream_create, &stream, engine, IN_ORDER);
   CHECK(primitive_attr_create, &attributes);
   CHECK(primitive_attr_set_scratchpad_mode, attributes, USER);
-  return pthread_atfork(NULL, NULL, forked) ? "pthread_atfork" : NULL;
+  return NULL;
 }
