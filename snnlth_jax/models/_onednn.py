@@ -111,7 +111,8 @@ def _bind(kind: Primitive, a: jax.Array, b: jax.Array, stride: int, shape: tuple
 def _define(kind: Primitive, number: int) -> None:
     def evaluate(a: jax.Array, b: jax.Array, *, stride: int, shape: tuple[int, ...]) -> jax.Array:
         call = jax.ffi.ffi_call(_TARGET, jax.ShapeDtypeStruct(shape, jnp.float32))
-        return cast(jax.Array, call(a, b, kind=np.int64(number), stride=np.int64(stride)))
+        output: jax.Array = call(a, b, kind=np.int64(number), stride=np.int64(stride))
+        return output
 
     def one_by_one(arrays: tuple[Any, ...], axes: tuple[Any, ...], **how: Any) -> tuple[jax.Array, int]:
         """Under `vmap`."""
@@ -135,20 +136,21 @@ for _number, _kind in enumerate((_CONV, _GRAD_X, _GRAD_KERNEL)):
     _define(_kind, _number)
 
 
-def _transpose(kind: Primitive, first: bool, order: int) -> Callable[..., jax.Array]:
-    """The transpose by the first or second array: `kind` of cotangent and other; `order` -1 swaps these."""
+def _transpose(kind: Primitive, *, by: int, swapped: bool = False) -> Callable[..., jax.Array]:
+    """The transpose by the first array (0) or second (1): `kind` of the cotangent and the other array."""
 
-    def rule(cotangent: jax.Array, a: Any, b: Any, *, stride: int, **_: Any) -> jax.Array:
-        wanted, other = (a, b) if first else (b, a)
-        return _bind(kind, *(cotangent, other)[::order], stride, wanted.aval.shape)
+    def rule(cotangent: jax.Array, *arrays: Any, stride: int, **_: Any) -> jax.Array:
+        other, shape = arrays[1 - by], arrays[by].aval.shape
+        a, b = (other, cotangent) if swapped else (cotangent, other)
+        return _bind(kind, a, b, stride, shape)
 
     return rule
 
 
 # conv(x, kernel), grad_x(kernel, grad), grad_kernel(x, grad)
-ad.defbilinear(_CONV, _transpose(_GRAD_X, True, -1), _transpose(_GRAD_KERNEL, False, -1))
-ad.defbilinear(_GRAD_X, _transpose(_GRAD_KERNEL, True, 1), _transpose(_CONV, False, 1))
-ad.defbilinear(_GRAD_KERNEL, _transpose(_GRAD_X, True, 1), _transpose(_CONV, False, -1))
+ad.defbilinear(_CONV, _transpose(_GRAD_X, by=0, swapped=True), _transpose(_GRAD_KERNEL, by=1, swapped=True))
+ad.defbilinear(_GRAD_X, _transpose(_GRAD_KERNEL, by=0), _transpose(_CONV, by=1))
+ad.defbilinear(_GRAD_KERNEL, _transpose(_GRAD_X, by=0), _transpose(_CONV, by=1, swapped=True))
 
 
 # --- finding it
