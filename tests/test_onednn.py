@@ -4,6 +4,7 @@ The machine that runs the suite must have it: elsewhere what needs it is skipped
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -55,6 +56,12 @@ def with_library():
 def needed(with_library):
     if not with_library.version:
         pytest.skip(f"oneDNN is not used: {with_library.reason}")
+
+
+def test_where_it_is_installed_it_is_used(with_library):
+    if not (any(_onednn._candidates()) and shutil.which("cc")):
+        pytest.skip("neither `pip install 'snnlth_jax[cpu]'` nor a system's library and compiler are there")
+    assert with_library.version.startswith("3."), with_library.reason
 
 
 def conv(x, kernel, stride=1):
