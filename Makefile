@@ -4,7 +4,7 @@ BIN := .venv/bin
 IN_TWO := -n 2 --dist loadscope --max-worker-restart 0
 EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
 	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py other_methods.py rewinding.py \
-	supplement.py)
+	supplement.py variants.py)
 
 .PHONY: help venv demo experiments-smoke test test-quick docs lint format lock clean
 

@@ -75,11 +75,16 @@ class InputError(_OneLine, ValueError):
         super().__init__(what, value, problem, allowed, nearest)
 
     def _line(self) -> str:
-        head = f"{self.what}" if self.value is None else f"{self.what} {self.value}"
+        head = f"{self.what}" if self.value is None else f"{self.what} {_shortened(self.value)}"
         parts = [self.problem, self.allowed and f"allowed: {self.allowed}"]
         parts.append(self.nearest and f"nearest: {self.nearest}")
         tail = "; ".join(part for part in parts if part)
         return f"{head}: {tail}" if tail else head
+
+
+def _shortened(value: object, most: int = 300) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputError:

@@ -124,19 +124,23 @@ def evaluate(
     Args:
       source: path of a network file, or a network from `networks.classifier`.
       dataset: dataset; by default that of the search.
-      num_timesteps: T; by default that of the network.
+      num_timesteps: T, for a path; by default that of the network.
       batch_size: number of images at a time; by default that of the search.
-      model: the network; by default that of the file.
-      arch: the `module:function` of a network of your own, see `networks.classifier`.
+      model: the network, for a path; by default that of the file.
+      arch: for a path, the `module:function` of a network of your own, see `networks.classifier`.
 
     Raises:
-      InputError: not a network file, a dataset of other images or classes, or numbers that are not allowed.
+      InputError: not a network file, a dataset of other images or classes, numbers that are not allowed, or
+        settings for a network that is made already.
     """
-    network = (
-        source
-        if isinstance(source, Classifier)
-        else classifier(source, num_timesteps=num_timesteps, model=model, arch=arch)
-    )
+    if isinstance(source, Classifier):
+        given = {"num_timesteps": num_timesteps, "model": model, "arch": arch}
+        if late := [name for name, value in given.items() if value is not None]:
+            allowed = "with the path of a file, or given to networks.classifier"
+            raise InputError(f"`{late[0]}`", problem="the network is made already", allowed=allowed)
+        network = source
+    else:
+        network = classifier(source, num_timesteps=num_timesteps, model=model, arch=arch)
     searched = network.provenance.get("batch_size", 128)
     size = searched if batch_size is None else batch_size
     dataset = load_dataset(network) if dataset is None else dataset
@@ -282,7 +286,7 @@ def text(result: Evaluated) -> str:
         "over t = 1 ... T: " + ", ".join(f"{value:.4f}" for value in result.accuracy_over_time),
         "by class: "
         + ", ".join(
-            f"{name} {'none' if value is None else format(value, '.4f')}"
+            f"{name}: {'none' if value is None else format(value, '.4f')}"
             for name, value in result.accuracy_by_class.items()
         ),
     ]

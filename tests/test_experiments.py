@@ -51,6 +51,7 @@ SCRIPTS = {
         "other_methods",
         "rewinding",
         "supplement",
+        "variants",
     )
 }
 scripts = pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)

@@ -196,6 +196,41 @@ def test_nir(name, dt, known, tmp_path):
         np.testing.assert_allclose(node.v_threshold, neuron.v_threshold, rtol=1e-6)
 
 
+@pytest.mark.parametrize("dt", [1.0, 1e-4])
+@pytest.mark.parametrize("name", ["vgg", "neuron"])
+def test_nir_of_nodes_that_peers_know(name, dt, known, tmp_path):
+    """A maximum as an average and a LIF, which fires at any spike and forgets at once: the same spikes."""
+    nir = pytest.importorskip("nir")
+    network, logits, spikes = known(name)
+    networks.save(tmp_path / "network", network)
+    path = tmp_path / "network.nir"
+    command = ["export", str(tmp_path / "network"), "--to", "nir", "--output", str(path), "--dt", str(dt)]
+    assert main([*command, "--pooling", "lif"]) == 0
+    graph, before = nir.read(path), to_nir.from_network(network, dt)
+    kinds = {"SumPool2d": "AvgPool2d", "Threshold": "LIF"}
+    expected = {key: type(node).__name__ for key, node in before.nodes.items()}
+    found = {key: type(node).__name__ for key, node in graph.nodes.items()}
+    assert found == {key: kinds.get(kind, kind) for key, kind in expected.items()}
+    outputs, same = interpret(graph, normalised(network)), interpret(before, normalised(network))
+    for layer, leaf in same.items():
+        if layer.endswith("_spikes"):
+            np.testing.assert_array_equal(outputs[layer], leaf, err_msg=layer)
+    assert {"pool1_spikes", "pool2_spikes", *spikes} <= {*outputs}
+    agree(outputs["output"].sum(0), logits)
+
+
+def test_what_nir_says_of_its_input(known):
+    network, *_ = known("vgg")
+    says = to_nir.from_network(network).metadata["convention"]
+    assert "At the start v = v_reset." in says
+    assert "[C, H, W], at each of num_timesteps timesteps." in says
+    frames = dataclasses.replace(network.recipe, image_shape=(T, *SHAPE))
+    says = to_nir.from_network(network._replace(recipe=frames)).metadata["convention"]
+    assert "[C, H, W], frame t at timestep t." in says
+    with pytest.raises(InputError, match=r"^pooling max: allowed: threshold, lif$"):
+        to_nir.from_network(network, pooling="max")
+
+
 def test_nir_fires_at_the_threshold():
     """Exactly there: a charge of 1 at a threshold of 1."""
     import nir

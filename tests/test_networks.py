@@ -15,6 +15,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 import small
+import zoo
 from PIL import Image
 
 import snnlth_jax
@@ -165,6 +166,26 @@ def test_the_command_evaluates(searched, capsys):
     assert "SynOps" in out
 
 
+def test_the_zoo_has_a_search_to_load(searched, tmp_path, capsys):
+    result, paths = searched["imp+et"]
+    run = str(paths.result.parent)
+    assert zoo.main([run, str(tmp_path / "nowhere"), "--output", str(tmp_path / "zoo")]) == 2
+    assert not (tmp_path / "zoo").exists()
+    assert zoo.main([run, "--output", str(tmp_path / "zoo")]) == 0
+    (entry,) = (tmp_path / "zoo").glob("*/")
+    row = result["tickets"][-1]
+    assert entry.name == f"digits_vgg5_imp+et_{row['sparsity']:.3f}_seed0"
+    assert evaluation.evaluate(entry / "network.safetensors").test_accuracy == row["final_test_accuracy"]
+    masks = tickets.load(entry / "ticket.safetensors").masks
+    assert sum(int(mask.sum()) for mask in jax.tree.leaves(masks)) == row["kept"]
+    with open(entry / "curve.csv") as file:
+        curve = {line["run"]: float(line["test_accuracy"]) for line in csv.DictReader(file)}
+    assert curve["ticket 2"] == row["final_test_accuracy"]
+    assert len(curve) == len(result["rounds"]) + len(result["tickets"]) + len(result["controls"])
+    assert f"[{entry.name}]" in (tmp_path / "zoo" / "README.md").read_text()
+    assert capsys.readouterr().out.startswith(str(entry))
+
+
 def test_inspect_says_the_kind(searched, capsys):
     paths = searched["eb"][1]
     for file, expected in (
@@ -289,6 +310,9 @@ def test_a_dataset_of_other_images_or_classes_is_refused(searched):
         evaluation.evaluate(network, digits._replace(image_shape=(9, 8, 1)))
     with pytest.raises(InputError, match="its classes are 100, those of the network 10"):
         evaluation.evaluate(network, digits._replace(num_classes=100))
+    for late in ({"num_timesteps": 2}, {"model": network.model}, {"arch": "mine:Net"}):
+        with pytest.raises(InputError, match=f"{next(iter(late))}: the network is made already"):
+            evaluation.evaluate(network, digits, **late)
 
 
 # --- storage

@@ -142,6 +142,7 @@ WRONG = {
         ({"classes": ["a", "b"]}, "label 2 of image 2; allowed: 0 to 1"),
         ({"classes": ["a", "b", "c", "d"]}, "no image of class 3 (d)"),
         ({"classes": ["a", "b", "b"]}, "classes a,b,b"),
+        ({"mean": [0.5] * 5000}, "...: allowed: 1 finite numbers"),
     ],
 }
 
@@ -294,6 +295,15 @@ def test_a_folder_gives_its_images_by_sorted_classes(tmp_path):
         with Image.open(tmp_path / "insects" / split / "bee" / "2.png") as picture:
             np.testing.assert_array_equal(getattr(mine, split).images[6, ..., 0], picture)
     assert data.load("./insects/").fingerprint == mine.fingerprint
+
+
+def test_a_link_back_gives_no_image_twice(tmp_path):
+    save_folder(tmp_path / "a")
+    count = len(data.load("a").train.labels)
+    (tmp_path / "a/train/ant/again").symlink_to("..", target_is_directory=True)  # ant, bee and cat below ant
+    (tmp_path / "a/train/ant/same").symlink_to(".", target_is_directory=True)
+    linked = data.load("a").train.labels
+    assert np.bincount(linked).tolist() == [count, count // 3, count // 3]
 
 
 def test_one_colour_image_makes_all_rgb(tmp_path):

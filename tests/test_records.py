@@ -10,7 +10,7 @@ from rich.console import Console
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import events
 from snnlth_jax.run.events import EpochEvent, MaskEvent, RoundEvent, StabilityEvent, StartEvent
-from snnlth_jax.run.metrics import Recorder
+from snnlth_jax.run.metrics import Recorder, duration
 from snnlth_jax.run.results import Row
 
 
@@ -38,9 +38,11 @@ def text(recorder):
 def test_a_plain_line_per_epoch_where_there_is_no_terminal(path):
     with recorder(path) as records:
         records.resume(4)
+        records.expect(10)
         records.show("round 1", 5.0, 0.5, 0.75, 1234.0)
         records.epoch_line("round 1 epoch 2/4", EVENT)
     (line,) = text(records).splitlines()
+    assert line.endswith(f"{duration(5 * EVENT.seconds)} left")  # five epochs as long as the first
     for part in ("round 1 epoch 2/4", "loss 0.5000", "train 0.7500", "test 0.6250", "1,234 images/s", "left"):
         assert part in line
 

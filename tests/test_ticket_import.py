@@ -364,6 +364,61 @@ def test_masks_of_other_networks(expected, capsys):
     refused(pickle.dumps(WRONG[expected]), expected, capsys)
 
 
+def with_first(array):
+    return {**STATE, "features.0.weight": array}
+
+
+FIRST = STATE["features.0.weight"]
+NO_FLOAT32 = {
+    "complex": (with_first(FIRST.astype(np.complex64)), "features.0.weight is complex64; allowed: real"),
+    "overflow": (with_first(FIRST * np.float64(1e300)), "features.0.weight has numbers that are not finite"),
+    "nan": (with_first(FIRST * np.nan), "features.0.weight has numbers that are not finite"),
+    "bias": (
+        {**STATE, "classifier.bias": np.full(10, 1e39)},
+        "classifier.bias has numbers that are not finite",
+    ),
+    "mask of a bias": (
+        {
+            **{key: array for key, array in STATE.items() if key != "classifier.bias"},
+            "classifier.bias_orig": np.ones(10),
+            "classifier.bias_mask": np.full(10, 0.5j),
+        },
+        "the mask of classifier.bias has other values than 0 and 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_FLOAT32)
+def test_weights_that_float32_does_not_have(case, capsys):
+    state, expected = NO_FLOAT32[case]
+    refused(pickle.dumps(state), expected, capsys)
+    Path("masks").write_bytes(pickle.dumps(MASKS))
+    Path("weights").write_bytes(pickle.dumps(state))
+    command = ["ticket", "import", "masks", "--output", "out", *FLAGS, "--weights", "weights"]
+    if case != "mask of a bias":
+        assert main(command) == 2
+        assert capsys.readouterr().err.count(f"weights: {expected}") == 1
+        assert not Path("out").exists()
+
+
+def test_a_mask_of_a_bias_of_another_shape(capsys):
+    Path("masks").write_bytes(pickle.dumps({**MASKS, "classifier.bias": np.ones(3)}))
+    Path("weights").write_bytes(pickle.dumps(STATE))
+    command = ["ticket", "import", "masks", "--output", "out", *FLAGS, "--weights", "weights"]
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "weights: of another network: the mask of classifier.bias has shape (3,), it (10,)" in err
+
+
+def test_weights_of_other_floats_are_rounded():
+    state = {key: array.astype(np.float64) * (1 + 1e-9) for key, array in STATE.items()}
+    ticket = imported(pickle.dumps(state))
+    for key, leaf in leaves(ticket.params).items():
+        assert leaf.dtype == np.float32
+        np.testing.assert_allclose(leaf, leaves(ours(MODEL, STATE))[key], rtol=1e-6)
+
+
 def test_flags(capsys, monkeypatch):
     monkeypatch.setattr(models, "names", lambda: ("vgg5", "resnet7"))
     good = pickle.dumps(authors_list(STATE, MASKS))

@@ -34,6 +34,9 @@ class Export:
     """T of the exported network. Default: that of the network file."""
     dt: float = 1.0
     """Length of a timestep in NIR's time; snnTorch's reader takes 1e-4 for granted."""
+    pooling: Literal["threshold", "lif"] = "threshold"
+    """Nodes of NIR for a maximum over spikes: threshold, SumPool2d and Threshold; lif, AvgPool2d and LIF,
+    which SpikingJelly and snnTorch know."""
 
     def run(self) -> None:
         """Write the file."""
@@ -47,40 +50,42 @@ class Export:
             network.recipe.check_timesteps(self.num_timesteps)
             recipe = dataclasses.replace(network.recipe, num_timesteps=self.num_timesteps)
             network = network._replace(recipe=recipe)
-        content = _card(network, self.path) if self.to == "card" else _WRITERS[self.to](network, self.dt)
+        content = _WRITERS[self.to](network, self)
         output.write(self.output, content)
         print(f"{self.output}: {len(content):,} bytes")
 
 
-def _torch(network: "networks.Network", _: float) -> bytes:
+def _torch(network: "networks.Network", _: Export) -> bytes:
+    from snnlth_jax import networks
     from snnlth_jax.interop import layers, torch_files
     from snnlth_jax.neurons import LIF
 
-    neuron = layers.model_of(network).neuron
+    content = torch_files.dumps(layers.state_dict(network))
+    neuron = networks.model(network.recipe).neuron
     if dataclasses.replace(neuron, spike=LIF().spike) != LIF() and network.recipe.activation == "lif":
         names = ("tau", "v_threshold", "v_reset", "decay_input")
         constants = ", ".join(f"{name} {getattr(neuron, name)}" for name in names)
         print(f"a state dict has no neurons, and those of the authors' classes are others: set {constants}")
-    return torch_files.dumps(layers.state_dict(network))
+    return content
 
 
-def _nir(network: "networks.Network", dt: float) -> bytes:
+def _nir(network: "networks.Network", settings: Export) -> bytes:
     from snnlth_jax.interop import nir
 
-    graph = nir.from_network(network, dt)
+    graph = nir.from_network(network, settings.dt, settings.pooling)
     file = io.BytesIO()
     importlib.import_module("nir").write(file, graph)
     return file.getvalue()
 
 
-def _onnx(network: "networks.Network", _: float) -> bytes:
+def _onnx(network: "networks.Network", _: Export) -> bytes:
     from snnlth_jax.interop import onnx
 
     content: bytes = onnx.from_network(network).SerializeToString()
     return content
 
 
-def _npz(network: "networks.Network", _: float) -> bytes:
+def _npz(network: "networks.Network", _: Export) -> bytes:
     import numpy as np
 
     from snnlth_jax.interop import arrays
@@ -91,15 +96,16 @@ def _npz(network: "networks.Network", _: float) -> bytes:
     return file.getvalue()
 
 
-def _card(network: "networks.Network", path: str) -> bytes:
+def _card(network: "networks.Network", settings: Export) -> bytes:
     from snnlth_jax.interop import card
 
-    return card.from_network(network, path.rpartition("/")[2]).encode()
+    return card.from_network(network, settings.path.rpartition("/")[2]).encode()
 
 
-_WRITERS: dict[str, Callable[["networks.Network", float], bytes]] = {
+_WRITERS: dict[str, Callable[["networks.Network", Export], bytes]] = {
     "torch": _torch,
     "nir": _nir,
     "onnx": _onnx,
     "npz": _npz,
+    "card": _card,
 }

@@ -58,8 +58,7 @@ def read(file: Path, reserved: frozenset[str] = frozenset()) -> Dataset:
             version="npz",
         )
     except InputError as error:  # its arguments are entries of the file
-        value = "" if error.value is None else f" {error.value}"
-        problem = f"{str(error.what).strip('`')}{value}" + (f": {error.problem}" if error.problem else "")
+        problem = str(InputError(error.what, error.value, problem=error.problem))
         raise _refused(file, problem, error.allowed) from error
 
 

@@ -145,6 +145,10 @@ def _own(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathLik
     """A dataset that has no name here, whole."""
     if not own.is_own(name):
         error = not_one_of("`dataset`", name, SPECS)
+        if os.path.exists(name):
+            error.problem = "a file, but no .npz and no folder"
+        elif not error.nearest:
+            error.problem = "no such name, file or folder"
         if error.nearest:
             error.nearest += f" (your own data: {own.KINDS})"
         else:

@@ -188,9 +188,14 @@ def _folders(directory: Path) -> list[str]:
 
 
 def _images(top: Path, directory: Path) -> list[Path]:
-    """The images below the folder of a class, sorted; hidden files are none."""
-    files = []
+    """The images below the folder of a class, sorted; hidden files are none. A link back is not followed."""
+    files: list[Path] = []
+    seen: set[str] = set()
     for parent, folders, names in os.walk(directory, followlinks=True):
+        if (place := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [
             Path(parent, name)

@@ -1,16 +1,21 @@
 """Trained networks as plain arrays, for an npz file that a few lines of NumPy run: see docs/export.md.
 
-`nodes` is a JSON text: for each layer, in the order of computation, `[name, kind, inputs, stride]`, the kinds
-of `layers.Layer`. `NAME/weight` and `NAME/bias` are those of a convolution `[O, I, k, k]` or linear layer
-`[O, I]`, with batch norm folded in. `mean` and `std` normalise images, `num_timesteps` is T. The neuron is
-`tau`, `v_threshold`, `v_reset` (its potential at rest and at the start too), `decay_input` and `soft_reset`.
+`nodes` is a JSON text: for each layer, in the order of computation, `[name, kind, inputs, stride,
+padding]`. Kinds are "conv" (zeros around), "max" (2x2, 2 apart), "mean" (over rows and columns), "lif",
+"relu"; `inputs` are the layers whose outputs are added and read. `NAME/weight` `[O, C, h, w]` and
+`NAME/bias` `[O]` are those of a convolution, with batch norm folded in. A linear layer is one too, with a
+kernel as large as the map that it reads. `mean` and `std` normalise images, `num_timesteps` is T. The
+neuron is `tau`, `v_threshold`, `v_reset` (its potential at rest and at the start too), `decay_input` and
+`soft_reset`.
 """
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
 from snnlth_jax.interop import layers
+from snnlth_jax.interop.layers import Layer
 from snnlth_jax.networks import Network
 
 __all__ = ["from_network"]
@@ -32,7 +37,7 @@ def from_network(network: Network) -> dict[str, np.ndarray]:
     graph = layers.from_network(network)
     recipe, neuron = network.recipe, graph.neuron
     arrays = {
-        "nodes": np.array(json.dumps([[x.name, x.kind, x.inputs, x.stride] for x in graph.layers])),
+        "nodes": np.array(json.dumps(_nodes(graph.layers))),
         "mean": np.array(recipe.mean, np.float32),
         "std": np.array(recipe.std, np.float32),
         "num_timesteps": np.array(recipe.num_timesteps),
@@ -43,7 +48,27 @@ def from_network(network: Network) -> dict[str, np.ndarray]:
         "decay_input": np.array(neuron.decay_input),
         "soft_reset": np.array(neuron.v_reset is None),
     }
+    maps = {layer.name: layer.reads for layer in graph.layers if layer.kind == "flatten"}
     for layer in graph.layers:
         if layer.weight is not None and layer.bias is not None:
-            arrays |= {f"{layer.name}/weight": layer.weight, f"{layer.name}/bias": layer.bias}
+            weight = layer.weight
+            if layer.kind == "linear":
+                weight = weight.reshape(len(weight), *maps.get(layer.inputs[0], (*layer.reads, 1, 1)))
+            arrays |= {f"{layer.name}/weight": weight, f"{layer.name}/bias": layer.bias}
     return arrays
+
+
+def _nodes(graph: Sequence[Layer]) -> list[tuple[str, str, list[str], int, int]]:
+    kinds = {"linear": "conv", "pool": "max"}
+    read = {layer.name: layer.inputs[0] for layer in graph if layer.kind == "flatten"}
+    return [
+        (
+            layer.name,
+            kinds.get(layer.kind, layer.kind),
+            [read.get(name, name) for name in layer.inputs],
+            layer.stride,
+            0 if layer.weight is None or layer.kind == "linear" else layer.weight.shape[-1] // 2,
+        )
+        for layer in graph
+        if layer.name not in read
+    ]

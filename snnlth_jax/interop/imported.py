@@ -171,7 +171,10 @@ def ticket(
         raise InputError("`weights`", weights[0], problem="no state dict, but masks alone")
     if state_dict:
         others = found.masks if isinstance(found.masks, dict) else {}
-        state_dict = {key: _pruned(key, array, others, prunable) for key, array in state_dict.items()}
+        state_dict = {
+            key: _pruned(source, key, _single(source, key, array), others, prunable)
+            for key, array in state_dict.items()
+        }
         variables = _read(source, model, state_dict, sample)
     else:
         init_key = jax.random.split(jax.random.key(seed), 4)[0]  # that of a search with this seed
@@ -204,8 +207,8 @@ def ticket(
     }
     if not state_dict:
         provenance["seed"] = seed
-    floats = jax.tree.map(_single, variables)
-    return Ticket(kept, floats["params"], floats.get("batch_stats", {}), provenance)
+    variables = jax.tree.map(np.asarray, variables)
+    return Ticket(kept, variables["params"], variables.get("batch_stats", {}), provenance)
 
 
 def _values(found: Content) -> Sequence[np.ndarray]:
@@ -240,9 +243,16 @@ def _prunable(key: str, array: np.ndarray) -> bool:
     return key.endswith("weight") and array.ndim > 1
 
 
-def _pruned(key: str, array: np.ndarray, masks: Arrays, prunable: Arrays) -> np.ndarray:
+def _pruned(name: object, key: str, array: np.ndarray, masks: Arrays, prunable: Arrays) -> np.ndarray:
     """An entry with its mask, where the mask is of something that tickets do not prune, such as a bias."""
-    return array * masks[key].astype(array.dtype) if key in masks and key not in prunable else array
+    if key not in masks or key in prunable:
+        return array
+    if masks[key].shape != array.shape:
+        shapes = f"the mask of {key} has shape {masks[key].shape}, it {array.shape}"
+        raise InputError(f"{name}: of another network: {shapes}")
+    if not _is_binary(masks[key]):
+        raise InputError(f"{name}: the mask of {key} has other values than 0 and 1")
+    return np.where(masks[key] != 0, array, np.zeros_like(array))
 
 
 def _read(name: object, model: Any, state_dict: Arrays, sample: Any) -> dict[str, Any]:
@@ -295,7 +305,12 @@ def _is_binary(array: np.ndarray) -> bool:
     return bool(np.isin(array, (0, 1)).all())
 
 
-def _single(leaf: Any) -> np.ndarray:
-    """A weight in float32, in which networks are trained; it stays if it cannot be."""
-    array = np.asarray(leaf)
-    return array.astype(np.float32) if array.dtype != np.float32 else array
+def _single(name: object, key: str, array: np.ndarray) -> np.ndarray:
+    """An entry in float32, in which networks are trained."""
+    if np.iscomplexobj(array):
+        raise InputError(f"{name}: {key} is {array.dtype}; allowed: real numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = array.astype(np.float32, copy=False)
+    if not np.isfinite(single).all():
+        raise InputError(f"{name}: {key} has numbers that are not finite in float32")
+    return single

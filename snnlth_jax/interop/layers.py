@@ -91,7 +91,9 @@ def from_network(network: Network) -> Graph:
     """
     model = model_of(network)
     _, (height, width, channels) = split_shape(network.recipe.image_shape)
-    build = _Builder(state_dict(network), layer_names(model), model.activation, (channels, height, width))
+    build = _Builder(
+        _state_dict(network, model), layer_names(model), model.activation, (channels, height, width)
+    )
     if isinstance(model, VGG):
         _vgg(model, build)
     else:
@@ -127,8 +129,12 @@ def refuse_frames(network: Network) -> None:
 
 def state_dict(network: Network) -> dict[str, np.ndarray]:
     """The PyTorch state dict of a trained network, removed weights 0; errors are those of `model_of`."""
+    return _state_dict(network, model_of(network))
+
+
+def _state_dict(network: Network, model: VGG | ResNet) -> dict[str, np.ndarray]:
     params = masks_lib.apply(network.params, network.masks)
-    return to_state_dict(model_of(network), {"params": params, "batch_stats": network.batch_stats})
+    return to_state_dict(model, {"params": params, "batch_stats": network.batch_stats})
 
 
 def _vgg(model: VGG, build: "_Builder") -> None:

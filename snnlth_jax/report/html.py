@@ -159,6 +159,10 @@ def _unfinished(
             what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
             remarks.append(_text(f"{what}: {', '.join(values)}"))
         for run in experiment.runs:
+            measured = [row for row in run.result.trainings if row.layers]
+            if measured and not any(row.connected for row in measured):
+                why = "how its layers are connected is not known: no dead channels, no operations, no energy"
+                remarks.append(f"<code>{_text(run.directory)}</code>: {why}")
             if not run.result.finished:
                 remarks.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
             if run.result.overrides:

@@ -35,7 +35,7 @@ class _Curve(NamedTuple):
 def learning_curves(experiment: Experiment) -> Plot | None:
     """Accuracy over epochs: all training runs where there is one series, else those of the sparsest tickets.
 
-    It is that on the test set, or on the training set where the former was measured at the end only.
+    It is that on the test set, or on the training set where one has the former only at its end.
     """
     shown = [series for series in experiment.series if series.sparsest()]
     alone = len(shown) == 1
@@ -60,7 +60,7 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         drawing.axes.set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest) + 1e-6)
         whole_numbers(drawing.axes.xaxis)
         label_ends(drawing, list(ends.values()))
-    what = "test set" if tested else "training set (the test set was measured at the end only)"
+    what = "test set" if tested else "training set (some curves have the test set only at their end)"
     which = "the trainings of the search, the sparser the stronger" if alone else "the sparsest tickets"
     last = listed([f"{end.text} {end.y:.4f}" for end in ends.values()])
     caption = f"Accuracy over epochs on the {what}, of {which}. After the last epoch: {last}."

@@ -55,7 +55,8 @@ class Recorder:
             disable=not (self._active and console.is_terminal),
         )
         self._task = self._progress.add_task("", total=None, status="compiling")
-        self._started = time.perf_counter()
+        self._seconds = 0.0  # of the epochs of this process
+        self._last: float | None = None  # when the last line was printed
 
     def __enter__(self) -> "Recorder":
         self._progress.start()
@@ -126,13 +127,17 @@ class Recorder:
 
     def compiled(self, seconds: float) -> None:
         """Leave out the time of compiling from the time that an epoch takes."""
-        self._started += seconds
+        if self._last is not None:
+            self._last += seconds
 
     def epoch_line(self, label: str, event: EpochEvent) -> None:
         """Print the plain line of an epoch, unless the console has a bar."""
         if self._active and not self._console.is_terminal:
-            elapsed = time.perf_counter() - self._started
-            left = elapsed / max(self._done - self._done_before, 1e-9) * (self._total - self._done)
+            now = time.perf_counter()
+            # before the first epoch everything is prepared, which is not done again
+            self._seconds += event.seconds if self._last is None else now - self._last
+            self._last = now
+            left = self._seconds / max(self._done - self._done_before, 1e-9) * (self._total - self._done)
             accuracies = "".join(
                 f"  {name} {value:.4f}" for name, value in event.accuracies.items() if value is not None
             )
