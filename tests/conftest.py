@@ -15,6 +15,7 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("SNNLTH_ONEDNN", "0")  # golden and documented numbers are those of XLA; see test_onednn
 # what one test compiles the others need not, nor the next run, of this checkout or another one
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snnlth_jax" / "tests"

@@ -14,6 +14,7 @@ from etils import epath
 
 from snnlth_jax.machine import doctor
 from snnlth_jax.machine.doctor import Finding
+from snnlth_jax.models import _onednn
 
 GIB = 2**30
 INSTALLED = {"python": "3.11.4", "jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.4.6", "msgspec": "0.20"}
@@ -443,6 +444,22 @@ def test_all_that_is_wrong_is_told_at_once(here, monkeypatch):
     assert [word for finding, word in zip(errors, expected, strict=True) if word in finding.what] == expected
     assert all(finding.remedy for finding in findings if finding.level != "ok")
     assert len(doctor.report(findings).splitlines()) == len(findings)
+
+
+@pytest.mark.parametrize(
+    ("library", "level", "what"),
+    [
+        (("libdnnl.so.3", "3.2.0", ""), "ok", "convolutions by oneDNN 3.2.0 and XLA"),
+        (("libdnnl.so.2", "", "version 3 is needed"), "warning", "(libdnnl.so.2): version 3 is needed: mend"),
+        (("", "", "it is not installed"), "ok", "it is not installed: pip install 'snnlth_jax[cpu]'"),
+        (("", "", "SNNLTH_ONEDNN is 0"), "ok", "not by oneDNN: SNNLTH_ONEDNN is 0"),
+    ],
+)
+def test_what_computes_convolutions_on_a_cpu(library, level, what):
+    findings = doctor.convolutions(_onednn.Library(*library), "cpu")
+    assert levels(findings) == [level]
+    assert what in doctor.report(findings)
+    assert doctor.convolutions(_onednn.Library(*library), "gpu") == []
 
 
 def install(directory, **versions):

@@ -25,9 +25,19 @@ import numpy as np
 from snnlth_jax import data
 from snnlth_jax.data import own, tfds
 from snnlth_jax.errors import InputError, flag, one_line
+from snnlth_jax.models import _onednn
 
-__all__ = ["Finding", "compilation_cache", "devices", "disk_space", "examine", "frameworks", "hardware"]
-__all__ += ["images", "report", "versions"]
+__all__ = [
+    "Finding",
+    "compilation_cache",
+    "convolutions",
+    "devices",
+    "disk_space",
+    "examine",
+    "frameworks",
+    "hardware",
+]
+__all__ += ["frameworks", "hardware", "images", "report", "versions"]
 
 # A checkpoint of VGG16: 59 MB each of weights, momentum and rewind weights, and 15 MB of masks, 0.19 GB.
 # Three are kept, and a fourth exists while it is written.
@@ -64,6 +74,7 @@ def examine(dataset: str, data_dir: str | None = None, workdir: str | None = Non
     checks: list[Callable[[], list[Finding]]] = [
         lambda: versions(installed, _requirements(installed)),
         lambda: devices(_devices(), present, installed, os.environ),
+        lambda: convolutions(_onednn.library(), jax.default_backend()),
         lambda: frameworks(installed, present),
         lambda: compilation_cache(jax.config.values["jax_compilation_cache_dir"]),
         lambda: disk_space(workdir or "runs"),
@@ -148,6 +159,29 @@ def devices(
         what = "libtpu is installed where there is no TPU, and makes noise"
         findings.append(Finding("warning", what, "pip uninstall libtpu, or an environment of its own for it"))
     return findings
+
+
+def convolutions(library: _onednn.Library, backend: str) -> list[Finding]:
+    """Say what computes convolutions on a CPU; nothing where JAX has another device.
+
+    Args:
+      library: oneDNN as this process found it.
+      backend: platform of the devices of JAX.
+
+    >>> from snnlth_jax.models._onednn import Library
+    >>> print(report(convolutions(Library("libdnnl.so.3", "3.2.0"), "cpu")))
+    ok       convolutions by oneDNN 3.2.0 and XLA
+    """
+    if backend != "cpu":
+        return []
+    if library.version:
+        return [Finding("ok", f"convolutions by oneDNN {library.version} and XLA")]
+    if library.file:
+        what = f"convolutions by XLA, not by oneDNN ({library.file}): {library.reason}"
+        remedy = "mend that for faster ones, or SNNLTH_ONEDNN=0 to do without"
+        return [Finding("warning", what, remedy)]
+    remedy = "" if "SNNLTH" in library.reason else "pip install 'snnlth_jax[cpu]' for faster ones"
+    return [Finding("ok", f"convolutions by XLA, not by oneDNN: {library.reason}", remedy)]
 
 
 def hardware(root: str = "/") -> set[str]:

@@ -4,8 +4,8 @@ In a compiled loop XLA's CPU backend computes the gradients of a convolution six
 than outside of one. Convolutions of images of 2x2 pixels take some eighty times longer than the same sums as
 a matrix product, anywhere (docs/performance.md). On CPUs, and only there, the gradient of the input is
 therefore written out as the convolution that it is, and the others as products of patches and matrices;
-with enough channels, both use minimal filtering (`_winograd`). The results are the same up to the order of
-summation.
+with enough channels, both use minimal filtering (`_winograd`), and where oneDNN is installed, it computes
+what that does not (`_onednn`). The results are the same up to the order of summation.
 """
 
 import functools
@@ -19,7 +19,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import promoted
-from snnlth_jax.models import _winograd
+from snnlth_jax.models import _onednn, _winograd
 from snnlth_jax.models._linear import linear
 
 __all__ = ["conv"]
@@ -69,16 +69,25 @@ def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    if stride == 1 and _winograd.fits(x, kernel, channels=64, tiles=64):
+    if stride == 1 and _winograd.fits(x, kernel, channels=_many(x, kernel), tiles=64):
         return _winograd.conv(x, kernel)
+    if _onednn.takes(x, kernel):
+        return _onednn.conv(x, kernel, stride)
     if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
         return _plain(x, kernel, stride)
     return jnp.tensordot(_patches(x, len(kernel), stride), kernel.reshape(-1, kernel.shape[-1]), 1)
 
 
+def _many(x: jax.Array, kernel: jax.Array) -> int:
+    """Channels from which minimal filtering is the fastest: of oneDNN and it, or of XLA's own and it."""
+    return 128 if _onednn.takes(x, kernel) else 64
+
+
 def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
-    if stride == 1 and _winograd.fits(grad, kernel, channels=64, tiles=64):
+    if stride == 1 and _winograd.fits(grad, kernel, channels=_many(x, kernel), tiles=64):
         return _winograd.grad_x(kernel, grad)
+    if _onednn.takes(x, kernel):
+        return _onednn.grad_x(x, kernel, stride, grad)
     if stride == 1:
         return _cpu(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride)
     (grad_x,) = jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)
@@ -89,6 +98,8 @@ def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Arr
     """Multiply patches by the gradient, some images at a time, so that their patches stay in the cache."""
     if stride == 1 and _winograd.fits(x, kernel, channels=128, tiles=max(kernel.shape)):
         return _winograd.grad_kernel(x, kernel, grad)
+    if _onednn.takes(x, kernel):
+        return _onednn.grad_kernel(x, kernel, stride, grad)
     inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
     total = jnp.zeros_like(kernel, promoted(kernel, jnp.float32)).reshape(outputs, inputs)

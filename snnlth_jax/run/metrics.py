@@ -16,12 +16,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from snnlth_jax import __version__, files
 from snnlth_jax.machine import hosts
+from snnlth_jax.models import _onednn
 from snnlth_jax.run import events
 from snnlth_jax.run.events import EpochEvent, Event
 from snnlth_jax.run.results import Devices
 from snnlth_jax.run.tensorboard import Events
 
-__all__ = ["Recorder", "devices", "duration", "versions"]
+__all__ = ["Recorder", "devices", "duration", "onednn", "versions"]
 
 E = TypeVar("E")
 
@@ -150,7 +151,17 @@ class Recorder:
 def versions() -> dict[str, str]:
     """Versions of this package and those that it computes with, for provenance."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {"snnlth_jax": __version__} | {name: version(name) for name in packages}
+    used = onednn()
+    return {
+        "snnlth_jax": __version__,
+        **{name: version(name) for name in packages},
+        **({"onednn": used} if used else {}),
+    }
+
+
+def onednn() -> str:
+    """Version of oneDNN, if it computes the convolutions of this process, else ""."""
+    return _onednn.library().version if jax.default_backend() == "cpu" else ""
 
 
 def devices() -> Devices:

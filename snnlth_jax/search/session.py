@@ -25,7 +25,7 @@ from snnlth_jax.machine.signals import watch
 from snnlth_jax.run import checkpoints, events, results, tables
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
-from snnlth_jax.run.metrics import Recorder, devices, versions
+from snnlth_jax.run.metrics import Recorder, devices, onednn, versions
 from snnlth_jax.run.results import Result, Row
 from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, phases, plan
@@ -84,9 +84,9 @@ class Session(Generic[Config_co]):
             jax.random.key(config.seed), 4
         )
         count = variants.devices.count if variants.devices else 1
-        self.progress = Progress(
-            devices=f"{count} x {jax.devices()[0].device_kind}", phases=[*map(str, self.phases)]
-        )
+        library = f" with oneDNN {used}" if (used := onednn()) else ""  # which rounds in its own way
+        kind = f"{jax.devices()[0].device_kind}{library}"
+        self.progress = Progress(devices=f"{count} x {kind}", phases=[*map(str, self.phases)])
         self._initial: dict[int, TrainState] = {}
         self._earlier: tuple[Row, ...] = ()
         state = self.initial_state()
