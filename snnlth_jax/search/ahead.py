@@ -11,6 +11,7 @@ from snnlth_jax import configs, data
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import aot, sharding
+from snnlth_jax.machine.accelerators import ACCELERATORS
 from snnlth_jax.run.tables import gigabytes
 from snnlth_jax.search.programs import Variants, full_variant
 
@@ -99,7 +100,7 @@ def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
         kind=chips[0].device_kind,
         devices=len(chips),
         memory=program.memory,
-        device_memory=int(aot.MEMORY[topology.partition(":")[0]] * 2**30),
+        device_memory=int(ACCELERATORS[topology.partition(":")[0]].memory),
         flops_per_step=flops // len(chips),
         compile_seconds=program.compile_seconds,
     )
