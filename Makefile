@@ -6,7 +6,7 @@ EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
 	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py other_methods.py rewinding.py \
 	supplement.py)
 
-.PHONY: help venv demo experiments-smoke test test-quick docs lint format lock clean
+.PHONY: help venv demo experiments-smoke test test-quick budget docs lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,21 @@ test: venv  ## the test suite, in two processes; ends with an error when one of 
 test-quick: venv  ## the suite without what starts processes or trains for long
 	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not subprocess and not multihost'
 
+budget: .venv-budget/ready .venv-budget-tpu/ready  ## kernels and bytes of a step on absent GPUs and TPUs against benchmarks/results; 4 GB of compilers, half an hour
+	failed=0; .venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --check || failed=1; \
+	for topology in v5e:1x1 v6e:1x1 tpu7x:1x1x1; do .venv-budget-tpu/bin/python benchmarks/hlo_budget.py \
+	--topology $$topology --check || failed=1; done; exit $$failed
+
+.venv-budget/ready: requirements-gpu-compiler.txt constraints.txt
+	$(PYTHON) -m venv .venv-budget
+	.venv-budget/bin/pip install --quiet --disable-pip-version-check -r requirements-gpu-compiler.txt
+	touch $@
+
+.venv-budget-tpu/ready: requirements-tpu.txt constraints.txt
+	$(PYTHON) -m venv .venv-budget-tpu
+	.venv-budget-tpu/bin/pip install --quiet --disable-pip-version-check -r requirements-tpu.txt
+	touch $@
+
 docs: venv  ## the documentation as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
@@ -51,4 +66,4 @@ lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock
 
 clean:  ## remove the environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-budget .venv-budget-tpu .pytest_cache .mypy_cache .ruff_cache build *.egg-info

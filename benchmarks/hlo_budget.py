@@ -1,75 +1,175 @@
 """Kernels, bytes and time of a training step, from programs compiled for devices that are not there.
 
-    python benchmarks/hlo_budget.py [--target h100] [--arch vgg16,resnet19] [--dtype bfloat16] ...
+    python benchmarks/hlo_budget.py --topology h100 [--arch vgg16,resnet19] [--list 20] [--text DIRECTORY] ...
+    python benchmarks/hlo_budget.py --topology h100 --check
+    python benchmarks/hlo_budget.py --table
+
+The training of `snnlth imp` on CIFAR-10, T = 5, batch 128, bfloat16, compiled by the compiler of each
+topology (`snnlth compile`, which says what is needed). The first form prints the figures and, with
+--write, keeps them in benchmarks/results/budget_NAME.json. --check compares with what is there and ends
+with status 1 if a figure got worse by more than 3 %. --table prints all that is there. --list prints the
+kernels that move most, --text keeps the program, whose kernels can be listed again by --from without
+compiling. Kernels of Pallas (Triton) need no GPU either: inside of `jax.lax.platform_dependent(...,
+cuda=...)` they compile for compute capability 9.0.
 """
 
 import argparse
-import time
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from snnlth_jax import configs
+from snnlth_jax.machine import kernels
+from snnlth_jax.machine.accelerators import ACCELERATORS
+from snnlth_jax.search import ahead
 
-from snnlth_jax import data, models, train
-from snnlth_jax.machine import accelerators, aot, kernels
-from snnlth_jax.train import loop, optimizers
-
-
-def program(target: str, arch: str, dtype: str, timesteps: int, batch: int) -> Any:
-    """The training of a search on CIFAR-10, compiled for one device of a target."""
-    aot.prepare()
-    chip = aot.devices_of(target)[0]
-    whole = NamedSharding(Mesh([chip], ("batch",)), PartitionSpec())
-    spec = data.spec("cifar10")
-    model = models.create(arch, 10, dtype=None if dtype == "float32" else jnp.dtype(dtype))
-    images = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
-    tx = optimizers.create()
-    state = jax.eval_shape(lambda key, x: train.init_state(key, model, tx, x), jax.random.key(0), images)
-    split = data.Split(
-        jax.ShapeDtypeStruct((spec.train_size, *spec.image_shape), jnp.uint8),
-        jax.ShapeDtypeStruct((spec.train_size,), jnp.int32),
-    )
-    state, split = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), (state, split)
-    )
-    shape = {"batch_size": batch, "num_timesteps": timesteps, "augmentation": spec.augmentation}
-    return loop.compile_steps(model, tx, state, split, **shape).call
+RESULTS = Path(__file__).parent / "results"
+TOLERANCE = 0.03
+FIGURES = (
+    "kernels",
+    "gigabytes",
+    "outside",
+    "milliseconds",
+    "temporaries",
+    "compiler_gigabytes",
+    "compiler_ms",
+)
+NETWORKS = ("vgg16", "resnet19")
 
 
-def main() -> None:
+def figures(step: list[kernels.Kernel], card: str, dtype: str) -> dict[str, Any]:
+    """Figures of the kernels of a step; GB, ms and TFLOP."""
+    rates = ACCELERATORS[card]
+    sums = kernels.budget(step, flops_per_second=rates.flops[dtype], bandwidth=rates.bandwidth)
+    return {
+        "kernels": sums.kernels,
+        "small_kernels": sums.small,
+        "gigabytes": round(sum(sums.bytes.values()) / 1e9, 4),
+        "outside": round(sums.bytes_outside / 1e9, 4),
+        "by_class": {
+            kind: [
+                sum(kernel.count for kernel in step if kernel.kind == kind),
+                round(sums.bytes[kind] / 1e9, 4),
+            ]
+            for kind in kernels.KINDS
+        },
+        "teraflops": round(sums.flops / 1e12, 4),
+        "milliseconds": round(1e3 * sums.seconds, 3),
+    }
+
+
+def row(compiled: ahead.Compiled, dtype: str) -> dict[str, Any]:
+    """Figures of a program; those of the compiler are of the whole program, one step in it."""
+    said = compiled.compiler
+    own = {
+        "compiler_gigabytes": round(said["bytes accessed"] / 1e9, 4) if "bytes accessed" in said else None,
+        "compiler_ms": round(1e3 * said["optimal_seconds"], 3) if "optimal_seconds" in said else None,
+    }
+    return {
+        **figures(list(compiled.kernels), compiled.topology.partition(":")[0], dtype),
+        "arguments": round(compiled.memory.arguments / 1e9, 4),
+        "temporaries": round(compiled.memory.temporaries / 1e9, 4),
+        **{name: value for name, value in own.items() if value is not None},
+        "epochs": compiled.search_epochs,
+        "hours": round(compiled.search_seconds / 3600, 2),
+        "compile_seconds": round(compiled.compile_seconds),
+    }
+
+
+def worse(name: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """A line for each figure that got worse by more than the tolerance."""
+    return [
+        f"{name}: {figure} {after[figure]}, was {before[figure]}"
+        for figure in FIGURES
+        if figure in before and after.get(figure, 0) > before[figure] * (1 + TOLERANCE)
+    ]
+
+
+def show(name: str, found: dict[str, Any]) -> None:
+    print(name)
+    for kind, (count, size) in found["by_class"].items():
+        print(f"  {kind:20s} {count:5d} kernels {size:8.3f} GB")
+    rest = {figure: value for figure, value in found.items() if figure != "by_class"}
+    print("  " + ", ".join(f"{figure} {value}" for figure, value in rest.items()), flush=True)
+
+
+def show_kernels(step: list[kernels.Kernel], count: int) -> None:
+    for kernel in sorted(step, key=lambda kernel: -kernel.bytes)[:count]:
+        print(f"  {kernel.bytes / 1e6:8.1f} MB {kernel.kind:20s} {kernel.name:36s} {kernel.source[-80:]}")
+
+
+def file_of(topology: str) -> Path:
+    return RESULTS / f"budget_{topology.partition(':')[0]}.json"
+
+
+def table() -> None:
+    """All figures that are kept, as Markdown."""
+    print("| | | kernels | GB | outside of convolutions | temporaries | TFLOP | ms | hours, IMP |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for path in sorted(RESULTS.glob("budget_*.json")):
+        record = json.loads(path.read_text())
+        for arch, found in record["networks"].items():
+            cells = [found[name] for name in ("kernels", "gigabytes", "outside", "temporaries", "teraflops")]
+            cells += [found["milliseconds"], found["hours"]]
+            print("|", " | ".join([record["topology"], arch, *(f"{cell:.4g}" for cell in cells)]), "|")
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--target", default=["h100"], type=lambda text: text.split(","))
-    parser.add_argument("--arch", default=["vgg16", "resnet19"], type=lambda text: text.split(","))
+    names = {"type": lambda text: text.split(",")}
+    parser.add_argument("--topology", default=["h100"], **names)
+    parser.add_argument("--arch", default=list(NETWORKS), **names)
     parser.add_argument("--timesteps", type=int, default=5)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16"))
-    parser.add_argument("--list", type=int, default=0, help="print so many of the largest kernels")
-    parser.add_argument("--text", help="file that the program's text is written to")
+    parser.add_argument("--list", type=int, default=0, help="number of kernels to print")
+    parser.add_argument("--text", help="directory that the programs are written to")
+    parser.add_argument("--from", dest="file", help="text of a program: print its figures, compile nothing")
+    parser.add_argument("--write", action="store_true", help="keep the figures in benchmarks/results")
+    parser.add_argument("--check", action="store_true", help="compare with the figures that are kept")
+    parser.add_argument("--table", action="store_true", help="print the figures that are kept")
     options = parser.parse_args()
-    for target in options.target:
+    if options.table:
+        table()
+        return 0
+    if options.file:
+        step = kernels.kernels_of_step(Path(options.file).read_text())
+        show(options.file, figures(step, options.topology[0].partition(":")[0], options.dtype))
+        show_kernels(step, options.list)
+        return 0
+    complaints: list[str] = []
+    for topology in options.topology:
+        path = file_of(topology)
+        kept = json.loads(path.read_text()) if path.exists() else {"networks": {}}
+        found = {}
         for arch in options.arch:
-            begun = time.perf_counter()
-            compiled = program(target, arch, options.dtype, options.timesteps, options.batch)
-            seconds, text = time.perf_counter() - begun, compiled.as_text()
+            shape = {"num_timesteps": options.timesteps, "batch_size": options.batch, "dtype": options.dtype}
+            compiled = ahead.compile_for(topology, configs.ImpConfig(dataset="cifar10", arch=arch, **shape))
             if options.text:
-                with open(options.text, "w") as file:
-                    file.write(text)
-            found = kernels.kernels_of_step(text)
-            card = accelerators.ACCELERATORS[target.partition(":")[0]]
-            rates = {"flops_per_second": card.flops[options.dtype], "bandwidth": card.bandwidth}
-            sums = kernels.budget(found, **rates)
-            memory = compiled.memory_analysis()
-            print(f"{target}, {arch}: compiled in {seconds:.0f} s")
-            print(f"  {sums.kernels} kernels, {sums.small} below 1 MB, {sums.flops / 1e12:.3f} TFLOP")
-            for kind, size in sums.bytes.items():
-                count = sum(k.count for k in found if k.kind == kind)
-                print(f"  {kind:20s} {size / 1e9:7.3f} GB {count:4d} kernels")
-            print(f"  outside of convolutions {sums.bytes_outside / 1e9:.3f} GB; {1e3 * sums.seconds:.2f} ms a step")
-            print(f"  temporaries {memory.temp_size_in_bytes / 1e9:.3f} GB")
-            for kernel in sorted(found, key=lambda k: -k.bytes)[: options.list]:
-                print(f"  {kernel.bytes / 1e6:8.1f} MB {kernel.kind:20s} {kernel.name:40s} {kernel.source[-90:]}")
+                Path(options.text).mkdir(parents=True, exist_ok=True)
+                (Path(options.text) / f"{topology.replace(':', '_')}_{arch}.hlo").write_text(compiled.text)
+            found[arch] = row(compiled, options.dtype)
+            show(f"{topology}, {arch}", found[arch])
+            show_kernels(list(compiled.kernels), options.list)
+            if arch in kept["networks"]:
+                complaints += worse(f"{topology}, {arch}", kept["networks"][arch], found[arch])
+        if options.write:
+            record = {
+                "topology": topology,
+                "timesteps": options.timesteps,
+                "batch": options.batch,
+                "dtype": options.dtype,
+                "jax": version("jax"),
+                "networks": kept["networks"] | found,
+            }
+            RESULTS.mkdir(exist_ok=True)
+            path.write_text(json.dumps(record, indent=1) + "\n")
+    for line in complaints:
+        print(f"worse: {line}")
+    return int(options.check and bool(complaints))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,10 +1,10 @@
 """Accelerators by name: rates and memory of one device, and what XLA asks of a GPU to compile for it.
 
-Sources: the data sheets of NVIDIA H100 SXM5 80 GB, A100 SXM4 80 GB and L4 (rates without sparsity), and of Cloud
-TPU ("TPU v5e", "TPU v6e", "TPU7x", ..., Google's system architecture pages); limits of GPUs: CUDA C++ Programming
-Guide, "Technical Specifications per Compute Capability". Memory that a program may use on a TPU is from the
-compiler's error for one that does not fit. A chip of v3 and of TPU7x is two devices; rates are those of a device.
-float32 runs as TF32 on GPUs and as one pass of bfloat16 on TPUs, as XLA does unless told otherwise.
+Sources: the data sheets of NVIDIA H100 SXM5 80 GB, A100 SXM4 80 GB and L4 (rates without sparsity); Cloud
+TPU's pages on the system architecture of each generation; limits of GPUs: CUDA C++ Programming Guide,
+"Technical Specifications per Compute Capability". Memory that a program may use on a TPU is from the
+compiler's error for one that does not fit. A chip of v3 and of TPU7x is two devices; rates are those of a
+device. float32 runs as TF32 on GPUs and as one pass of bfloat16 on TPUs, as XLA does unless told otherwise.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """Compile a training run for absent TPUs and GPUs, with their real compiler (`snnlth compile`).
 
-The result has the memory and the arithmetic of each device, before anything is rented. For TPUs this needs libtpu, which
-prints noise and can disturb other programs of the machine (requirements-tpu.txt), for GPUs the wheels of JAX's CUDA plugin
-and of NVIDIA's compiler (requirements-gpu-compiler.txt): each in an environment of its own.
+The result has the memory and the arithmetic of each device, before anything is rented. For TPUs this needs
+libtpu, which prints noise and can disturb other programs of the machine (requirements-tpu.txt), for GPUs
+the wheels of JAX's CUDA plugin and NVIDIA's compiler (requirements-gpu-compiler.txt): each in an
+environment of its own.
 """
 
 import importlib.util
@@ -70,7 +71,7 @@ def _gpu(name: str) -> list[Any]:
 
 
 def prepare() -> None:
-    """Keep JAX from looking for a TPU or GPU and from warnings about its absence; call this before any other use."""
+    """Keep JAX from looking for a TPU or GPU, and from warnings about it; call this before any other use."""
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # JAX cannot read such programs from it
     quiet = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}

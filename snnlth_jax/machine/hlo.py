@@ -19,7 +19,7 @@ _CALLED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """An array of a program; `on_chip` arrays (of a TPU's vector memory) cost no traffic of the main memory."""
+    """An array of a program; one `on_chip`, in a TPU's vector memory, costs no traffic of the main memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -54,6 +54,7 @@ class Instruction:
       called: computations that it calls, with the word before each: `calls`, `to_apply`, `body`, ...
       source: `op_name` of its metadata: where it comes from in the traced function; empty if it does not say.
       attributes: text after the operands.
+      number: number of a parameter, -1 for others.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Instruction:
     called: tuple[tuple[str, str], ...]
     source: str
     attributes: str
+    number: int = -1
 
     def called_by(self, *words: str) -> list[str]:
         """Computations that it calls by one of these words."""
@@ -157,7 +159,8 @@ def _instruction(name: str, text: str) -> Instruction:
         operands=operands,
         called=called,
         source=source[1] if source else "",
-        attributes=attributes if opcode != "parameter" else f"{inside}{attributes}",
+        attributes=attributes,
+        number=int(inside) if opcode == "parameter" else -1,
     )
 
 

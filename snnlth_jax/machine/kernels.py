@@ -1,4 +1,4 @@
-"""Kernels of a step in the text of a compiled program: bytes that each moves, FLOPs, class, time at given rates."""
+"""Kernels of a step in a compiled program's text: bytes and FLOPs of each, class, time at given rates."""
 
 import collections
 import dataclasses
@@ -15,11 +15,28 @@ Kind = Literal["convolution", "norm and fire", "optimiser and masks", "data", "o
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # instructions that move nothing: names of parts, views, the second half of a pair
-_FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "domain")
-    + ("partition-id", "replica-id", "add-dependency", "copy-done", "async-done", "async-update", "send-done")
-    + ("recv-done", "all-reduce-done", "all-gather-done", "collective-permute-done", "slice-done")
-)
+_FREE = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "opt-barrier",
+    "domain",
+    "partition-id",
+    "replica-id",
+    "add-dependency",
+    "copy-done",
+    "slice-done",
+    "async-done",
+    "async-update",
+    "send-done",
+    "recv-done",
+    "all-reduce-done",
+    "all-gather-done",
+    "collective-permute-done",
+}
 _CONTAINERS = ("while", "conditional", "call", "async-start")
 _PRODUCTS = ("convolution", "dot")
 _VIEWS = ("bitcast", "reshape", "transpose", "copy", "convert")
@@ -103,9 +120,9 @@ def kernels_of_step(text: str) -> list[Kernel]:
     """Kernels of one iteration of the program's main loop, the one whose body moves most.
 
     A loop inside of it counts as often as it is known to run, a branch as the one that moves most. Of each
-    operand the bytes count that are read, not those of the whole array: a slice of it, or rows of it. An operand
-    of which several timesteps of a joined result read the same part counts each time. Arrays in the vector memory of a
-    TPU count nothing.
+    operand the bytes count that are read, not those of the whole array: a slice of it, or rows of it. An
+    operand of which several parts of a joined result read the same slice counts each time. Arrays in the
+    vector memory of a TPU count nothing.
 
     Args:
       text: `compiled.as_text()`.
@@ -129,7 +146,9 @@ def _moved(kernels: Iterable[Kernel]) -> float:
     return sum(kernel.bytes for kernel in kernels)
 
 
-def _reachable(program: Mapping[str, hlo.Computation], computation: hlo.Computation) -> Iterator[hlo.Instruction]:
+def _reachable(
+    program: Mapping[str, hlo.Computation], computation: hlo.Computation
+) -> Iterator[hlo.Instruction]:
     """Loops of a computation, also in what it calls, not inside of other loops."""
     for instruction in computation:
         if instruction.opcode == "while":
@@ -206,7 +225,7 @@ def _fusion_traffic(operands: list[hlo.Instruction], fused: hlo.Computation) -> 
     for step in fused:
         if step.opcode != "parameter":
             continue
-        shapes = operands[int(step.attributes.partition(")")[0])].shapes
+        shapes = operands[step.number].shapes
         elements = sum(min(count, step.elements) for count in needs.get(step.name, {}).values())
         if shapes and not shapes[0].on_chip:
             read += elements * shapes[0].item_bytes
@@ -279,7 +298,7 @@ def _in_place(fused: hlo.Computation, step: hlo.Instruction) -> bool:
 def _flops(instruction: hlo.Instruction, operands: list[hlo.Instruction]) -> float:
     """FLOPs of a product of matrices or a convolution, two for each multiply-accumulate; 0 for others."""
     library = instruction.target
-    if instruction.opcode == "convolution" or "conv" in library and library.startswith("__cudnn"):
+    if instruction.opcode == "convolution" or library.startswith("__cudnn$conv"):
         return _convolution_flops(instruction, operands)
     if instruction.opcode == "dot" or library.startswith("__cublas"):
         left, right = operands[0], operands[1]

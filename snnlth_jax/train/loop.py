@@ -268,16 +268,18 @@ def _train_steps(
 
     def step(index: jax.Array | int, size: int, carry: _Carry) -> _Carry:
         state, metrics, failed = carry
-        chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
-        shape = (size, *split.images.shape[1:])
-        draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
         # a last batch that the devices do not divide is computed by each of them
         sharers = devices if devices is not None and size % devices.count == 0 else None
-        images, labels = _fetch(split, chosen, sharers)
-        draws = draws if sharers is None else _part(draws, sharers)
+        with jax.named_scope("data"):
+            chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
+            shape = (size, *split.images.shape[1:])
+            draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
+            images, labels = _fetch(split, chosen, sharers)
+            draws = draws if sharers is None else _part(draws, sharers)
+            batch = Batch(transform(draws, images, augmentation), labels)
         state, new = train_step(
             state,
-            Batch(transform(draws, images, augmentation), labels),
+            batch,
             model=model if sharers is None else cloned(model, axis_name=sharding.AXIS),
             tx=tx,
             learning_rate=learning_rate,

@@ -117,12 +117,14 @@ def train_step(
     grads, (loss, correct, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
         grads = jax.lax.pmean(grads, axis_name)
-    updates, opt_state = tx.update(
-        grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
-    )
+    with jax.named_scope("optimiser"):
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
+        )
+        params = optax.apply_updates(state.params, updates)
     state = TrainState(
         step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         batch_stats=batch_stats,
         masks=state.masks,
         opt_state=opt_state,
