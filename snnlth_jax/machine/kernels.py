@@ -185,13 +185,13 @@ def _kernel(
     operands = [computation[name] for name in instruction.operands]
     inner = [program[name] for name in instruction.called_by("calls")]
     fused = inner[0] if instruction.opcode == "fusion" and inner else None
+    flops = _flops(instruction, operands)
     if fused is not None:
         read, written = _fusion_traffic(operands, fused)
+        for step in fused:
+            flops += _flops(step, [fused[name] for name in step.operands])
     else:
         read, written = _traffic(instruction, operands)
-    flops = _flops(instruction, operands) + sum(
-        _flops(step, [fused[name] for name in step.operands]) for step in (fused or ())
-    )
     source = _source(instruction, fused)
     return Kernel(instruction.name, _kind(flops, source), read, written, flops, count, source)
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from snnlth_jax import configs, data
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.errors import InputError
-from snnlth_jax.machine import accelerators, aot, kernels, sharding
+from snnlth_jax.machine import accelerators, aot, sharding
+from snnlth_jax.machine.kernels import KINDS, Budget, Kernel, budget, kernels_of_step
 from snnlth_jax.run.metrics import duration
 from snnlth_jax.run.tables import gigabytes, new_table
 from snnlth_jax.search import phases, plan
@@ -64,8 +65,8 @@ class Compiled:
     flops_per_step: int
     compile_seconds: float
     text: str
-    kernels: tuple[kernels.Kernel, ...]
-    budget: kernels.Budget
+    kernels: tuple[Kernel, ...]
+    budget: Budget
     compiler: dict[str, float]
     search_epochs: int
     search_seconds: float
@@ -124,10 +125,10 @@ def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
         raise InputError("`topology`", topology, problem=f"does not fit: {needs}", allowed=allowed)
     flops = resolved.batch_size * train_flops(variants.forward_flops(variant))
     text = program.as_text()
-    step = kernels.kernels_of_step(text)
+    step = kernels_of_step(text)
     rate = card.flops["bfloat16" if resolved.dtype == "bfloat16" else "float32"]
-    budget = kernels.budget(step, flops_per_second=rate, bandwidth=card.bandwidth)
-    per_flop = budget.seconds / flops
+    sums = budget(step, flops_per_second=rate, bandwidth=card.bandwidth)
+    per_flop = sums.seconds / flops
     trainings = plan.trainings(resolved, variants, phases.of(resolved), {"lif": per_flop, "relu": per_flop})
     return Compiled(
         topology=topology,
@@ -139,7 +140,7 @@ def compile_for(topology: str, config: configs.TrainConfig) -> Compiled:
         compile_seconds=seconds,
         text=text,
         kernels=tuple(step),
-        budget=budget,
+        budget=sums,
         compiler=dict(program.cost_analysis() or {}),
         search_epochs=sum(training.epochs for training in trainings),
         search_seconds=math.fsum(training.seconds for training in trainings),
@@ -158,7 +159,9 @@ def _shapes(config: configs.ResolvedTrain, mesh: Mesh) -> data.Dataset:
         labels: Any = jax.ShapeDtypeStruct((examples,), jnp.int32)
         return data.Split(images, labels)
 
-    train, test = split(spec.train_size), split(spec.test_size)
+    examples = max(1, spec.train_size - config.validation_examples)
+    train = split(min(examples, config.train_examples or examples))
+    test = split(spec.test_size)
     return data.Dataset(
         spec.name, spec.num_classes, spec.image_shape, train, None, test, spec.augmentation, fingerprint=""
     )
@@ -170,7 +173,7 @@ def show(compiled: Compiled, console: Console) -> None:
     def line(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
-    budget, memory = compiled.budget, compiled.memory
+    sums, memory = compiled.budget, compiled.memory
     line(f"{compiled.topology}: {compiled.devices} x {compiled.kind}")
     line(f"compiled in {compiled.compile_seconds:.0f} s, and fits")
     available = gigabytes(compiled.device_memory)
@@ -180,11 +183,11 @@ def show(compiled: Compiled, console: Console) -> None:
     )
     line(f"arithmetic: {compiled.flops_per_step / 1e12:.3g} TFLOP per step on each device")
     table = new_table("a step on each device", "", "kernels", "GB")
-    for kind in kernels.KINDS:
+    for kind in KINDS:
         count = sum(kernel.count for kernel in compiled.kernels if kernel.kind == kind)
-        table.add_row(kind, f"{count}", f"{budget.bytes[kind] / 1e9:.3f}")
-    table.add_row("all", f"{budget.kernels}", f"{sum(budget.bytes.values()) / 1e9:.3f}")
+        table.add_row(kind, f"{count}", f"{sums.bytes[kind] / 1e9:.3f}")
+    table.add_row("all", f"{sums.kernels}", f"{sum(sums.bytes.values()) / 1e9:.3f}")
     console.print(table)
-    line(f"{budget.small} of the {budget.kernels} kernels move less than 1 MB")
-    line(f"{1e3 * budget.seconds:.2f} ms per step at the device's rates, a bound that no program reaches")
+    line(f"{sums.small} of the {sums.kernels} kernels move less than 1 MB")
+    line(f"{1e3 * sums.seconds:.2f} ms per step at the device's rates, a bound that no program reaches")
     line(f"at most {compiled.search_epochs} epochs, {duration(compiled.search_seconds)} at these rates")

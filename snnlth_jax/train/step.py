@@ -121,14 +121,13 @@ def train_step(
         updates, opt_state = tx.update(
             grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
         )
-        params = optax.apply_updates(state.params, updates)
-    state = TrainState(
-        step=state.step + 1,
-        params=params,
-        batch_stats=batch_stats,
-        masks=state.masks,
-        opt_state=opt_state,
-    )
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            masks=state.masks,
+            opt_state=opt_state,
+        )
     return state, Metrics(loss.sum(), correct.sum(dtype=jnp.int32), jnp.int32(loss.size))
 
 
