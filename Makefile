@@ -32,19 +32,12 @@ test: venv  ## the test suite, in two processes; ends with an error when one of 
 test-quick: venv  ## the suite without what starts processes or trains for long
 	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not subprocess and not multihost'
 
-budget: .venv-budget/ready .venv-budget-tpu/ready  ## kernels and bytes of a step on absent GPUs and TPUs against benchmarks/results; 4 GB of compilers, half an hour
-	failed=0; .venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --check || failed=1; \
-	for topology in v5e:1x1 v6e:1x1 tpu7x:1x1x1; do .venv-budget-tpu/bin/python benchmarks/hlo_budget.py \
-	--topology $$topology --check || failed=1; done; exit $$failed
+budget: .venv-budget/ready  ## kernels and bytes of a step on absent GPUs, against benchmarks/results; compilers of 3 GB
+	.venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --arch vgg16 --check
 
 .venv-budget/ready: requirements-gpu-compiler.txt constraints.txt
 	$(PYTHON) -m venv .venv-budget
 	.venv-budget/bin/pip install --quiet --disable-pip-version-check -r requirements-gpu-compiler.txt
-	touch $@
-
-.venv-budget-tpu/ready: requirements-tpu.txt constraints.txt
-	$(PYTHON) -m venv .venv-budget-tpu
-	.venv-budget-tpu/bin/pip install --quiet --disable-pip-version-check -r requirements-tpu.txt
 	touch $@
 
 docs: venv  ## the documentation as a site, build/site/index.html
@@ -66,4 +59,4 @@ lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock
 
 clean:  ## remove the environment and caches
-	rm -rf .venv .venv-budget .venv-budget-tpu .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-budget .pytest_cache .mypy_cache .ruff_cache build *.egg-info

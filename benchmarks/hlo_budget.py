@@ -81,7 +81,7 @@ def row(compiled: ahead.Compiled, dtype: str) -> dict[str, Any]:
 def worse(name: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """A line for each figure that got worse by more than the tolerance."""
     return [
-        f"{name}: {figure} {after[figure]}, was {before[figure]}"
+        f"{name}: {figure} {after[figure]}, worse than {before[figure]}"
         for figure in FIGURES
         if figure in before and after.get(figure, 0) > before[figure] * (1 + TOLERANCE)
     ]
@@ -158,6 +158,8 @@ def main() -> int:
             show_kernels(list(compiled.kernels), options.list)
             if arch in kept["networks"]:
                 complaints += worse(f"{topology}, {arch}", kept["networks"][arch], found[arch])
+            elif options.check:
+                complaints.append(f"{topology}, {arch}: no figures are kept, see --write")
         if options.write:
             record = {
                 "topology": topology,
@@ -170,7 +172,7 @@ def main() -> int:
             RESULTS.mkdir(exist_ok=True)
             path.write_text(json.dumps(record, indent=1) + "\n")
     for line in complaints:
-        print(f"worse: {line}")
+        print(line)
     return int(options.check and bool(complaints))
 
 

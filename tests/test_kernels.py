@@ -134,3 +134,15 @@ def test_the_target_of_a_gpu_is_complete(name):
     assert text.count("{") == text.count("}") == 4
     assert f"memory_bandwidth: {int(card.bandwidth)}\n" in text
     assert card.flops["bfloat16"] >= card.flops["float32"] > 1e13
+
+
+def test_a_budget_says_which_figures_got_worse(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    import hlo_budget
+
+    found = hlo_budget.figures(kernels.kernels_of_step(TEXT), "h100", "bfloat16")
+    assert found["kernels"] == 10
+    assert hlo_budget.worse("h100", found, found) == []
+    more = found | {"kernels": 11, "gigabytes": found["gigabytes"] * 1.02}
+    assert hlo_budget.worse("h100", found, more) == ["h100: kernels 11, worse than 10"]
+    assert hlo_budget.worse("h100", more, found) == []
