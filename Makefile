@@ -6,7 +6,7 @@ EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
 	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py other_methods.py rewinding.py \
 	supplement.py variants.py)
 
-.PHONY: help venv demo experiments-smoke test test-quick docs lint format lock clean
+.PHONY: help venv demo experiments-smoke test test-quick budget docs lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -32,6 +32,14 @@ test: venv  ## the test suite, in two processes; ends with an error when one of 
 test-quick: venv  ## the suite without what starts processes or trains for long
 	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not subprocess and not multihost'
 
+budget: .venv-budget/ready  ## kernels and bytes of a step on absent GPUs, against benchmarks/results; compilers of 3 GB
+	.venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --arch vgg16 --check
+
+.venv-budget/ready: requirements-gpu-compiler.txt constraints.txt
+	$(PYTHON) -m venv .venv-budget
+	.venv-budget/bin/pip install --quiet --disable-pip-version-check -r requirements-gpu-compiler.txt
+	touch $@
+
 docs: venv  ## the documentation as a site, build/site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
@@ -51,4 +59,4 @@ lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock
 
 clean:  ## remove the environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-budget .pytest_cache .mypy_cache .ruff_cache build *.egg-info

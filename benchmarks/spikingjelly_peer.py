@@ -3,9 +3,12 @@
 Reads one JSON object a line from standard input and answers each with one on standard output. It runs in an
 environment of its own, with torch and spikingjelly; this package is not imported.
 
-    {"outcome": {arch, mode, timesteps, device, file, into}}   ->  {}, and `into` holds what one pass computed
-    {"prepare": {arch, mode, timesteps, dtype, device, file}}  ->  {"loss": of three steps, ...}
-    {"steps": n}                                               ->  {"seconds": ...}
+    {"outcome": {layers, mode, timesteps, device, file, into}}   ->  {}, and `into` holds what a pass computed
+    {"prepare": {layers, mode, timesteps, dtype, device, file}}  ->  {"loss": of three steps, ...}
+    {"steps": n}                                                 ->  {"seconds": ...}
+
+`layers` is {"kind": "VGG", "features": [64, "M", ...]} or {"kind": "ResNet", "blocks": [...],
+"widths": [...], "stem": 64, "hidden": 256}.
 
 Modes: "authors" loops over timesteps as the authors' code does, batch norm with each timestep's own
 statistics; "multi-step" runs each layer for all timesteps at once: batch norm then has statistics of all
@@ -24,9 +27,6 @@ import numpy as np
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
-
-VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
-
 
 COMPILERS = {
     "multi-step compiled": torch.compile,
@@ -58,9 +58,9 @@ def norm(channels: int, mode: str):
 class VGG(nn.Module):
     """`features` and `classifier` as in the authors' code: the first convolution runs once."""
 
-    def __init__(self, mode: str, features=VGG16, classes: int = 10):
+    def __init__(self, mode: str, inputs: int, readout: int, features, classes: int = 10):
         super().__init__()
-        layers, channels = [], 3
+        layers, channels = [], inputs
         for entry in features:
             if entry == "M":
                 layers.append(layer.MaxPool2d(2, step_mode="s" if mode == "authors" else "m"))
@@ -69,7 +69,7 @@ class VGG(nn.Module):
                 channels = entry
         for first in layers[:2]:
             first.step_mode = "s"
-        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(channels, classes)
+        self.features, self.classifier = nn.Sequential(*layers), nn.Linear(readout, classes)
         self.mode = mode
 
     def forward(self, x: torch.Tensor, timesteps: int) -> torch.Tensor:
@@ -100,18 +100,24 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """ResNet19 with the names of the authors' code."""
 
-    def __init__(self, mode: str, blocks=(3, 3, 2), widths=(128, 256, 512), classes: int = 10):
+    def __init__(
+        self, mode: str, inputs: int, readout: int, blocks, widths, stem: int, hidden: int, classes: int = 10
+    ):
         super().__init__()
-        self.conv1, self.bn1, self.lif = convolution(3, 64, mode, bias=False), norm(64, mode), lif(mode)
+        self.conv1, self.bn1, self.lif = (
+            convolution(inputs, stem, mode, bias=False),
+            norm(stem, mode),
+            lif(mode),
+        )
         self.conv1.step_mode = self.bn1.step_mode = "s"
-        channels, self.stages = 64, len(widths)
+        channels, self.stages = stem, len(widths)
         for stage, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
             layers = []
             for block in range(count):
                 layers.append(Block(channels, width, 2 if block == 0 else 1, mode))
                 channels = width
             setattr(self, f"layer{stage}", nn.Sequential(*layers))
-        self.fc1, self.fc2, self.lif_fc = nn.Linear(channels, 256), nn.Linear(256, classes), lif(mode)
+        self.fc1, self.fc2, self.lif_fc = nn.Linear(channels, hidden), nn.Linear(hidden, classes), lif(mode)
         self.mode = mode
 
     def forward(self, x: torch.Tensor, timesteps: int) -> torch.Tensor:
@@ -128,11 +134,14 @@ class ResNet(nn.Module):
         return rest(current.expand(timesteps, *current.shape))
 
 
-def load(arch: str, mode: str, file: str, device: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def load(layers: dict, mode: str, file: str, device: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """The network with the weights of a file, and its images and labels."""
-    network = {"vgg16": VGG, "resnet19": ResNet}[arch](mode)
     with np.load(file) as arrays:
         given = {name: torch.from_numpy(arrays[name]) for name in arrays}
+    made = dict(layers)
+    kind = {"VGG": VGG, "ResNet": ResNet}[made.pop("kind")]
+    last = given.get("classifier.weight", given.get("fc1.weight"))
+    network = kind(mode, given["images"].shape[-1], last.shape[1], **made)
     images, labels = given.pop("images").permute(0, 3, 1, 2).contiguous(), given.pop("labels").long()
     network = network.to(next(iter(given.values())).dtype)
     missing, unexpected = network.load_state_dict(given, strict=False)
@@ -142,9 +151,9 @@ def load(arch: str, mode: str, file: str, device: str) -> tuple[nn.Module, torch
     return network.to(device, **channels_last), images.to(device, **channels_last), labels.to(device)
 
 
-def outcome(arch: str, mode: str, timesteps: int, device: str, file: str, into: str) -> None:
+def outcome(layers: dict, mode: str, timesteps: int, device: str, file: str, into: str) -> None:
     """Logits in training mode, and every running statistic after it, in the precision of the file."""
-    network, images, _ = load(arch, mode, file, device)
+    network, images, _ = load(layers, mode, file, device)
     logits = network(images, timesteps)
     running = {name: array for name, array in network.state_dict().items() if "running" in name}
     computed = {"logits": logits, **running}
@@ -154,7 +163,7 @@ def outcome(arch: str, mode: str, timesteps: int, device: str, file: str, into: 
 class Training:
     """A network, a batch, and SGD as the authors run it."""
 
-    def __init__(self, arch: str, mode: str, timesteps: int, dtype: str, device: str, file: str):
+    def __init__(self, layers: dict, mode: str, timesteps: int, dtype: str, device: str, file: str):
         torch.manual_seed(0)
         if mode == "multi-step graphs" and device != "cuda":
             raise ValueError("CUDA graphs need a GPU")
@@ -162,7 +171,7 @@ class Training:
         self.low = torch.bfloat16 if dtype == "bfloat16" else None
         tuned = mode != "authors" and device == "cuda"
         torch.backends.cudnn.benchmark = tuned
-        self.network, self.images, self.labels = load(arch, mode, file, device)
+        self.network, self.images, self.labels = load(layers, mode, file, device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=tuned
         )

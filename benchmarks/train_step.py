@@ -1,17 +1,22 @@
 """Our training step beside the same network built from SpikingJelly's layers, alternating, in one run.
 
     python benchmarks/train_step.py --peer PYTHON [--arch vgg16,resnet19] [--timesteps 5] [--batch 32] ...
+    python benchmarks/train_step.py --peer PYTHON --arch vgg9:0.25 --timesteps 4 --batch 64 --neighbour
+    python benchmarks/train_step.py --peer PYTHON --arch vgg5 --dataset digits --timesteps 5 --batch 64
 
 PYTHON is the interpreter of an environment with torch and spikingjelly, which are kept out of this one;
 without it ours runs alone. Both start from the same weights and train on the same batch: forward, loss,
-backward, SGD with momentum and weight decay. That it is the same network is seen first, once per network, in
-double precision on four images, before anything is compiled by torch: logits in training mode and the
-running statistics of every batch norm have to agree to 1e-6 with T = 2 for `authors`, and with T = 1 for the
-multi-step modes, whose batch norm takes all timesteps together: from T = 2 on they are another network. The
-matrix rate is that of square matrix products measured here, in the same precision. "compile" is the time to
-compile, for the peer that of its first step with its compilation. The losses of the first and the third step
-are shown too. What does not run is left out, with a line; so is what does not agree, and then the status is
-1. With --name the rows go to benchmarks/results/NAME.json, after each cell.
+backward, SGD with momentum and weight decay. That it is the same network is seen first, once per
+network, in double precision on four images, before anything is compiled by torch: logits in training
+mode and the running statistics of every batch norm have to agree to 1e-6 with T = 2 for `authors`, and
+with T = 1 for the multi-step modes, whose batch norm takes all timesteps together: from T = 2 on they
+are another network. The matrix rate is that of square matrix products measured here, in the same
+precision. "compile" is the time to compile, for the peer that of its first step with its compilation.
+The losses of the first and the third step are shown too. A network's name can have its width, and
+--dataset says whose images' shape it has. With --neighbour each cell is timed once more beside a process
+that copies 256 MB again and again: what the load of others on the memory makes of both. What does not
+run is left out, with a line; so is what does not agree, and then the status is 1. With --name the rows
+go to benchmarks/results/NAME.json, after each cell.
 """
 
 import argparse
@@ -26,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +43,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from snnlth_jax import models, train
+from snnlth_jax import data, models, train
 from snnlth_jax.analysis.flops import macs, train_flops
 from snnlth_jax.interop.torch import to_state_dict
 from snnlth_jax.machine import sharding
@@ -129,6 +134,19 @@ class Peer:
         self._process.wait()
 
 
+@contextlib.contextmanager
+def neighbour() -> Iterator[None]:
+    """A process beside that is bound by the memory: it copies 256 MB in a loop."""
+    program = "import numpy as np\na = np.ones(2**25); b = np.ones(2**25)\nwhile True: np.copyto(b, a)"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        time.sleep(2)  # until it copies
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def matrix_rate(dtype: str) -> float:
     """FLOP/s of the best of some loops of square matrix products."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
@@ -148,12 +166,27 @@ def matrix_rate(dtype: str) -> float:
     return 2 * size**3 * count / min(seconds(count) for _ in range(5))
 
 
-def disagreement(arch: str, mode: str, python: str) -> float:
+def network(arch: str, dtype: str | None = None) -> Any:
+    """A network by its name, or by name:width."""
+    name, _, width = arch.partition(":")
+    lower = None if dtype in (None, "float32") else jnp.dtype(dtype)
+    return models.create(name, 10, width=float(width or 1), dtype=lower)
+
+
+def layers(model: Any) -> dict[str, Any]:
+    """What the peer needs to build a network."""
+    if isinstance(model, models.VGG):
+        return {"kind": "VGG", "features": model.features}
+    sizes = {"blocks": model.stage_sizes, "widths": model.widths, "stem": model.stem, "hidden": model.hidden}
+    return {"kind": "ResNet", **sizes}
+
+
+def disagreement(arch: str, mode: str, python: str, dataset: str) -> float:
     """The largest difference between what the peer's network and ours compute, of the largest number."""
     timesteps = 2 if mode == "authors" else 1
     with jax.enable_x64(True), tempfile.TemporaryDirectory() as directory:
-        model = models.create(arch, 10)
-        images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 32, 32, 3)))
+        model, shape = network(arch), data.spec(dataset).image_shape
+        images = jnp.asarray(np.random.default_rng(0).standard_normal((4, *shape)))
         variables = jax.jit(functools.partial(model.init, num_timesteps=1))(jax.random.key(0), images)
 
         def louder(path, leaf):  # so that neurons of all layers fire
@@ -167,7 +200,7 @@ def disagreement(arch: str, mode: str, python: str) -> float:
         ours = {"logits": logits, **{name: array for name, array in state.items() if "running" in name}}
         given, into = f"{directory}/given.npz", f"{directory}/outcome.npz"
         np.savez(given, images=images, labels=np.zeros(4), **to_state_dict(model, variables))
-        asked = {"arch": arch, "mode": mode, "timesteps": timesteps, "device": torch_device()}
+        asked = {"layers": layers(model), "mode": mode, "timesteps": timesteps, "device": torch_device()}
         with contextlib.closing(Peer(python, directory)) as peer:
             peer.ask("outcome", asked | {"file": given, "into": into})
         with np.load(into) as theirs:
@@ -175,10 +208,10 @@ def disagreement(arch: str, mode: str, python: str) -> float:
         return float(np.max(errors))  # NaN if there is one
 
 
-def agrees(arch: str, mode: str, python: str) -> bool:
+def agrees(arch: str, mode: str, python: str, dataset: str) -> bool:
     """Whether the peer's network is ours; if not, or if that cannot be seen, a line says so."""
     try:
-        error = disagreement(arch, mode, python)
+        error = disagreement(arch, mode, python, dataset)
         reason = "" if error < 1e-6 else f"another network, {error:.1e} from ours"
     except RuntimeError as refused:
         reason = one_line(refused)
@@ -194,11 +227,13 @@ def torch_device() -> str:
     return "cpu" if jax.default_backend() == "cpu" else "cuda"
 
 
-def problem(arch: str, batch_size: int, dtype: str) -> tuple[Any, train.TrainState, train.Batch]:
+def problem(
+    arch: str, batch_size: int, dtype: str, dataset: str = "cifar10"
+) -> tuple[Any, train.TrainState, train.Batch]:
     """A network, its state before training, and a batch of noise."""
-    model = models.create(arch, 10, dtype=None if dtype == "float32" else jnp.dtype(dtype))
-    rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.standard_normal((batch_size, 32, 32, 3)), jnp.float32)
+    model, rng = network(arch, dtype), np.random.default_rng(0)
+    shape = (batch_size, *data.spec(dataset).image_shape)
+    images = jnp.asarray(rng.standard_normal(shape), jnp.float32)
     labels = jnp.asarray(rng.integers(10, size=batch_size), jnp.int32)
     state = train.init_state(jax.random.key(0), model, optimizers.create(), images[:1])
     return model, state, train.Batch(images, labels)
@@ -209,7 +244,7 @@ def cell(
 ) -> list[dict[str, Any]]:
     """The rows of one configuration: ours, and the peer's modes that run."""
     dtype = options.dtype
-    model, state, batch = problem(arch, batch_size, dtype)
+    model, state, batch = problem(arch, batch_size, dtype, options.dataset)
     apply = functools.partial(model.apply, num_timesteps=timesteps)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     flops = batch_size * train_flops(2 * macs(apply, variables, batch.images[:1]))
@@ -220,7 +255,12 @@ def cell(
         def peers(mode):
             peer = Peer(options.peer, directory)
             try:
-                where = {"arch": arch, "mode": mode, "timesteps": timesteps, "device": torch_device()}
+                where = {
+                    "layers": layers(model),
+                    "mode": mode,
+                    "timesteps": timesteps,
+                    "device": torch_device(),
+                }
                 peer.prepare(**where, dtype=dtype, file=file)
             except RuntimeError:
                 peer.close()
@@ -233,15 +273,23 @@ def cell(
         makers["ours"] = functools.partial(Ours, model, state, batch, timesteps)
         rows = []
         for group in [[name] for name in makers] if options.in_turn else [list(makers)]:
-            rows += contest({name: makers[name] for name in group}, options.repeat)
-    of = {"network": arch, "timesteps": timesteps, "batch": batch_size, "dtype": dtype, "flops": flops}
+            rows += contest({name: makers[name] for name in group}, options.repeat, options.neighbour)
+    of = {
+        "network": arch,
+        "dataset": options.dataset,
+        "timesteps": timesteps,
+        "batch": batch_size,
+        "dtype": dtype,
+        "flops": flops,
+    }
     return [{**of, **row, "images_per_second": batch_size / row["seconds"]} for row in rows]
 
 
-def contest(makers: dict[str, Callable[[], Ours | Peer]], repeat: int) -> list[dict[str, Any]]:
-    """Rows of those that can be made and stay alive, timed in turns."""
+def contest(makers: dict[str, Callable[[], Ours | Peer]], repeat: int, loaded: bool) -> list[dict[str, Any]]:
+    """Rows of those that can be made and stay alive, timed in turns; again with a neighbour if `loaded`."""
     contestants: dict[str, Ours | Peer] = {}
-    samples: dict[str, list[float]] = {name: [] for name in makers}
+    loads = {"idle": contextlib.nullcontext} | ({"neighbour": neighbour} if loaded else {})
+    samples: dict[str, dict[str, list[float]]] = {name: {load: [] for load in loads} for name in makers}
     steps: dict[str, int] = {}
 
     def attempt(name: str, action: Callable[[], None]) -> None:
@@ -257,18 +305,21 @@ def contest(makers: dict[str, Callable[[], Ours | Peer]], repeat: int) -> list[d
         contestants[name] = makers[name]()
         steps[name] = max(3, int(1.0 / contestants[name].seconds(1)))
 
-    def time_it(name: str) -> None:
-        samples[name].append(contestants[name].seconds(steps[name]) / steps[name])
+    def time_it(name: str, load: str) -> None:
+        samples[name][load].append(contestants[name].seconds(steps[name]) / steps[name])
 
     for name in makers:
         attempt(name, functools.partial(make, name))
-    for _ in range(repeat):  # alternating: whatever else the machine does hits all alike
-        for name in list(samples):
-            time.sleep(0.5)  # threads of the one before may spin while they wait for work
-            attempt(name, functools.partial(time_it, name))
+    for load, beside in loads.items():
+        with beside():
+            for _ in range(repeat):  # alternating: whatever else the machine does hits all alike
+                for name in list(samples):
+                    time.sleep(0.5)  # threads of the one before may spin while they wait for work
+                    attempt(name, functools.partial(time_it, name, load))
     rows = [
         {
             "who": name,
+            "load": load,
             "seconds": statistics.median(taken),
             "fastest": min(taken),
             "losses": contestants[name].losses,
@@ -276,7 +327,8 @@ def contest(makers: dict[str, Callable[[], Ours | Peer]], repeat: int) -> list[d
             "compile_seconds": contestants[name].compile_seconds,
             "said": contestants[name].said,
         }
-        for name, taken in samples.items()
+        for name, by_load in samples.items()
+        for load, taken in by_load.items()
     ]
     for contestant in contestants.values():
         contestant.close()
@@ -289,6 +341,7 @@ def show(rows: list[dict[str, Any]], rate: float) -> None:
         "T",
         "batch",
         "",
+        "load",
         "ms",
         "images/s",
         "of matrix rate",
@@ -304,6 +357,7 @@ def show(rows: list[dict[str, Any]], rate: float) -> None:
             str(row["timesteps"]),
             str(row["batch"]),
             row["who"],
+            row["load"],
             f"{1000 * row['seconds']:.1f}",
             f"{row['images_per_second']:,.1f}",
             f"{100 * row['flops'] / row['seconds'] / rate:.0f} %",
@@ -316,7 +370,7 @@ def show(rows: list[dict[str, Any]], rate: float) -> None:
 
 
 def key(row: dict[str, Any]) -> tuple:
-    return row["network"], row["timesteps"], row["batch"]
+    return row["network"], row["timesteps"], row["batch"], row["load"]
 
 
 def main() -> int:
@@ -325,6 +379,7 @@ def main() -> int:
     names = {"type": lambda text: text.split(",")}
     parser.add_argument("--peer", help="python of an environment with torch and spikingjelly")
     parser.add_argument("--arch", default=["vgg16", "resnet19"], **names)
+    parser.add_argument("--dataset", default="cifar10", choices=("cifar10", "digits", "fashion_mnist"))
     parser.add_argument("--timesteps", default=[5], **numbers)
     parser.add_argument("--batch", default=[32], **numbers)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
@@ -333,6 +388,7 @@ def main() -> int:
     parser.add_argument(
         "--in-turn", action="store_true", help="one at a time on the device, where all do not fit"
     )
+    parser.add_argument("--neighbour", action="store_true", help="once more beside a process that copies")
     parser.add_argument("--name", help="of the file in benchmarks/results, which is not written without")
     options = parser.parse_args()
     if unknown := set(options.modes) - set(MODES):
@@ -352,7 +408,7 @@ def main() -> int:
     modes = options.modes if options.peer else []
     kinds = {mode: "authors" if mode == "authors" else "multi-step" for mode in modes}
     same = {
-        (arch, kind): agrees(arch, kind, options.peer)
+        (arch, kind): agrees(arch, kind, options.peer, options.dataset)
         for arch, kind in itertools.product(options.arch, dict.fromkeys(kinds.values()))
     }
     for arch, timesteps, batch in itertools.product(options.arch, options.timesteps, options.batch):

@@ -29,7 +29,7 @@ from snnlth_jax.run import results
 from snnlth_jax.run.results import Result, Row
 
 LARGEST = 5_000_000  # bytes of a file
-COLUMNS = ("run", "timesteps", "sparsity", "kept", "test_accuracy")
+COLUMNS = ("run", "T", "sparsity", "weights", "accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,11 @@ def index(zoo: Path) -> str:
         ticket = path.with_name("ticket.safetensors")
         kept = int(masks.count(tickets.load(ticket).masks)[0])
         sizes = " | ".join(f"{file.stat().st_size / 1e3:,.0f} kB" for file in (path, ticket))
-        lines.append(f"| [{name}]({name}/README.md) | {kept:,} | {known['test_accuracy']:.4f} | {sizes} |")
+        with path.with_name("curve.csv").open() as file:
+            accuracy = {row["run"]: float(row["accuracy"]) for row in csv.DictReader(file)}
+        lines.append(
+            f"| [{name}]({name}/README.md) | {kept:,} | {accuracy[known['phase']]:.4f} | {sizes} |"
+        )
     return "\n".join(lines) + "\n"
 
 

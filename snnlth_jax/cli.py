@@ -122,10 +122,12 @@ class _Analyse(_Energy):
 
 @dataclasses.dataclass(frozen=True)
 class _Compile:
-    """Compile a training run for absent TPUs: memory, FLOPs and the time to compile. Needs libtpu."""
+    """Compile IMP's training for absent GPUs or TPUs: memory, kernels, bytes, FLOPs, and the time of these at
+    the rates of the device. Needs NVIDIA's compiler or libtpu (docs/performance.md)."""
 
     topology: str
-    """Generation and layout of the chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2, or a larger layout."""
+    """One GPU: h100, a100, l4; or generation and layout of TPU chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2,
+    tpu7x:2x2x1, or a larger layout."""
     dataset: str = "cifar10"
     """Dataset that gives the shapes of images; no data are read, except your own."""
     data_dir: str | None = None
@@ -144,6 +146,10 @@ class _Compile:
     """Number format of the computation."""
     shard_data: Literal["auto", "yes", "no"] = "no"
     """Divide the images among the chips: yes; auto and no keep a copy on each."""
+    epochs: int | None = None
+    """Number of epochs of a training run, for the time of the search, see `snnlth imp`."""
+    rounds: int | None = None
+    """Number of rounds, for the time of the search, see `snnlth imp`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,7 +281,7 @@ def _compile(command: _Compile) -> None:
 
     fields = dataclasses.asdict(command)
     name = fields.pop("topology")
-    print(ahead.compile_for(name, configs.TrainConfig(**fields)))
+    ahead.show(ahead.compile_for(name, configs.ImpConfig(**fields)), Console())
 
 
 def _doctor(command: _Doctor) -> int:

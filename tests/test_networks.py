@@ -179,7 +179,7 @@ def test_the_zoo_has_a_search_to_load(searched, tmp_path, capsys):
     masks = tickets.load(entry / "ticket.safetensors").masks
     assert sum(int(mask.sum()) for mask in jax.tree.leaves(masks)) == row["kept"]
     with open(entry / "curve.csv") as file:
-        curve = {line["run"]: float(line["test_accuracy"]) for line in csv.DictReader(file)}
+        curve = {line["run"]: float(line["accuracy"]) for line in csv.DictReader(file)}
     assert curve["ticket 2"] == row["final_test_accuracy"]
     assert len(curve) == len(result["rounds"]) + len(result["tickets"]) + len(result["controls"])
     assert f"[{entry.name}]" in (tmp_path / "zoo" / "README.md").read_text()

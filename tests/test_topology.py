@@ -1,4 +1,4 @@
-"""Compiling for TPUs: bad input anywhere; the compiler itself where libtpu is installed."""
+"""Compiling for absent devices: bad input anywhere; the compiler of TPUs where libtpu is installed."""
 
 import importlib.util
 import os
@@ -22,8 +22,15 @@ def compiled(*flags, **environment):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--topology", "v5e"], "--topology v5e: allowed: v3, v4, v5e, v5p, v6e, a colon and a layout"),
-        (["--topology", "v9:2x2"], "--topology v9:2x2: allowed: v3"),
+        (
+            ["--topology", "v5e"],
+            "--topology v5e: allowed: h100, a100, l4, or one of v3, v4, v5e, v5p, v6e, tpu7x,",
+        ),
+        (["--topology", "v9:2x2"], "--topology v9:2x2: allowed: h100, a100, l4, or one of v3"),
+        (["--topology", "h100:2x2"], "--topology h100:2x2: allowed: h100, a100, l4, or one of v3"),
+        (["--topology", "h10"], "--topology h10: allowed: h100, a100, l4, or one of v3"),
+        (["--topology", "h100", "--epochs", "0"], "--epochs 0: allowed: "),
+        (["--topology", "h100", "--rounds", "0"], "--rounds 0: allowed: "),
         (["--topology", "v5e:2x2", "--arch", "vgg"], "--arch vgg: allowed: vgg5"),
         (["--topology", "v5e:2x2", "--batch-size", "0"], "--batch-size 0: allowed: "),
     ],
@@ -40,6 +47,14 @@ def test_without_libtpu_it_says_how_to_get_it():
     status, _, err = compiled("--topology", "v5e:2x2")
     assert (status, len(err.splitlines())) == (2, 1)
     assert "needs libtpu: pip install -r requirements-tpu.txt" in err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is not None, reason="the compiler is there")
+@pytest.mark.parametrize("topology", ["h100", "l4"])
+def test_without_the_compiler_of_gpus_it_says_how_to_get_it(topology):
+    status, _, err = compiled("--topology", topology)
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "needs NVIDIA's compiler: pip install -r requirements-gpu-compiler.txt" in err
 
 
 needs_libtpu = pytest.mark.skipif(not LIBTPU, reason="needs an environment with requirements-tpu.txt")

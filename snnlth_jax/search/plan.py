@@ -23,7 +23,16 @@ from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.programs import TWIN, Variants, full_variant
 from snnlth_jax.train import Program, zero_metrics
 
-__all__ = ["PROBE_SECONDS", "PROBE_STEPS", "Plan", "PlannedProgram", "PlannedTraining", "make", "show"]
+__all__ = [
+    "PROBE_SECONDS",
+    "PROBE_STEPS",
+    "Plan",
+    "PlannedProgram",
+    "PlannedTraining",
+    "make",
+    "show",
+    "trainings",
+]
 
 PROBE_STEPS, PROBE_SECONDS = 20, 30.0
 
@@ -92,7 +101,6 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
     dataset = variants.dataset
     train, test = variants.on_devices(dataset.train), variants.on_devices(dataset.test)
     state = variants.init_state(jax.random.key(config.seed))
-    total = masks.count(state.masks)[1]
     programs, seconds_per_flop = {}, {}
     twin = [TWIN] if any(phase.variant == TWIN for phase in phases) else []
     for variant in dict.fromkeys([full_variant(config), *twin]):
@@ -102,9 +110,34 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
         programs[str(variant)] = PlannedProgram(program.compile_seconds, rate, program.memory)
         seconds_per_flop[variant.activation] = 1 / (rate * train_flops(variants.forward_flops(variant)))
 
+    return Plan(
+        trainings=trainings(config, variants, phases, seconds_per_flop),
+        programs=programs,
+        device_memory=(jax.local_devices()[0].memory_stats() or {}).get("bytes_limit"),
+        checkpoint_bytes=sum(x.nbytes for x in jax.tree.leaves((state, state.params, state.batch_stats))),
+    )
+
+
+def trainings(
+    config: configs.ResolvedTrain,
+    variants: Variants,
+    phases: Sequence[Phase],
+    seconds_per_flop: Mapping[str, float],
+) -> tuple[PlannedTraining, ...]:
+    """The training runs of a search, and the time of each.
+
+    Args:
+      config: resolved.
+      variants: variants of its network; no values of its data are read.
+      phases: phases of the search.
+      seconds_per_flop: time by activation, `lif` and `relu`.
+    """
+    dataset = variants.dataset
+    shapes = jax.eval_shape(variants.init_state, jax.random.key(0)).masks
+    total = sum(mask.size for mask in jax.tree.leaves(shapes))
     evaluated = len(dataset.test.labels) + (len(dataset.validation.labels) if dataset.validation else 0)
     counts: list[int] = []
-    trainings = []
+    planned: list[PlannedTraining] = []
     for phase in phases:
         counts.append(epochs(phases, counts, phase))
         forward = variants.forward_flops(phase.variant)
@@ -112,7 +145,7 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
         flops += math.ceil(counts[-1] / config.eval_every) * evaluated * forward
         # each network on a line sees the training images twice, for its statistics and for its loss
         flops += phase.points * (2 * len(dataset.train.labels) + len(dataset.test.labels)) * forward
-        trainings.append(
+        planned.append(
             PlannedTraining(
                 name=str(phase),
                 variant=str(phase.variant),
@@ -122,12 +155,7 @@ def make(config: configs.ResolvedTrain, variants: Variants, phases: Sequence[Pha
                 seconds=flops * seconds_per_flop[phase.variant.activation],
             )
         )
-    return Plan(
-        trainings=tuple(trainings),
-        programs=programs,
-        device_memory=(jax.local_devices()[0].memory_stats() or {}).get("bytes_limit"),
-        checkpoint_bytes=sum(x.nbytes for x in jax.tree.leaves((state, state.params, state.batch_stats))),
-    )
+    return tuple(planned)
 
 
 def _kept(config: configs.ResolvedTrain, phase: Phase, total: int) -> int:

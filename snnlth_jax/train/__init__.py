@@ -7,6 +7,7 @@ from snnlth_jax.train.loop import (
     Program,
     compile_evaluation,
     compile_program,
+    compile_steps,
     fit,
 )
 from snnlth_jax.train.step import (
@@ -29,6 +30,7 @@ __all__ = [
     "TrainState",
     "compile_evaluation",
     "compile_program",
+    "compile_steps",
     "eval_step",
     "fit",
     "init_state",

@@ -38,6 +38,7 @@ __all__ = [
     "Program",
     "compile_evaluation",
     "compile_program",
+    "compile_steps",
     "fit",
 ]
 
@@ -110,12 +111,17 @@ def compile_program(
     }
     evaluate, statistics = partial(_evaluate, loss_fn=loss_fn, **common), partial(_statistics, **common)
     started = time.perf_counter()
-    key, scalars = jax.eval_shape(jax.random.key, 0), _scalars(0.0, 0, 0)
-    steps = sharding.compiled(
-        partial(_train_steps, tx=tx, loss_factor=loss_factor, loss_fn=loss_fn, **common),
-        (state, zero_metrics(), train_split, key, *scalars),
-        devices,
-        donate=2,
+    steps = compile_steps(
+        model,
+        tx,
+        state,
+        train_split,
+        augmentation=augmentation,
+        batch_size=batch_size,
+        num_timesteps=num_timesteps,
+        devices=devices,
+        loss_factor=loss_factor,
+        loss_fn=loss_fn,
     )
     # a validation split of another shape than the test set needs one more compilation
     functions: dict[Any, Callable[..., Any]] = {}
@@ -150,6 +156,48 @@ def compile_program(
         compile_seconds=time.perf_counter() - started,
         memory=steps.memory,
     )
+
+
+def compile_steps(
+    model: Any,
+    tx: optax.GradientTransformationExtraArgs,
+    state: TrainState,
+    split: Split,
+    *,
+    augmentation: Augmentation,
+    batch_size: int,
+    num_timesteps: int,
+    devices: sharding.Devices | None = None,
+    loss_factor: float = 1.0,
+    loss_fn: LossFn = losses.cross_entropy,
+) -> sharding.Compiled:
+    """Compile the training of `compile_program` alone; its arguments, and `call` is its `train`.
+
+    Args:
+      model: as for `compile_program`.
+      tx: as for `train_step`.
+      state: a state of these shapes.
+      split: images and labels of these shapes, to train on.
+      augmentation: changes of the images, their mean and std.
+      batch_size: number of images of a step.
+      num_timesteps: T.
+      devices: None for one.
+      loss_factor: as for `train_step`.
+      loss_fn: as for `train_step`.
+    """
+    steps = partial(
+        _train_steps,
+        model=model,
+        tx=tx,
+        augmentation=augmentation,
+        batch_size=batch_size,
+        num_timesteps=num_timesteps,
+        devices=devices,
+        loss_factor=loss_factor,
+        loss_fn=loss_fn,
+    )
+    key, scalars = jax.eval_shape(jax.random.key, 0), _scalars(0.0, 0, 0)
+    return sharding.compiled(steps, (state, zero_metrics(), split, key, *scalars), devices, donate=2)
 
 
 def compile_evaluation(
@@ -220,16 +268,18 @@ def _train_steps(
 
     def step(index: jax.Array | int, size: int, carry: _Carry) -> _Carry:
         state, metrics, failed = carry
-        chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
-        shape = (size, *split.images.shape[1:])
-        draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
         # a last batch that the devices do not divide is computed by each of them
         sharers = devices if devices is not None and size % devices.count == 0 else None
-        images, labels = _fetch(split, chosen, sharers)
-        draws = draws if sharers is None else _part(draws, sharers)
+        with jax.named_scope("data"):
+            chosen = jax.lax.dynamic_slice(order, (index * batch_size,), (size,))
+            shape = (size, *split.images.shape[1:])
+            draws = draw(jax.random.fold_in(augment_key, index), shape, augmentation)
+            images, labels = _fetch(split, chosen, sharers)
+            draws = draws if sharers is None else _part(draws, sharers)
+            batch = Batch(transform(draws, images, augmentation), labels)
         state, new = train_step(
             state,
-            Batch(transform(draws, images, augmentation), labels),
+            batch,
             model=model if sharers is None else cloned(model, axis_name=sharding.AXIS),
             tx=tx,
             learning_rate=learning_rate,

@@ -117,16 +117,17 @@ def train_step(
     grads, (loss, correct, batch_stats) = jax.grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
         grads = jax.lax.pmean(grads, axis_name)
-    updates, opt_state = tx.update(
-        grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
-    )
-    state = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        masks=state.masks,
-        opt_state=opt_state,
-    )
+    with jax.named_scope("optimiser"):
+        updates, opt_state = tx.update(
+            grads, state.opt_state, state.params, masks=state.masks, learning_rate=learning_rate
+        )
+        state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            masks=state.masks,
+            opt_state=opt_state,
+        )
     return state, Metrics(loss.sum(), correct.sum(dtype=jnp.int32), jnp.int32(loss.size))
 
 
