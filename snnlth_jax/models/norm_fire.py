@@ -20,7 +20,7 @@ round less often than the definition.
 import dataclasses
 from collections.abc import Sequence
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +28,14 @@ import jax.numpy as jnp
 from snnlth_jax import surrogate
 from snnlth_jax._axes import varying
 from snnlth_jax._constants import is_number, promoted
-from snnlth_jax.models import _norm_fire_gpu as gpu
 from snnlth_jax.models import norms
 from snnlth_jax.models._linear import linear
 from snnlth_jax.models.firing import fire, max_pool
 from snnlth_jax.models.norms import at_least_float32
 from snnlth_jax.neurons import LIF, PLIF, lif_step
+
+if TYPE_CHECKING:
+    from snnlth_jax.models import _norm_fire_gpu as gpu
 
 __all__ = ["KERNELS", "Normed", "norm_fire", "takes"]
 
@@ -232,6 +234,8 @@ def _over_time(layer: _Layer, currents: list[list[jax.Array]]) -> list[jax.Array
 
 
 def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
+    from snnlth_jax.models import _norm_fire_gpu as gpu  # not before it is needed: Pallas takes a while
+
     statistics = tuple(_statistics(layer, term.x) for term in inputs if isinstance(term, Normed))
     currents, windows = _read(layer, inputs, statistics)
     steps, batch, height, width, channels = windows.shape
@@ -243,28 +247,32 @@ def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
 
 
 def _statistics(layer: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    from snnlth_jax.models import _norm_fire_gpu as gpu
+
     means, m2s, counts = gpu.statistics(x, promoted(x, jnp.float32), layer.interpret)
     counts = jnp.asarray(counts, means.dtype)[:, None, None]
     total = x.size // (x.shape[0] * x.shape[-1])
     local = (counts * means).sum(0) / total
     mean = _averaged(layer, local)
     # parts, and devices, are merged as the rows of a part are
-    return mean, _averaged(layer, (m2s + counts * (means - mean) ** 2).sum(0) / total)
+    return mean, _averaged(layer, (m2s + counts * (means - mean[None]) ** 2).sum(0) / total)
 
 
 def _averaged(layer: _Layer, x: Any) -> Any:
     return x if layer.axis_name is None else jax.lax.pmean(x, layer.axis_name)
 
 
-def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> tuple[gpu.Currents, gpu.Windows]:
+def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[gpu.Currents, gpu.Windows]":
+    from snnlth_jax.models import _norm_fire_gpu as gpu
+
     normed = [term for term in inputs if isinstance(term, Normed)]
     others = tuple(term for term in inputs if not isinstance(term, Normed))
     slopes = [
-        at_least_float32(term.scale) * jax.lax.rsqrt(var + layer.epsilon)
+        at_least_float32(term.scale)[None] * jax.lax.rsqrt(var + layer.epsilon)
         for term, (_, var) in zip(normed, statistics, strict=True)
     ]
     shifts = [
-        term.bias - mean * slope for term, (mean, _), slope in zip(normed, statistics, slopes, strict=True)
+        term.bias[None] - mean * slope for term, (mean, _), slope in zip(normed, statistics, slopes, strict=True)
     ]
     currents = gpu.Currents(tuple(term.x for term in normed), others, tuple(slopes), reduce(jnp.add, shifts))
     return currents, gpu.Windows(normed[0].x.shape, layer.pool)
@@ -272,6 +280,8 @@ def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> tuple[gpu.Cu
 
 def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any) -> Inputs:
     """Cotangents of the inputs, from those of the output and the statistics (equations above)."""
+    from snnlth_jax.models import _norm_fire_gpu as gpu
+
     grad, of_statistics = grads
     currents, windows = _read(layer, inputs, statistics)
     function = partial(_over_time, layer)
