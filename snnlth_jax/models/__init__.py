@@ -6,8 +6,7 @@ import numpy as np
 
 from snnlth_jax.errors import InputError, not_one_of
 from snnlth_jax.models import norms, own
-from snnlth_jax.models._checks import is_floating, is_whole
-from snnlth_jax.models.norm_fire import KERNELS
+from snnlth_jax.models._checks import KERNELS, is_floating, is_whole
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
 from snnlth_jax.neurons import LIF
@@ -85,8 +84,8 @@ def create(
       A Flax linen module, see `VGG` and `ResNet` for how to call it.
 
     Raises:
-      InputError: unknown name, activation, norm or kernels, no `norm_timesteps` with "bntt", a width that is not
-        positive, a number of classes below 1, a neuron that is no `LIF`, or a dtype of integers.
+      InputError: unknown name, activation, norm or kernels, no `norm_timesteps` with "bntt", a width that is
+        not positive, a number of classes below 1, a neuron that is no `LIF`, or a dtype of integers.
 
     >>> create("vgg5", num_classes=10, width=0.25).features
     (8, 8, 'M', 16, 16, 'M')

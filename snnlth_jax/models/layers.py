@@ -5,6 +5,7 @@ its norm, which depend on it alone, have a leading axis of 1; `fire` repeats it 
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -47,13 +48,14 @@ def is_late(model: Any, train: bool) -> bool:
         and norm_fire.takes(model.neuron, model.kernels)
     )
 
+
 class Neurons(nn.Module):
     """A layer of neurons: `fire`, with the parameter w of a `PLIF` among the parameters, as `tau_logit`.
 
     Called with one current or more, which add up, it returns its output, and with `pool` the `max_pool` of
     that. Currents may wait for their batch norm, see `norms.Waiting`; their running statistics are updated
-    here. w is a parameter of a ReLU twin too, which has the same parameters and does not use it. A layer of other
-    neurons has no parameters.
+    here. w is a parameter of a ReLU twin too, which has the same parameters and does not use it. A layer of
+    other neurons has no parameters.
 
     Attributes:
       num_timesteps: T.
@@ -80,7 +82,7 @@ class Neurons(nn.Module):
         waiting = [current for current in currents if isinstance(current, Waiting)]
         if waiting:
             return self._normed(currents, waiting, pool)
-        x: Any = functools.reduce(lambda x, y: x + y, currents)
+        x: Any = functools.reduce(operator.add, currents)
         neuron = self.neuron
         if isinstance(neuron, PLIF):
             w = self.param("tau_logit", nn.initializers.constant(neuron.initial), (), self.param_dtype)
@@ -90,9 +92,7 @@ class Neurons(nn.Module):
 
     def _normed(self, currents: tuple[Any, ...], waiting: list[Waiting], pool: bool) -> jax.Array:
         output, statistics = norm_fire.norm_fire(
-            [
-                norm_fire.Normed(x.x, x.scale, x.bias) if isinstance(x, Waiting) else x for x in currents
-            ],
+            [norm_fire.Normed(x.x, x.scale, x.bias) if isinstance(x, Waiting) else x for x in currents],
             self.neuron,
             self.num_timesteps,
             activation=self.activation,
@@ -165,7 +165,7 @@ class ConvNorm(nn.Module):
         waiting: Waiting = batch_norm(x, train=train, late=True)
         if not self.use_bias:
             return waiting
-        bias = convolution.get_variable("params", "bias")
+        bias: jax.Array = convolution.get_variable("params", "bias")
         return waiting._replace(record=lambda mean, var: waiting.record(mean + bias, var))
 
 

@@ -5,7 +5,7 @@ r"""Batch norm, neurons and pooling of a layer in one function, with its gradien
 Its definition is the composition of `norms.TimestepBatchNorm`, `firing.fire` and `firing.max_pool`. As these
 are compiled one by one, they write normalised inputs, potentials and spikes to memory, and keep them for the
 gradient. On a GPU four kernels (`_norm_fire_gpu`) compute the same, and only the inputs and their statistics
-are kept. With :math:`r = (\sigma^2 + \epsilon)^{-1/2}`, the cotangents :math:`\bar\mu, \bar{\sigma^2}` of the
+are kept. With :math:`r = (\sigma^2 + \epsilon)^{-1/2}`, cotangents :math:`\bar\mu, \bar{\sigma^2}` of the
 statistics, :math:`S_1 = \sum \bar y`, :math:`S_2 = \sum \bar y (x - \mu)` and N values of a channel,
 
 .. math::
@@ -13,11 +13,12 @@ statistics, :math:`S_1 = \sum \bar y`, :math:`S_2 = \sum \bar y (x - \mu)` and N
     v_t &= \bar{\sigma^2_t} - \tfrac12 \gamma r_t^3 S_{2,t}, \quad m_t = \bar\mu_t - \gamma r_t S_{1,t}  \\
     \bar x_t &= \gamma r_t\, \bar y_t + \tfrac2N v_t (x_t - \mu_t) + \tfrac1N m_t
 
-where several devices average m and v. The potentials stay in at least float32, so that in bfloat16 the kernels
-round less often than the definition.
+where several devices average m and v. The potentials stay in at least float32, so that in bfloat16 the
+kernels round less often than the definition.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ from snnlth_jax import surrogate
 from snnlth_jax._axes import varying
 from snnlth_jax._constants import is_number, promoted
 from snnlth_jax.models import norms
+from snnlth_jax.models._checks import check_kernels
 from snnlth_jax.models._linear import linear
 from snnlth_jax.models.firing import fire, max_pool
 from snnlth_jax.models.norms import at_least_float32
@@ -37,9 +39,8 @@ from snnlth_jax.neurons import LIF, PLIF, lif_step
 if TYPE_CHECKING:
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
-__all__ = ["KERNELS", "Normed", "norm_fire", "takes"]
+__all__ = ["Normed", "norm_fire", "takes"]
 
-KERNELS = ("auto", "plain", "interpret")
 _MOST_TIMESTEPS = 10  # all of which a kernel holds in registers
 _SPIKES = tuple(type(surrogate.create(name)) for name in surrogate.NAMES)
 
@@ -112,11 +113,10 @@ def norm_fire(
     >>> spikes.reshape(2, 4).tolist(), mean.tolist(), var.tolist()
     ([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], [[3.0]], [[12.5]])
     """
-    layer = _Layer(
-        neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, kernels == "interpret"
-    )
+    layer = _Layer(neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, kernels == "interpret")
     if takes(neuron, kernels) and _fits(layer, inputs):
-        return _by_kernels(layer, tuple(inputs))
+        result: tuple[jax.Array, Statistics] = _by_kernels(layer, tuple(inputs))
+        return result
     return _definition(layer, tuple(inputs))
 
 
@@ -132,8 +132,7 @@ def takes(neuron: LIF, kernels: str) -> bool:
     >>> takes(LIF(), "plain"), takes(LIF(), "interpret"), takes(PLIF(2.0), "interpret")
     (False, True, False)
     """
-    if kernels not in KERNELS:
-        raise ValueError(f"kernels must be one of {', '.join(KERNELS)}; got {kernels!r}")
+    check_kernels(kernels)
     if kernels == "plain" or isinstance(neuron, PLIF) or not isinstance(neuron.spike, _SPIKES):
         return False
     if not all(is_number(leaf) for leaf in jax.tree.leaves(neuron)):
@@ -185,7 +184,8 @@ def _dtype(layer: _Layer, term: Normed | jax.Array) -> Any:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _by_kernels(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
     plain, kernels = partial(_definition, layer), partial(_forward, layer)
-    return _on_gpu(layer, kernels, plain, inputs)
+    result: tuple[jax.Array, Statistics] = _on_gpu(layer, kernels, plain, inputs)
+    return result
 
 
 @_by_kernels.defjvp
@@ -199,9 +199,11 @@ def _(layer: _Layer, primals: tuple[Inputs], tangents: tuple[Inputs]) -> tuple[A
 
     def transpose(grads: Any) -> Any:
         def plain(inputs: Inputs, _: Statistics, grads: Any) -> Inputs:
-            return jax.vjp(definition, inputs)[1](grads)[0]
+            pulled_back: tuple[Inputs] = jax.vjp(definition, inputs)[1](grads)
+            return pulled_back[0]
 
-        return _on_gpu(layer, partial(_backward, layer), plain, inputs, statistics, grads)
+        result: Inputs = _on_gpu(layer, partial(_backward, layer), plain, inputs, statistics, grads)
+        return result
 
     result = output, statistics
     return result, linear(tangent, transpose, changes, like=result)
@@ -228,22 +230,20 @@ def _over_time(layer: _Layer, currents: list[list[jax.Array]]) -> list[jax.Array
         return spikes
 
     corners = zip(*map(outputs, currents), strict=True)
-    return [
-        reduce(lambda best, corner: jnp.where(corner > best, corner, best), corner) for corner in corners
-    ]
+    return [reduce(lambda best, corner: jnp.where(corner > best, corner, best), corner) for corner in corners]
 
 
 def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
     from snnlth_jax.models import _norm_fire_gpu as gpu  # not before it is needed: Pallas takes a while
 
     statistics = tuple(_statistics(layer, term.x) for term in inputs if isinstance(term, Normed))
-    currents, windows = _read(layer, inputs, statistics)
-    steps, batch, height, width, channels = windows.shape
+    currents = _read(layer, inputs, statistics)
+    _, batch, height, width, channels = currents.xs[0].shape
     if layer.pool:
         height, width = height // 2, width // 2
     dtype = promoted(*(jnp.dtype(_dtype(layer, term)) for term in inputs))
     like = jax.ShapeDtypeStruct((layer.num_timesteps, batch, height, width, channels), dtype)
-    return gpu.forward(currents, partial(_over_time, layer), windows, like, layer.interpret), statistics
+    return gpu.forward(currents, partial(_over_time, layer), layer.pool, like, layer.interpret), statistics
 
 
 def _statistics(layer: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -262,7 +262,7 @@ def _averaged(layer: _Layer, x: Any) -> Any:
     return x if layer.axis_name is None else jax.lax.pmean(x, layer.axis_name)
 
 
-def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[gpu.Currents, gpu.Windows]":
+def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "gpu.Currents":
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
     normed = [term for term in inputs if isinstance(term, Normed)]
@@ -272,10 +272,10 @@ def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[gpu.C
         for term, (_, var) in zip(normed, statistics, strict=True)
     ]
     shifts = [
-        term.bias[None] - mean * slope for term, (mean, _), slope in zip(normed, statistics, slopes, strict=True)
+        term.bias[None] - mean * slope
+        for term, (mean, _), slope in zip(normed, statistics, slopes, strict=True)
     ]
-    currents = gpu.Currents(tuple(term.x for term in normed), others, tuple(slopes), reduce(jnp.add, shifts))
-    return currents, gpu.Windows(normed[0].x.shape, layer.pool)
+    return gpu.Currents(tuple(term.x for term in normed), others, tuple(slopes), reduce(jnp.add, shifts))
 
 
 def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any) -> Inputs:
@@ -283,17 +283,16 @@ def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any)
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
     grad, of_statistics = grads
-    currents, windows = _read(layer, inputs, statistics)
+    currents = _read(layer, inputs, statistics)
     function = partial(_over_time, layer)
     means = tuple(mean for mean, _ in statistics)
-    parts = gpu.sums(currents, means, grad, function, windows, layer.interpret)
+    parts = gpu.sums(currents, means, grad, function, layer.pool, layer.interpret)
     sum_dy, *sums_dy_x = (part.sum(0) for part in parts)
 
-    count = windows.shape[1] * windows.shape[2] * windows.shape[3]
-    normed = [term for term in inputs if isinstance(term, Normed)]
+    count = math.prod(currents.xs[0].shape[1:-1])
     of_x, constant, of_parameters = [], [], []
-    for term, (mean, var), (dmean, dvar), slope, dot in zip(
-        normed, statistics, of_statistics, currents.slopes, sums_dy_x, strict=True
+    for (mean, var), (dmean, dvar), slope, dot in zip(
+        statistics, of_statistics, currents.slopes, sums_dy_x, strict=True
     ):
         r = jax.lax.rsqrt(var + layer.epsilon)
         m, v = _averaged(layer, (dmean - slope * sum_dy, dvar - slope * r**2 * dot / 2))
@@ -301,11 +300,11 @@ def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any)
         constant.append(m / count - of_x[-1] * mean)
         of_parameters.append(((r * dot).sum(0), sum_dy.sum(0)))
     dxs, dothers = gpu.gradient(
-        currents, tuple(of_x), tuple(constant), grad, function, windows, layer.interpret
+        currents, tuple(of_x), tuple(constant), grad, function, layer.pool, layer.interpret
     )
     of_normed, of_others = zip(dxs, of_parameters, strict=True), iter(dothers)
 
-    def of(term: Normed | jax.Array) -> Normed | jax.Array:
+    def of(term: Normed | jax.Array) -> Any:
         if not isinstance(term, Normed):
             return next(of_others)
         dx, (dscale, dbias) = next(of_normed)

@@ -212,9 +212,7 @@ class Variants:
         devices: sharding.Devices | None = None,
     ):
         self._config, self.dataset = config, dataset
-        self._model = _checked(
-            model or network(config, dataset.num_classes, config.kernels), config, dataset
-        )
+        self._model = _checked(model or network(config, dataset.num_classes, config.kernels), config, dataset)
         self.loss = losses.Loss(config.loss, config.label_smoothing)
         self._programs = SHARED if programs is None else programs
         self.tx: optax.GradientTransformationExtraArgs = optimizers.create(
