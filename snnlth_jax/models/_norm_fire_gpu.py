@@ -5,7 +5,7 @@ All timesteps of a tile (`_tiles`) stay in registers, so that a kernel reads and
     1. statistics   x            mean and M2, the sum of squared deviations, of the program's rows
     2. forward      x        ->  spikes
     3. sums         x, ds        sum dy, sum dy (x - mean), over the program's rows
-    4. gradient     x, ds    ->  dx = slope dy + B x + C
+    4. gradient     x, ds    ->  dx = slope dy + a (x - mean) + b
 
 y = slope x + shift are the currents. Kernels 3 and 4 compute them and the spikes again; dy comes from
 `jax.vjp` of the function that kernel 2 computes, for any neuron. `norm_fire` adds up the programs' parts.
@@ -20,26 +20,51 @@ from jax.experimental import pallas as pl
 
 from snnlth_jax.models._tiles import LEAST_TILES, Plan, Program, Tile, Windows
 
-__all__ = ["Currents", "Layer", "forward", "gradient", "statistics", "sums"]
+__all__ = ["Currents", "How", "Layer", "Normed", "forward", "gradient", "statistics", "sums"]
 
 Layer = Callable[[list[list[jax.Array]]], Sequence[jax.Array]]
 """Outputs by timestep, from currents by corner and timestep."""
 
 
-class Currents(NamedTuple):
-    """Currents `y = sum_i slope_i x_i + shift + sum_j other_j`.
+class Normed(NamedTuple):
+    """An input that is normalised; in a kernel, references to these arrays.
 
     Attributes:
-      xs: arrays `[T, B, H, W, C]` that are normalised.
-      others: arrays that are not.
-      slopes: `[T, C]`, one for each of `xs`.
-      shift: `[T, C]`.
+      x: `[T, B, H, W, C]`.
+      scale: gamma, `[C]`.
+      bias: beta, `[C]`.
+      mean: `[T, C]`.
+      var: `[T, C]`.
     """
 
-    xs: tuple[jax.Array, ...]
-    others: tuple[jax.Array, ...]
-    slopes: tuple[jax.Array, ...]
-    shift: jax.Array
+    x: Any
+    scale: Any
+    bias: Any
+    mean: Any
+    var: Any
+
+
+class Currents(NamedTuple):
+    """Inputs whose sum is the current of a layer: those that are normalised, and those that are not."""
+
+    normed: tuple[Normed, ...]
+    others: tuple[Any, ...]
+
+
+class How(NamedTuple):
+    """What a layer does with its currents.
+
+    Attributes:
+      layer: function of the currents.
+      pool: whether a window is 2x2 rows.
+      epsilon: added to variances.
+      interpret: whether kernels are emulated.
+    """
+
+    layer: Layer
+    pool: bool
+    epsilon: float
+    interpret: bool
 
 
 def statistics(x: jax.Array, dtype: Any, interpret: bool) -> tuple[jax.Array, jax.Array, Any]:
@@ -73,126 +98,104 @@ def statistics(x: jax.Array, dtype: Any, interpret: bool) -> tuple[jax.Array, ja
         number, mean_of_rows, m2_of_rows = program.over_tiles(add, (zeros, zeros, zeros))
         merged = (number * mean_of_rows).sum(0) / jnp.maximum(number.sum(0), 1)
         between = number * (mean_of_rows - merged[None]) ** 2
-        program.store(mean, step, merged)
-        program.store(m2, step, (m2_of_rows + between).sum(0))
+        program.store(mean, (step,), merged)
+        program.store(m2, (step,), (m2_of_rows + between).sum(0))
 
     means, m2s = plan.call(kernel, (plan.parts(dtype),) * 2, interpret, steps)(_rows(x))
     return means, m2s, plan.counts()
 
 
-def forward(currents: Currents, layer: Layer, pool: bool, like: Any, interpret: bool) -> jax.Array:
+def forward(currents: Currents, how: How, like: Any) -> jax.Array:
     """Outputs of a layer.
 
     Args:
       currents: its currents.
-      layer: the function of them.
-      pool: whether a window is 2x2 rows.
+      how: what it does with them.
       like: shape and dtype of the output, `[T, B, H, W, C]`.
-      interpret: whether the kernel is emulated.
     """
-    plan = _plan(currents, pool)
+    plan = _plan(currents, how)
 
     def kernel(currents: Currents, outputs: Any) -> None:
         program = Program.of(plan)
-        read = _reader(currents, program)
+        reader = _Reader.of(currents, how, program)
 
         def fire(tile: Tile, carry: Any) -> Any:
-            for step, output in enumerate(layer(read(tile)[1])):
+            for step, output in enumerate(how.layer(reader.read(tile)[1])):
                 tile.store(outputs, step, tile.window, output)
             return carry
 
         program.over_tiles(fire, ())
 
     flat = jax.ShapeDtypeStruct((len(like), plan.windows.number, like.shape[-1]), like.dtype)
-    output: jax.Array = plan.call(kernel, flat, interpret)(_flat(currents))
+    output: jax.Array = plan.call(kernel, flat, how.interpret)(_flat(currents))
     return output.reshape(like.shape)
 
 
-def sums(
-    currents: Currents, means: Any, grad: jax.Array, layer: Layer, pool: bool, interpret: bool
-) -> tuple[jax.Array, ...]:
-    """Sums over the rows of each program, `[programs, T, C]`: of dy, and for each of `xs` of dy (x - mean).
+def sums(currents: Currents, how: How, grad: jax.Array) -> jax.Array:
+    """Sums over the rows of each program, `[programs, 1 + n, T, C]`: of dy, and for n `Normed` dy (x - mean).
 
     Args:
       currents: currents of the layer.
-      means: `[T, C]`, one for each of `xs`.
+      how: what it does with them.
       grad: cotangent of the output.
-      layer: the function of the currents.
-      pool: whether a window is 2x2 rows.
-      interpret: whether the kernel is emulated.
     """
-    plan, dtype = _plan(currents, pool, LEAST_TILES), currents.shift.dtype
-    steps = range(plan.windows.shape[0])
+    plan, dtype = _plan(currents, how, LEAST_TILES), currents.normed[0].mean.dtype
+    steps, number = range(plan.windows.shape[0]), 1 + len(currents.normed)
 
-    def kernel(currents: Currents, means: Any, grad: Any, *parts: Any) -> None:
+    def kernel(currents: Currents, grad: Any, parts: Any) -> None:
         program = Program.of(plan)
-        read = _reader(currents, program)
-        centres = [[program.load(mean, step) for step in steps] for mean in means]
+        reader = _Reader.of(currents, how, program)
 
         def add(tile: Tile, totals: Any) -> Any:
-            xs, ys = read(tile)
-            dys = _pulled_back(layer, ys, grad, tile)
+            xs, ys = reader.read(tile)
+            dys = _pulled_back(how.layer, ys, grad, tile)
             terms = [dys]
-            for x, centre in zip(xs, centres, strict=True):
-                terms.append(
-                    [
-                        [dy[step] * (at[step] - centre[step]) for step in steps]
-                        for dy, at in zip(dys, x, strict=True)
-                    ]
-                )
+            for x, mean in zip(xs, reader.means, strict=True):
+                corners = zip(dys, x, strict=True)
+                terms.append([[dy[step] * (at[step] - mean[step]) for step in steps] for dy, at in corners])
             return [
                 [sum((corner[step] for corner in term), start=total[step]) for step in steps]
                 for total, term in zip(totals, terms, strict=True)
             ]
 
         zeros = jnp.zeros(plan.size, dtype)
-        totals = program.over_tiles(add, [[zeros for _ in steps] for _ in parts])
-        for part, total in zip(parts, totals, strict=True):
+        totals = program.over_tiles(add, [[zeros for _ in steps] for _ in range(number)])
+        for index, total in enumerate(totals):
             for step in steps:
-                program.store(part, step, total[step].sum(0))
+                program.store(parts, (index, step), total[step].sum(0))
 
-    outputs = (plan.parts(dtype),) * (1 + len(currents.xs))
-    return tuple(plan.call(kernel, outputs, interpret)(_flat(currents), means, _rows(grad)))
+    outputs = plan.parts(dtype, number)
+    result: jax.Array = plan.call(kernel, outputs, how.interpret)(_flat(currents), _rows(grad))
+    return result
 
 
-def gradient(
-    currents: Currents,
-    of_x: Any,
-    constant: Any,
-    grad: jax.Array,
-    layer: Layer,
-    pool: bool,
-    interpret: bool,
-) -> tuple[Any, Any]:
-    """Gradients of the inputs: slope dy + of_x x + constant for each of `xs`, and dy for each of `others`.
+def gradient(currents: Currents, how: How, grad: jax.Array, lines: Any) -> tuple[Any, Any]:
+    """Gradients of inputs: slope dy + a (x - mean) + b for each `Normed`, and dy for each of the others.
 
     Args:
       currents: currents of the layer.
-      of_x: `[T, C]`, one for each of `xs`.
-      constant: `[T, C]`, one for each of `xs`.
+      how: what it does with them.
       grad: cotangent of the output.
-      layer: the function of the currents.
-      pool: whether a window is 2x2 rows.
-      interpret: whether the kernel is emulated.
+      lines: a and b, `[T, C]`, for each `Normed`.
     """
-    plan = _plan(currents, pool)
+    plan = _plan(currents, how)
     steps = range(plan.windows.shape[0])
 
-    def kernel(currents: Currents, of_x: Any, constant: Any, grad: Any, dxs: Any, dothers: Any) -> None:
+    def kernel(currents: Currents, grad: Any, lines: Any, dxs: Any, dothers: Any) -> None:
         program = Program.of(plan)
-        read = _reader(currents, program)
-        lines = [
-            [[program.load(ref, step) for step in steps] for ref in refs]
-            for refs in (currents.slopes, of_x, constant)
-        ]
+        reader = _Reader.of(currents, how, program)
+        loaded = [[[program.load(ref, step) for step in steps] for ref in line] for line in lines]
 
         def write(tile: Tile, carry: Any) -> Any:
-            xs, ys = read(tile)
-            dys, rows = _pulled_back(layer, ys, grad, tile), _corner_rows(plan, tile)
+            xs, ys = reader.read(tile)
+            dys, rows = _pulled_back(how.layer, ys, grad, tile), _corner_rows(plan, tile)
             for corner, (dy, row) in enumerate(zip(dys, rows, strict=True)):
-                for ref, x, slope, b, c in zip(dxs, xs, *lines, strict=True):
+                for ref, x, slope, mean, (a, b) in zip(
+                    dxs, xs, reader.slopes, reader.means, loaded, strict=True
+                ):
                     for t in steps:
-                        tile.store(ref, t, row, slope[t] * dy[t] + b[t] * x[corner][t] + c[t])
+                        centred = x[corner][t] - mean[t]
+                        tile.store(ref, t, row, slope[t] * dy[t] + a[t] * centred + b[t])
                 for ref in dothers:
                     for t in steps:
                         tile.store(ref, t, row, dy[t])
@@ -201,8 +204,9 @@ def gradient(
         program.over_tiles(write, ())
 
     flat = _flat(currents)
-    outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (flat.xs, flat.others))
-    grads = plan.call(kernel, outputs, interpret)(flat, of_x, constant, _rows(grad))
+    inputs = tuple(term.x for term in flat.normed), flat.others
+    outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
+    grads = plan.call(kernel, outputs, how.interpret)(flat, _rows(grad), lines)
     shaped: tuple[Any, Any] = jax.tree.map(lambda x: x.reshape(plan.windows.shape), grads)
     return shaped
 
@@ -214,40 +218,73 @@ def _rows(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1, x.shape[-1])
 
 
-def _plan(currents: Currents, pool: bool, least_turns: int = 1) -> Plan:
-    return Plan.of(Windows(currents.xs[0].shape, pool), "pooled" if pool else "layer", least_turns)
+def _plan(currents: Currents, how: How, least_turns: int = 1) -> Plan:
+    windows = Windows(currents.normed[0].x.shape, how.pool)
+    return Plan.of(windows, "pooled" if how.pool else "layer", least_turns)
 
 
 def _flat(currents: Currents) -> Currents:
-    return currents._replace(xs=tuple(map(_rows, currents.xs)), others=tuple(map(_rows, currents.others)))
+    normed = [
+        term._replace(x=_rows(term.x), scale=term.scale[None], bias=term.bias[None])
+        for term in currents.normed
+    ]
+    return Currents(tuple(normed), tuple(map(_rows, currents.others)))
 
 
 def _corner_rows(plan: Plan, tile: Tile) -> list[jax.Array]:
     return [plan.windows.first_row(tile.window) + corner for corner in plan.windows.corners]
 
 
-def _reader(currents: Currents, program: Program) -> Callable[[Tile], tuple[Any, list[list[jax.Array]]]]:
-    """A function of a tile: `xs`, by input, corner and timestep, and currents, by corner and timestep."""
-    steps, dtype = range(program.plan.windows.shape[0]), currents.shift.dtype
-    slopes = [[program.load(slope, step) for step in steps] for slope in currents.slopes]
-    shift = [program.load(currents.shift, step) for step in steps]
+class _Reader(NamedTuple):
+    """The currents of a program: `sum_i slope_i x_i + shift + sum_j other_j`.
 
-    def read(tile: Tile) -> tuple[Any, list[list[jax.Array]]]:
-        rows = _corner_rows(program.plan, tile)
+    Attributes:
+      currents: references.
+      program: the program.
+      means: `[1, channels]`, by input and timestep.
+      slopes: the same.
+      shift: by timestep.
+    """
+
+    currents: Currents
+    program: Program
+    means: list[list[jax.Array]]
+    slopes: list[list[jax.Array]]
+    shift: list[jax.Array]
+
+    @classmethod
+    def of(cls, currents: Currents, how: How, program: Program) -> "_Reader":
+        steps = range(program.plan.windows.shape[0])
+        means, slopes, shifts = [], [], []
+        for term in currents.normed:
+            dtype = term.mean.dtype
+            scale, bias = (program.load(ref, 0).astype(dtype) for ref in (term.scale, term.bias))
+            mean, var = ([program.load(ref, step) for step in steps] for ref in (term.mean, term.var))
+            slope = [scale * jax.lax.rsqrt(var[step] + how.epsilon) for step in steps]
+            shifts.append([bias - mean[step] * slope[step] for step in steps])
+            means.append(mean)
+            slopes.append(slope)
+        return cls(
+            currents, program, means, slopes, [sum(rest, start=s) for s, *rest in zip(*shifts, strict=True)]
+        )
+
+    def read(self, tile: Tile) -> tuple[Any, list[list[jax.Array]]]:
+        """What is normalised, by input, corner and timestep; and the currents, by corner and timestep."""
+        plan, dtype = self.program.plan, self.shift[0].dtype
+        steps, rows = range(len(self.shift)), _corner_rows(plan, tile)
 
         def by_corner(ref: Any) -> list[list[jax.Array]]:
             return [[tile.load(ref, step, row, dtype) for step in steps] for row in rows]
 
-        xs, others = list(map(by_corner, currents.xs)), list(map(by_corner, currents.others))
+        xs = [by_corner(term.x) for term in self.currents.normed]
+        others = list(map(by_corner, self.currents.others))
 
         def current(corner: int, step: int) -> jax.Array:
-            terms = [x[corner][step] * slope[step] for x, slope in zip(xs, slopes, strict=True)]
+            terms = [x[corner][step] * slope[step] for x, slope in zip(xs, self.slopes, strict=True)]
             terms += [other[corner][step] for other in others]
-            return sum(terms, start=shift[step])
+            return sum(terms, start=self.shift[step])
 
         return xs, [[current(corner, step) for step in steps] for corner in range(len(rows))]
-
-    return read
 
 
 def _pulled_back(layer: Layer, ys: list[list[jax.Array]], grad: Any, tile: Tile) -> list[list[jax.Array]]:

@@ -78,10 +78,10 @@ class Plan(NamedTuple):
         turns = min(tiles, max(least_turns, pl.cdiv(tiles * blocks * copies, _PROGRAMS)))
         return cls(windows, size, turns, (blocks, pl.cdiv(tiles, turns)))
 
-    def parts(self, dtype: Any) -> jax.ShapeDtypeStruct:
-        """One value for each program, timestep and channel."""
+    def parts(self, dtype: Any, *number: int) -> jax.ShapeDtypeStruct:
+        """Values, or so many of them, for each program, timestep and channel."""
         steps, *_, channels = self.windows.shape
-        return jax.ShapeDtypeStruct((self.grid[1], steps, channels), dtype)
+        return jax.ShapeDtypeStruct((self.grid[1], *number, steps, channels), dtype)
 
     def counts(self) -> np.ndarray[Any, Any]:
         """Number of windows of each program, `[programs]`."""
@@ -126,10 +126,10 @@ class Program(NamedTuple):
         channel, exists = self._channel()
         return plt.load(ref.at[row, channel], mask=exists, other=None if exists is None else 0.0)[None]
 
-    def store(self, ref: Any, step: Any, value: jax.Array) -> None:
+    def store(self, ref: Any, index: tuple[Any, ...], value: jax.Array) -> None:
         """Write a part `[channels]` of this program."""
         channel, exists = self._channel()
-        plt.store(ref.at[self.part, step, channel], value, mask=exists)
+        plt.store(ref.at[(self.part, *index, channel)], value, mask=exists)
 
     def _channel(self) -> tuple[jax.Array, jax.Array | None]:
         tile, channels = self.plan.size[1], self.plan.windows.shape[-1]

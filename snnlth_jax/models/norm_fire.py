@@ -237,45 +237,38 @@ def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
     from snnlth_jax.models import _norm_fire_gpu as gpu  # not before it is needed: Pallas takes a while
 
     statistics = tuple(_statistics(layer, term.x) for term in inputs if isinstance(term, Normed))
-    currents = _read(layer, inputs, statistics)
-    _, batch, height, width, channels = currents.xs[0].shape
+    currents, how = _read(layer, inputs, statistics)
+    _, batch, height, width, channels = currents.normed[0].x.shape
     if layer.pool:
         height, width = height // 2, width // 2
     dtype = promoted(*(jnp.dtype(_dtype(layer, term)) for term in inputs))
     like = jax.ShapeDtypeStruct((layer.num_timesteps, batch, height, width, channels), dtype)
-    return gpu.forward(currents, partial(_over_time, layer), layer.pool, like, layer.interpret), statistics
+    return gpu.forward(currents, how, like), statistics
 
 
 def _statistics(layer: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
     means, m2s, counts = gpu.statistics(x, promoted(x, jnp.float32), layer.interpret)
-    counts = jnp.asarray(counts, means.dtype)[:, None, None]
-    total = x.size // (x.shape[0] * x.shape[-1])
-    local = (counts * means).sum(0) / total
-    mean = _averaged(layer, local)
     # parts, and devices, are merged as the rows of a part are
-    return mean, _averaged(layer, (m2s + counts * (means - mean[None]) ** 2).sum(0) / total)
+    weights = jnp.asarray(counts / counts.sum(), means.dtype)[:, None, None]
+    mean = _averaged(layer, (weights * means).sum(0))
+    squares = m2s * (1 / int(counts.sum())) + weights * (means - mean[None]) ** 2
+    return mean, _averaged(layer, squares.sum(0))
 
 
 def _averaged(layer: _Layer, x: Any) -> Any:
     return x if layer.axis_name is None else jax.lax.pmean(x, layer.axis_name)
 
 
-def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "gpu.Currents":
+def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[gpu.Currents, gpu.How]":
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
-    normed = [term for term in inputs if isinstance(term, Normed)]
+    terms = (term for term in inputs if isinstance(term, Normed))
+    normed = tuple(gpu.Normed(*term, *pair) for term, pair in zip(terms, statistics, strict=True))
     others = tuple(term for term in inputs if not isinstance(term, Normed))
-    slopes = [
-        at_least_float32(term.scale)[None] * jax.lax.rsqrt(var + layer.epsilon)
-        for term, (_, var) in zip(normed, statistics, strict=True)
-    ]
-    shifts = [
-        term.bias[None] - mean * slope
-        for term, (mean, _), slope in zip(normed, statistics, slopes, strict=True)
-    ]
-    return gpu.Currents(tuple(term.x for term in normed), others, tuple(slopes), reduce(jnp.add, shifts))
+    how = gpu.How(partial(_over_time, layer), layer.pool, layer.epsilon, layer.interpret)
+    return gpu.Currents(normed, others), how
 
 
 def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any) -> Inputs:
@@ -283,25 +276,18 @@ def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any)
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
     grad, of_statistics = grads
-    currents = _read(layer, inputs, statistics)
-    function = partial(_over_time, layer)
-    means = tuple(mean for mean, _ in statistics)
-    parts = gpu.sums(currents, means, grad, function, layer.pool, layer.interpret)
-    sum_dy, *sums_dy_x = (part.sum(0) for part in parts)
-
-    count = math.prod(currents.xs[0].shape[1:-1])
-    of_x, constant, of_parameters = [], [], []
-    for (mean, var), (dmean, dvar), slope, dot in zip(
-        statistics, of_statistics, currents.slopes, sums_dy_x, strict=True
-    ):
-        r = jax.lax.rsqrt(var + layer.epsilon)
-        m, v = _averaged(layer, (dmean - slope * sum_dy, dvar - slope * r**2 * dot / 2))
-        of_x.append(2 / count * v)
-        constant.append(m / count - of_x[-1] * mean)
+    currents, how = _read(layer, inputs, statistics)
+    # a barrier, or compilers would sum the parts again for each use
+    sum_dy, *sums_dy_x = jax.lax.optimization_barrier(gpu.sums(currents, how, grad).sum(0))
+    lines, of_parameters = [], []
+    for term, (dmean, dvar), dot in zip(currents.normed, of_statistics, sums_dy_x, strict=True):
+        count = math.prod(term.x.shape[1:-1])
+        r = jax.lax.rsqrt(term.var + layer.epsilon)
+        slope = r * at_least_float32(term.scale)[None]
+        v, m = _averaged(layer, (dvar - slope * r**2 * dot / 2, dmean - slope * sum_dy))
+        lines.append((2 / count * v, m / count))
         of_parameters.append(((r * dot).sum(0), sum_dy.sum(0)))
-    dxs, dothers = gpu.gradient(
-        currents, tuple(of_x), tuple(constant), grad, function, layer.pool, layer.interpret
-    )
+    dxs, dothers = gpu.gradient(currents, how, grad, lines)
     of_normed, of_others = zip(dxs, of_parameters, strict=True), iter(dothers)
 
     def of(term: Normed | jax.Array) -> Any:
