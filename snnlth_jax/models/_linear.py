@@ -43,29 +43,26 @@ def linear(fun: Linear, transpose: Linear, x: Arrays, like: Arrays) -> Any:
     ([[3.0]], [[10.0], [20.0]])
     """
 
-    # nothing is added so that each array of a pair depends on whatever the others depend on, as
-    # `custom_linear_solve` assumes; compilers remove it
     def equation(pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
-        x, y = pair
-        change = fun(_plus_nothing_of(y, x))
-        return _plus_nothing_of(change, x), jax.tree.map(jnp.subtract, y, change)
+        x, y = _entangled(pair)
+        return _entangled((x, jax.tree.map(jnp.subtract, y, fun(x))))
 
     def solve(_: object, pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
         x, y = pair
-        change = fun(_plus_nothing_of(y, x))
-        return _plus_nothing_of(change, x), jax.tree.map(jnp.add, y, change)
+        return x, jax.tree.map(jnp.add, y, fun(x))
 
     def solve_transposed(_: object, pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
         x, y = pair
-        change = transpose(_plus_nothing_of(x, y))
-        return jax.tree.map(jnp.add, x, change), _plus_nothing_of(change, y)
+        return jax.tree.map(jnp.add, x, transpose(y)), y
 
-    right = (x, _plus_nothing_of(x, jax.tree.map(jnp.zeros_like, like)))
-    a, b = lax.custom_linear_solve(equation, right, solve, solve_transposed)
-    return _plus_nothing_of(a, b)
+    right = _entangled((x, jax.tree.map(jnp.zeros_like, like)))
+    return lax.custom_linear_solve(equation, right, solve, solve_transposed)[1]
 
 
-def _plus_nothing_of(others: Arrays, arrays: Arrays) -> Arrays:
-    """Arrays, each plus the sum of no entries of each of the others: a linear function of all of them."""
-    nothing = [jnp.sum(other[:0]) for other in jax.tree.leaves(others)]
+def _entangled(arrays: Arrays) -> Arrays:
+    """Arrays, each of which depends on whatever one of them depends on, as `custom_linear_solve` assumes.
+
+    The sum of no entries of each of them is added to all, which compilers remove.
+    """
+    nothing = [jnp.sum(x[:0]) for x in jax.tree.leaves(arrays)]
     return jax.tree.map(lambda x: sum((zero.astype(x.dtype) for zero in nothing), start=x), arrays)
