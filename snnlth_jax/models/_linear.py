@@ -45,7 +45,8 @@ def linear(fun: Linear, transpose: Linear, x: Arrays, like: Arrays) -> Any:
 
     def equation(pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
         x, y = _entangled(pair)
-        return _entangled((x, jax.tree.map(jnp.subtract, y, fun(x))))
+        entangled: tuple[Arrays, Arrays] = _entangled((x, jax.tree.map(jnp.subtract, y, fun(x))))
+        return entangled
 
     def solve(_: object, pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
         x, y = pair

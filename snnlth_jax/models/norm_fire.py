@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Normed", "norm_fire", "takes"]
 
 _MOST_TIMESTEPS = 10  # all of which a kernel holds in registers
+_LEAST_CAPABILITY = 8.0  # of Triton
 _SPIKES = tuple(type(surrogate.create(name)) for name in surrogate.NAMES)
 
 Statistics = tuple[tuple[jax.Array, jax.Array], ...]  # mean and variance [T, C] of each normalised input
@@ -123,7 +124,8 @@ def norm_fire(
 def takes(neuron: LIF, kernels: str) -> bool:
     """Whether the kernels compute such neurons, in the program that is traced.
 
-    Its platform is that of the mesh that is set, or else JAX's default.
+    It is for an NVIDIA GPU of compute capability 8.0 or more if the devices of the mesh that is set are, or
+    else those of JAX's default platform.
 
     Args:
       neuron: constants of the neurons.
@@ -137,9 +139,18 @@ def takes(neuron: LIF, kernels: str) -> bool:
         return False
     if not all(is_number(leaf) for leaf in jax.tree.leaves(neuron)):
         return False
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    platform = jax.default_backend() if device is None else device.platform
-    return kernels == "interpret" or platform == "gpu"
+    return kernels == "interpret" or _is_for_gpu()
+
+
+def _is_for_gpu() -> bool:
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)  # not in all releases
+    if (jax.default_backend() if device is None else device.platform) != "gpu":
+        return False
+    try:
+        present = jax.local_devices(backend="cuda")
+    except RuntimeError:  # none: it is compiled for an absent one, or is of another make
+        return device is not None
+    return all(float(gpu.compute_capability) >= _LEAST_CAPABILITY for gpu in present)
 
 
 def _fits(layer: _Layer, inputs: Sequence[Normed | jax.Array]) -> bool:
