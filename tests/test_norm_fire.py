@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from snnlth_jax import models, pruning, surrogate
+from snnlth_jax import models, networks, pruning, surrogate
+from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.errors import InputError
 from snnlth_jax.models import _norm_fire_gpu as gpu
 from snnlth_jax.models import norm_fire as nf
@@ -20,15 +21,17 @@ from snnlth_jax.neurons import IF, LIF, PLIF
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 
 
-def inputs(shape, others=0, normed=1, dtype=jnp.float64):
+def inputs(shape, others=0, normed=1, dtype=float):
     """Inputs of a layer; those that are normalised are far from 0."""
     keys = iter(jax.random.split(jax.random.key(0), 9))
-    normal = lambda shape: jax.random.normal(next(keys), shape, jnp.float64)  # noqa: E731
+    normal = lambda shape: jax.random.normal(next(keys), shape)  # noqa: E731
     terms = [
         nf.Normed(3 + 2 * normal(shape), 1 + normal(shape[-1:]) / 5, normal(shape[-1:]))
         for _ in range(normed)
     ]
-    return jax.tree.map(lambda x: x.astype(dtype), [*terms, *(normal(shape) / 3 for _ in range(others))])
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, dtype), [*terms, *(normal(shape) / 3 for _ in range(others))]
+    )
 
 
 def weighed(output, statistics):
@@ -149,7 +152,7 @@ def test_forward_mode_and_second_derivatives(x64):
 
     def derivatives(kernels):
         def loss(terms):
-            return jnp.sin(weighed(*nf.norm_fire(terms, LIF(), 2, kernels=kernels)))
+            return weighed(*nf.norm_fire(terms, LIF(), 2, kernels=kernels))
 
         along = jax.tree.map(jnp.cos, terms)
         products = jax.jvp(jax.grad(loss), (terms,), (along,))[1]
@@ -227,6 +230,16 @@ def test_where_the_kernels_do_not_go():
     with jax.sharding.use_abstract_mesh(mesh):
         assert nf.takes(LIF(), "auto")
         assert not nf.takes(LIF(), "plain")
+
+
+def test_kernels_are_no_part_of_a_network():
+    """A network file is the same with and without them."""
+    shape = {"image_shape": (8, 8, 3), "normalisation": Augmentation((0.5,), (0.5,)), "num_timesteps": 2}
+    for model in models.create("vgg5", 10), models.VGG((2, "M"), 3):
+        auto, plain = (
+            networks.describe(model.clone(kernels=how), name="vgg5", **shape) for how in ("auto", "plain")
+        )
+        assert auto == plain
 
 
 def test_kernels_by_name():

@@ -166,7 +166,7 @@ class ConvNorm(nn.Module):
         if not self.use_bias:
             return waiting
         bias: jax.Array = convolution.get_variable("params", "bias")
-        return waiting._replace(record=lambda mean, var: waiting.record(mean + bias, var))
+        return waiting._replace(record=lambda mean, var: waiting.record(mean + bias[None], var))
 
 
 class LinearNorm(nn.Module):
