@@ -179,9 +179,9 @@ def test_bfloat16():
 
 
 NETWORKS = {
-    "vgg": (models.VGG((2, 3, "M", "M", 2), 3, dtype=jnp.float64), (3, 4, 8, 2)),
+    "vgg": (models.VGG((2, "M", "M", 3), 3, dtype=jnp.float64), (3, 4, 8, 2)),
     "odd": (models.VGG((2, "M"), 3, dtype=jnp.float64), (3, 5, 7, 2)),
-    "resnet": (models.ResNet((2,), (3,), stem=2, hidden=4, num_classes=3, dtype=jnp.float64), (3, 4, 4, 2)),
+    "resnet": (models.ResNet((1,), (3,), stem=2, hidden=4, num_classes=3, dtype=jnp.float64), (3, 4, 4, 2)),
 }
 
 
@@ -234,7 +234,11 @@ def test_where_the_kernels_do_not_go():
 
 def test_kernels_are_no_part_of_a_network():
     """A network file is the same with and without them."""
-    shape = {"image_shape": (8, 8, 3), "normalisation": Augmentation((0.5,), (0.5,)), "num_timesteps": 2}
+    shape = {
+        "image_shape": (8, 8, 3),
+        "normalisation": Augmentation((0.5,) * 3, (0.5,) * 3),
+        "num_timesteps": 2,
+    }
     for model in models.create("vgg5", 10), models.VGG((2, "M"), 3):
         auto, plain = (
             networks.describe(model.clone(kernels=how), name="vgg5", **shape) for how in ("auto", "plain")
