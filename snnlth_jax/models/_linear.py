@@ -57,7 +57,7 @@ def linear(fun: Linear, transpose: Linear, x: Arrays, like: Arrays) -> Any:
         return jax.tree.map(jnp.add, x, transpose(y)), y
 
     right = _entangled((x, jax.tree.map(jnp.zeros_like, like)))
-    return lax.custom_linear_solve(equation, right, solve, solve_transposed)[1]
+    return _entangled(lax.custom_linear_solve(equation, right, solve, solve_transposed))[1]
 
 
 def _entangled(arrays: Arrays) -> Arrays:
