@@ -132,9 +132,7 @@ def index(zoo: Path) -> str:
         sizes = " | ".join(f"{file.stat().st_size / 1e3:,.0f} kB" for file in (path, ticket))
         with path.with_name("curve.csv").open() as file:
             accuracy = {row["run"]: float(row["accuracy"]) for row in csv.DictReader(file)}
-        lines.append(
-            f"| [{name}]({name}/README.md) | {kept:,} | {accuracy[known['phase']]:.4f} | {sizes} |"
-        )
+        lines.append(f"| [{name}]({name}/README.md) | {kept:,} | {accuracy[known['phase']]:.4f} | {sizes} |")
     return "\n".join(lines) + "\n"
 
 

@@ -15,10 +15,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 import small
-import zoo
 from PIL import Image
 
 import snnlth_jax
+import zoo
 from snnlth_jax import configs, evaluation, masks, models, networks, neurons, surrogate, tickets
 from snnlth_jax.cli import main
 from snnlth_jax.data.augment import Augmentation, normalise

@@ -5,6 +5,7 @@ of a batch by `jax.lax.axis_index(AXIS)`, and averages or sums over the axis, so
 on every device.
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
@@ -112,7 +113,8 @@ def compiled(
     """
     donated, arguments = tuple(range(donate)), abstract(tuple(arguments), devices)
     if devices is None:
-        return _compiled(jax.jit(function, donate_argnums=donated).lower(*arguments))
+        with _on_mesh_of(arguments):
+            return _compiled(jax.jit(function, donate_argnums=donated).lower(*arguments))
     if devices.how == "pmap":
         # pmap needs a mapped argument
         in_axes = (0, *(None for _ in arguments))
@@ -132,6 +134,14 @@ def compiled(
         function, mesh=devices.mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False
     )
     return _compiled(jax.jit(mapped, donate_argnums=donated).lower(*arguments))
+
+
+def _on_mesh_of(arguments: PyTree) -> contextlib.AbstractContextManager[Any]:
+    """What is traced here knows the platform of an absent device, for which only the arguments stand."""
+    for x in jax.tree.leaves(arguments):
+        if isinstance(x.sharding, NamedSharding):
+            return jax.sharding.use_abstract_mesh(x.sharding.mesh.abstract_mesh)
+    return contextlib.nullcontext()
 
 
 def _compiled(lowered: jax.stages.Lowered) -> Compiled:

@@ -6,7 +6,7 @@ import numpy as np
 
 from snnlth_jax.errors import InputError, not_one_of
 from snnlth_jax.models import norms, own
-from snnlth_jax.models._checks import is_floating, is_whole
+from snnlth_jax.models._checks import KERNELS, is_floating, is_whole
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
 from snnlth_jax.neurons import LIF
@@ -63,6 +63,7 @@ def create(
     axis_name: str | None = None,
     norm: str = "timestep",
     norm_timesteps: int | None = None,
+    kernels: str = "auto",
 ) -> VGG | ResNet:
     """A network by its name.
 
@@ -76,13 +77,15 @@ def create(
       axis_name: mapped axis over which batch norm averages its statistics.
       norm: batch norm, see `snnlth_jax.models.norms`: "timestep", "tdbn" or "bntt".
       norm_timesteps: with "bntt", the largest number of timesteps that the network runs for; 1 or more.
+      kernels: "auto" for a GPU's own kernels of batch norm, neurons and pooling in training, see `norm_fire`;
+        "plain" for JAX's own operations everywhere.
 
     Returns:
       A Flax linen module, see `VGG` and `ResNet` for how to call it.
 
     Raises:
-      InputError: unknown name, activation or norm, no `norm_timesteps` with "bntt", a width that is not
-        positive, a number of classes below 1, a neuron that is no `LIF`, or a dtype of integers.
+      InputError: unknown name, activation, norm or kernels, no `norm_timesteps` with "bntt", a width that is
+        not positive, a number of classes below 1, a neuron that is no `LIF`, or a dtype of integers.
 
     >>> create("vgg5", num_classes=10, width=0.25).features
     (8, 8, 'M', 16, 16, 'M')
@@ -100,6 +103,7 @@ def create(
     for argument, value, names in (
         ("`activation`", activation, ("lif", "relu")),
         ("`norm`", norm, norms.NAMES),
+        ("`kernels`", kernels, KERNELS),
     ):
         if value not in names:
             raise not_one_of(argument, value, names)
@@ -119,6 +123,7 @@ def create(
         "axis_name": axis_name,
         "norm": norm,
         "norm_timesteps": norm_timesteps if norm == "bntt" else None,
+        "kernels": kernels,
     }
     fields = {k: scaled(v) if k in _SCALED else v for k, v in _NETWORKS[name].items()}
     return (VGG if "features" in fields else ResNet)(**fields, **common)

@@ -17,12 +17,14 @@ from snnlth_jax.models import norms
 from snnlth_jax.neurons import check_neuron
 
 __all__ = [
+    "KERNELS",
     "check_activation",
     "check_call",
     "check_counts",
     "check_floating",
     "check_images",
     "check_inputs",
+    "check_kernels",
     "check_norm",
     "check_sequence",
     "check_time",
@@ -30,6 +32,8 @@ __all__ = [
     "is_floating",
     "is_whole",
 ]
+
+KERNELS = ("auto", "plain", "interpret")  # see `norm_fire`
 
 
 def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) -> jax.Array:
@@ -47,6 +51,7 @@ def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) 
     check_time(num_timesteps, model.activation)
     check_train(train)
     check_neuron(model.neuron)
+    check_kernels(model.kernels)
     check_norm(model.norm, model.norm_timesteps, num_timesteps)
     check_counts(num_classes=model.num_classes)
     check_floating(dtype=model.dtype, param_dtype=model.param_dtype)
@@ -100,6 +105,12 @@ def check_norm(norm: str, norm_timesteps: int | None, num_timesteps: int) -> Non
     if num_timesteps > norm_timesteps:
         most = f"at most norm_timesteps {norm_timesteps} with norm 'bntt'"
         raise ValueError(f"num_timesteps must be {most}, got {num_timesteps}")
+
+
+def check_kernels(kernels: str) -> None:
+    """Refuse another word for the kernels of a layer, with a ValueError."""
+    if kernels not in KERNELS:
+        raise ValueError(f"kernels must be one of {', '.join(KERNELS)}; got {kernels!r}")
 
 
 def check_counts(**counts: int) -> None:

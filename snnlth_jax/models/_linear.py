@@ -6,7 +6,7 @@ no `vmap`; `jax.lax.custom_linear_solve` does, and the solution of the transpose
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ from jax import lax
 
 __all__ = ["linear"]
 
-Pair = tuple[jax.Array, jax.Array]
-Linear = Callable[[jax.Array], jax.Array]
+Arrays = Any  # a pytree of arrays, each with an axis or more
+Linear = Callable[[Arrays], Arrays]
 
 
-def linear(fun: Linear, transpose: Linear, x: jax.Array, like: jax.Array) -> jax.Array:
+def linear(fun: Linear, transpose: Linear, x: Arrays, like: Arrays) -> Any:
     r"""`fun(x)`, which reverse mode transposes by `transpose`.
 
     It solves
@@ -30,10 +30,10 @@ def linear(fun: Linear, transpose: Linear, x: jax.Array, like: jax.Array) -> jax
     equation, and so those of `fun`.
 
     Args:
-      fun: a linear function of one array.
+      fun: a linear function of a pytree of arrays, or of one.
       transpose: its transpose, from the cotangent of the output to that of `x`.
       x: its argument.
-      like: an array with the shape and dtype of its output, and as many axes as `x`.
+      like: arrays with the structure, shapes and dtypes of its output.
 
     >>> import jax, jax.numpy as jnp
     >>> weights = jnp.array([[1.0, 2.0]])
@@ -43,26 +43,27 @@ def linear(fun: Linear, transpose: Linear, x: jax.Array, like: jax.Array) -> jax
     ([[3.0]], [[10.0], [20.0]])
     """
 
-    # the zeros are there so that each part of a pair depends on whatever its other part depends on, as
-    # `custom_linear_solve` assumes; compilers remove them
-    def equation(pair: Pair) -> Pair:
-        change = fun(pair[0] + _zeros(pair[1], pair[0]))
-        return pair[0] + _zeros(change, pair[0]), pair[1] - change
+    def equation(pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
+        x, y = _entangled(pair)
+        entangled: tuple[Arrays, Arrays] = _entangled((x, jax.tree.map(jnp.subtract, y, fun(x))))
+        return entangled
 
-    def solve(_: object, pair: Pair) -> Pair:
-        change = fun(pair[0] + _zeros(pair[1], pair[0]))
-        return pair[0] + _zeros(change, pair[0]), pair[1] + change
+    def solve(_: object, pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
+        x, y = pair
+        return x, jax.tree.map(jnp.add, y, fun(x))
 
-    def solve_transposed(_: object, pair: Pair) -> Pair:
-        change = transpose(pair[1] + _zeros(pair[0], pair[1]))
-        return pair[0] + change, pair[1] + _zeros(change, pair[1])
+    def solve_transposed(_: object, pair: tuple[Arrays, Arrays]) -> tuple[Arrays, Arrays]:
+        x, y = pair
+        return jax.tree.map(jnp.add, x, transpose(y)), y
 
-    a, b = lax.custom_linear_solve(equation, (x, _zeros(x, like)), solve, solve_transposed)
-    return cast(jax.Array, b + _zeros(a, b))
+    right = _entangled((x, jax.tree.map(jnp.zeros_like, like)))
+    return _entangled(lax.custom_linear_solve(equation, right, solve, solve_transposed))[1]
 
 
-def _zeros(x: jax.Array, like: jax.Array) -> jax.Array:
-    """Zeros like an array, as a linear function of another with as many axes: none of it, padded."""
-    sizes = zip((0, *x.shape[1:]), like.shape, strict=True)
-    padding = [(0, wanted - size, 0) for size, wanted in sizes]
-    return lax.pad(x[:0], jnp.zeros((), x.dtype), padding)
+def _entangled(arrays: Arrays) -> Arrays:
+    """Arrays, each of which depends on whatever one of them depends on, as `custom_linear_solve` assumes.
+
+    The sum of no entries of each of them is added to all, which compilers remove.
+    """
+    nothing = [jnp.sum(x[:0]) for x in jax.tree.leaves(arrays)]
+    return jax.tree.map(lambda x: sum((zero.astype(x.dtype) for zero in nothing), start=x), arrays)

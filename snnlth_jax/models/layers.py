@@ -5,6 +5,7 @@ its norm, which depend on it alone, have a leading axis of 1; `fire` repeats it 
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax.models._checks import check_activation, check_counts, check_time
+from snnlth_jax.models import norm_fire
+from snnlth_jax.models._checks import check_time
 from snnlth_jax.models._conv_cpu import conv
-from snnlth_jax.models.norms import TimestepBatchNorm, at_least_float32
-from snnlth_jax.neurons import LIF, PLIF, lif_scan
+from snnlth_jax.models.firing import fire, max_pool
+from snnlth_jax.models.norms import TimestepBatchNorm, Waiting, at_least_float32
+from snnlth_jax.neurons import LIF, PLIF
 
 __all__ = [
     "ConvNorm",
@@ -25,53 +28,41 @@ __all__ = [
     "at_least_float32",
     "check_time",
     "fire",
+    "is_late",
     "max_pool",
 ]
 
-# Laid out in a row the timesteps fuse with the norm before them; long scans would only compile for longer.
-MAX_UNROLL = 5
 
-
-def fire(x: jax.Array, num_timesteps: int, neuron: LIF, activation: str) -> jax.Array:
-    """Output of a layer for its input current: spikes of LIF neurons over time, or a ReLU.
+def is_late(model: Any, train: bool) -> bool:
+    """Whether a network leaves batch norm to its neurons, which do both at once (`norm_fire`).
 
     Args:
-      x: input current `[T, ...]`, or `[1, ...]` if it is the same at every timestep.
-      num_timesteps: T.
-      neuron: the constants of the LIF neurons.
-      activation: "lif" or "relu".
-
-    Returns:
-      `[T, ...]`; dtype of `x`, or that to which the neuron's constants promote it.
-
-    Raises:
-      ValueError: another activation, or currents of another number of timesteps.
-
-    >>> import jax.numpy as jnp
-    >>> fire(jnp.full((1, 1), 1.2), 4, LIF(), "lif")[:, 0].tolist()
-    [0.0, 1.0, 0.0, 1.0]
+      model: the bound module: a `VGG` or a `ResNet`.
+      train: whether it trains.
     """
-    check_activation(activation)
-    check_counts(num_timesteps=num_timesteps)
-    if x.shape[:1] not in ((1,), (num_timesteps,)):
-        raise ValueError(f"x must be [{num_timesteps}, ...] or [1, ...], got shape {x.shape}")
-    x = jnp.broadcast_to(x, (num_timesteps, *x.shape[1:]))
-    if activation == "relu":
-        return nn.relu(x)
-    return lif_scan(neuron, x, unroll=bool(num_timesteps <= MAX_UNROLL))[1]
+    return (
+        train
+        and model.norm == "timestep"
+        and not model.is_initializing()
+        and not model.is_mutable_collection("intermediates")
+        and norm_fire.takes(model.neuron, model.kernels)
+    )
 
 
 class Neurons(nn.Module):
     """A layer of neurons: `fire`, with the parameter w of a `PLIF` among the parameters, as `tau_logit`.
 
-    w is a parameter of a ReLU twin too, which has the same parameters and does not use it. A layer of other
-    neurons has no parameters.
+    Called with one current or more, which add up, it returns its output, and with `pool` the `max_pool` of
+    that. Currents may wait for their batch norm, see `norms.Waiting`; their running statistics are updated
+    here. w is a parameter of a ReLU twin too, which has the same parameters and does not use it. A layer of
+    other neurons has no parameters.
 
     Attributes:
       num_timesteps: T.
       neuron: the constants of the neurons.
       activation: "lif" or "relu".
       param_dtype: of w at `init`.
+      kernels: what computes a layer whose currents wait for their norm, see `norm_fire`.
 
     >>> import jax, jax.numpy as jnp
     >>> layer = Neurons(4, PLIF(tau=2.0), "lif")
@@ -84,44 +75,36 @@ class Neurons(nn.Module):
     neuron: LIF
     activation: str
     param_dtype: Any = jnp.float32
+    kernels: str = "auto"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, *currents: jax.Array | Waiting, pool: bool = False) -> jax.Array:
+        waiting = [current for current in currents if isinstance(current, Waiting)]
+        if waiting:
+            return self._normed(currents, waiting, pool)
+        x: Any = functools.reduce(operator.add, currents)
         neuron = self.neuron
         if isinstance(neuron, PLIF):
             w = self.param("tau_logit", nn.initializers.constant(neuron.initial), (), self.param_dtype)
             neuron = neuron.at(w.astype(x.dtype))
-        return fire(x, self.num_timesteps, neuron, self.activation)
+        x = fire(x, self.num_timesteps, neuron, self.activation)
+        return max_pool(x) if pool else x
 
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max pooling with stride 2; an odd last row or column is dropped.
-
-    The gradient goes to the first maximum of a window in row-major order, as in the authors' code. Ties are
-    the rule among binary spikes, so a shared gradient would be another method.
-
-    Args:
-      x: `[..., H, W, C]`, H and W at least 2.
-
-    Returns:
-      `[..., H // 2, W // 2, C]`.
-
-    Raises:
-      ValueError: other shapes.
-
-    >>> import jax, jax.numpy as jnp
-    >>> x = jnp.array([[0.0, 1.0], [1.0, 1.0]])[..., None]
-    >>> max_pool(x).tolist()
-    [[[1.0]]]
-    >>> jax.grad(lambda x: max_pool(x).sum())(x)[..., 0].tolist()
-    [[0.0, 1.0], [0.0, 0.0]]
-    """
-    if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
-        raise ValueError(f"x must be [..., H, W, C], H and W at least 2, got shape {x.shape}")
-    height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
-    corners = [x[..., i:height:2, j:width:2, :] for i in (0, 1) for j in (0, 1)]
-    # a later corner wins only if strictly larger
-    return functools.reduce(lambda best, corner: jnp.where(corner > best, corner, best), corners)
+    def _normed(self, currents: tuple[Any, ...], waiting: list[Waiting], pool: bool) -> jax.Array:
+        output, statistics = norm_fire.norm_fire(
+            [norm_fire.Normed(x.x, x.scale, x.bias) if isinstance(x, Waiting) else x for x in currents],
+            self.neuron,
+            self.num_timesteps,
+            activation=self.activation,
+            pool=pool,
+            epsilon=waiting[0].epsilon,
+            axis_name=waiting[0].axis_name,
+            dtype=waiting[0].dtype,
+            kernels=self.kernels,
+        )
+        for current, (mean, var) in zip(waiting, statistics, strict=True):
+            current.record(mean, var)
+        return output
 
 
 class ConvNorm(nn.Module):
@@ -130,7 +113,8 @@ class ConvNorm(nn.Module):
     Zero padding keeps the image size (up to the stride). Input `[T, B, H, W, C]`, output
     `[T, B, ceil(H / stride), ceil(W / stride), features]`; ValueError for other axes, except that T and B may
     be one without training, when all timesteps are normalised alike. The one place where a convolution is
-    computed.
+    computed. With `late`, see `is_late`, the output waits for its norm, and is without the bias of the
+    convolution, which only shifts the mean.
 
     Attributes:
       features: output channels.
@@ -158,23 +142,31 @@ class ConvNorm(nn.Module):
     batch_norm: Callable[..., nn.Module] = TimestepBatchNorm
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, late: bool = False) -> jax.Array | Waiting:
         if x.ndim != 5 and (train or x.ndim != 4):
             raise ValueError(f"x must be [T, B, H, W, C], got shape {x.shape}")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = nn.Conv(
+        convolution = nn.Conv(
             self.features,
             (self.size, self.size),
             strides=self.stride,
             padding=self.size // 2,
-            use_bias=self.use_bias,
+            use_bias=self.use_bias and not late,
             kernel_init=self.kernel_init,
             conv_general_dilated=conv,
             name="conv",
             **dtypes,
-        )(x)
-        y: jax.Array = self.batch_norm(axis_name=self.axis_name, name="norm", **dtypes)(x, train=train)
-        return y
+        )
+        batch_norm = self.batch_norm(axis_name=self.axis_name, name="norm", **dtypes)
+        x = convolution(x)
+        if not late:
+            y: jax.Array = batch_norm(x, train=train)
+            return y
+        waiting: Waiting = batch_norm(x, train=train, late=True)
+        if not self.use_bias:
+            return waiting
+        bias: jax.Array = convolution.get_variable("params", "bias")
+        return waiting._replace(record=lambda mean, var: waiting.record(mean + bias[None], var))
 
 
 class LinearNorm(nn.Module):

@@ -11,7 +11,7 @@ Activations are `[T, B, ..., C]`; a leading axis of 1 stands for an input that i
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -26,8 +26,11 @@ __all__ = [
     "Name",
     "ThresholdBatchNorm",
     "TimestepBatchNorm",
+    "Waiting",
     "at_least_float32",
     "maker",
+    "normalised",
+    "statistics",
 ]
 
 Name = Literal["timestep", "tdbn", "bntt"]
@@ -69,6 +72,28 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(promoted(x, jnp.float32))
 
 
+class Waiting(NamedTuple):
+    """The input of a `TimestepBatchNorm` that the layer of neurons behind it normalises, see `norm_fire`.
+
+    Attributes:
+      x: `[T, B, ..., C]`.
+      scale: gamma.
+      bias: beta.
+      epsilon: added to the variance.
+      axis_name: mapped axis to average statistics over.
+      dtype: of the normalised input.
+      record: function of mean and variance, both `[T, C]`, that updates the running statistics.
+    """
+
+    x: jax.Array
+    scale: jax.Array
+    bias: jax.Array
+    epsilon: float
+    axis_name: str | None
+    dtype: Any
+    record: Callable[[jax.Array, jax.Array], None]
+
+
 class TimestepBatchNorm(nn.Module):
     r"""Batch norm with separate statistics for each timestep, and one set of running statistics.
 
@@ -82,7 +107,8 @@ class TimestepBatchNorm(nn.Module):
 
     Input `[T, B, ..., C]`, output the same shape. Parameters `scale`, `bias` and `batch_stats` `mean`, `var`
     are `[C]`, in `param_dtype`; statistics are computed in at least float32. Fewer axes, and training on a
-    single value per channel and timestep, raise ValueError.
+    single value per channel and timestep, raise ValueError. With `late`, in training, the output is the input
+    as it waits for its norm, a `Waiting`.
 
     Attributes:
       momentum: m, share of the old running value kept in one update.
@@ -108,7 +134,7 @@ class TimestepBatchNorm(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, late: bool = False) -> jax.Array | Waiting:
         check_axes(x)
         channels = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
@@ -117,18 +143,22 @@ class TimestepBatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, self.param_dtype)
 
         dtype = self.dtype or promoted(x, scale, bias)
-        x = at_least_float32(x)
-        if train and not self.is_initializing():
-            mean, var, count = _statistics(x, self.axis_name)
-            check_enough(count, x)
+        if not train or self.is_initializing():
+            mean, var = (r.value.reshape((1,) * (x.ndim - 1) + channels) for r in (running_mean, running_var))
+            return normalised(at_least_float32(x), mean, var, scale, bias, self.epsilon).astype(dtype)
+        count = count_values(x, self.axis_name)
+        check_enough(count, x)
+
+        def record(mean: jax.Array, var: jax.Array) -> None:
             for running, batch in (running_mean, mean), (running_var, var * (count / (count - 1))):
                 running.value = _running_update(running.value, batch, self.momentum)
-        else:
-            mean, var = (r.value.reshape((1,) * (x.ndim - 1) + channels) for r in (running_mean, running_var))
-        scale, bias = (p.reshape((1,) * (x.ndim - 1) + channels) for p in (scale, bias))
-        # as slope and intercept: half the passes over the gradients of (x - mean) * slope + bias
-        slope = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x * slope + (bias - mean * slope)).astype(dtype)
+
+        if late:
+            return Waiting(x, scale, bias, self.epsilon, self.axis_name, dtype, record)
+        x = at_least_float32(x)
+        mean, var = statistics(x, self.axis_name)
+        record(mean, var)
+        return normalised(x, mean, var, scale, bias, self.epsilon).astype(dtype)
 
 
 class ThresholdBatchNorm(nn.Module):
@@ -174,8 +204,9 @@ class ThresholdBatchNorm(nn.Module):
         x = at_least_float32(x)
         if train and not self.is_initializing():
             together = x.reshape(1, -1, *x.shape[2:])
-            mean, var, count = _statistics(together, self.axis_name)
+            count = count_values(together, self.axis_name)
             check_enough(count, x)
+            mean, var = statistics(together, self.axis_name)
             mean, var = mean.reshape(channels), var.reshape(channels)
             for running, batch in (running_mean, mean), (running_var, var * (count / (count - 1))):
                 new = self.momentum * running.value + (1 - self.momentum) * batch
@@ -243,8 +274,9 @@ class BatchNormThroughTime(nn.Module):
         dtype = self.dtype or promoted(x, scale)
         x = at_least_float32(x)
         if train and not self.is_initializing():
-            mean, var, count = _statistics(x, self.axis_name)
+            count = count_values(x, self.axis_name)
             check_enough(count, x)
+            mean, var = statistics(x, self.axis_name)
             for running, batch in (running_mean, mean), (running_var, var * (count / (count - 1))):
                 old = running.value
                 new = self.momentum * old[:steps] + (1 - self.momentum) * batch.reshape(len(x), -1)
@@ -269,17 +301,32 @@ def check_enough(count: int, x: jax.Array) -> None:
         )
 
 
-def _statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
-    """Mean and biased variance per timestep and channel, `[T, 1, ..., 1, C]`, and the number of values."""
+def count_values(x: jax.Array, axis_name: str | None) -> int:
+    """Number of values of a timestep and channel, those of all devices."""
+    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+    return int(num_devices) * math.prod(x.shape[1:-1])
+
+
+def statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance per timestep and channel, `[T, 1, ..., 1, C]`."""
 
     def average(values: jax.Array) -> jax.Array:
         local = jnp.mean(values, tuple(range(1, x.ndim - 1)), keepdims=True)
         return local if axis_name is None else jax.lax.pmean(local, axis_name)
 
-    num_devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
     mean = average(x)
     # E[x^2] - E[x]^2 would need one exchange between devices less, but cancels
-    return mean, average((x - mean) ** 2), num_devices * math.prod(x.shape[1:-1])
+    return mean, average((x - mean) ** 2)
+
+
+def normalised(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    """`(x - mean) / sqrt(var + epsilon) * scale + bias`, with `scale` and `bias` `[C]`."""
+    scale, bias = (p.reshape((1,) * (x.ndim - 1) + p.shape) for p in (scale, bias))
+    # as slope and intercept: half the passes over the gradients of (x - mean) * slope + bias
+    slope = scale * jax.lax.rsqrt(var + epsilon)
+    return x * slope + (bias - mean * slope)
 
 
 def _running_update(running: jax.Array, batch: jax.Array, momentum: float) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax.models._checks import check_call, check_counts, check_sequence
-from snnlth_jax.models.layers import ConvNorm, Neurons, at_least_float32
+from snnlth_jax.models.layers import ConvNorm, Neurons, at_least_float32, is_late
 from snnlth_jax.models.norms import maker
 from snnlth_jax.neurons import LIF
 
@@ -51,6 +51,8 @@ class ResNet(nn.Module):
       strides: strides of the stem and of the first block of each stage; None for 1, then 2 for every stage.
       norm: batch norm, see `snnlth_jax.models.norms`: "timestep" (paper), "tdbn" or "bntt".
       norm_timesteps: largest T, for the parameters of "bntt".
+      kernels: "auto" trains on a GPU with kernels that normalise, add and fire at once, see `norm_fire`;
+        "plain" everywhere with JAX's own operations.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -74,6 +76,7 @@ class ResNet(nn.Module):
     strides: tuple[int, ...] | None = None
     norm: str = "timestep"
     norm_timesteps: int | None = None
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
@@ -98,14 +101,15 @@ class ResNet(nn.Module):
         common = {"kernel_init": _uniform_fan_in, "axis_name": self.axis_name, **dtypes}
         unit = partial(ConvNorm, batch_norm=norm(), **common)
         meeting = partial(ConvNorm, batch_norm=norm(paths=2), **common)
-        active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype)
+        active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype, self.kernels)
+        late = is_late(self, train)
 
         stride = self.strides[0] if self.strides else 1
-        x = unit(features=self.stem, stride=stride, name="block0")(x, train=train)
-        x = active(name="block0_neuron")(x)
+        current = unit(features=self.stem, stride=stride, name="block0")(x, train=train, late=late)
+        x = active(name="block0_neuron")(current)
         self.sow("intermediates", "block0_spikes", x)
         for block in blocks(self):
-            x = _Block(unit, meeting, active, block, name=block.name)(x, train)
+            x = _Block(unit, meeting, active, block, name=block.name)(x, train, late)
         x = x.mean((-3, -2))
         if self.hidden is not None:
             x = active(name="hidden_neuron")(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
@@ -158,15 +162,16 @@ class _Block(nn.Module):
     block: Block
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, late: bool) -> jax.Array:
         _, width, stride, projects = self.block
-        y = self.unit(features=width, stride=stride, name="first")(x, train=train)
+        how = {"train": train, "late": late}
+        y = self.unit(features=width, stride=stride, name="first")(x, **how)
         y = self.active(name="first_neuron")(y)
         self.sow("intermediates", "first_spikes", y)
-        y = self.meeting(features=width, name="second")(y, train=train)
+        y = self.meeting(features=width, name="second")(y, **how)
         if projects:
-            x = self.meeting(features=width, size=1, stride=stride, name="shortcut")(x, train=train)
-        x = self.active(name="second_neuron")(x + y)
+            x = self.meeting(features=width, size=1, stride=stride, name="shortcut")(x, **how)
+        x = self.active(name="second_neuron")(x, y)
         self.sow("intermediates", "second_spikes", x)
         return x
 

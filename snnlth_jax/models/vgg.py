@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax.models._checks import check_call, check_counts, check_inputs, check_sequence
-from snnlth_jax.models.layers import ConvNorm, LinearNorm, Neurons, at_least_float32, max_pool
+from snnlth_jax.models.layers import ConvNorm, LinearNorm, Neurons, at_least_float32, is_late, max_pool
 from snnlth_jax.models.norms import maker
 from snnlth_jax.neurons import LIF
 
@@ -53,6 +53,8 @@ class VGG(nn.Module):
       hidden: neurons of each hidden layer.
       norm: batch norm, see `snnlth_jax.models.norms`: "timestep" (paper), "tdbn" or "bntt".
       norm_timesteps: largest T, for the parameters of "bntt".
+      kernels: "auto" trains on a GPU with kernels that normalise, fire and pool at once, see `norm_fire`;
+        "plain" everywhere with JAX's own operations.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp
@@ -74,6 +76,7 @@ class VGG(nn.Module):
     hidden: tuple[int, ...] = ()
     norm: str = "timestep"
     norm_timesteps: int | None = None
+    kernels: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
@@ -86,17 +89,18 @@ class VGG(nn.Module):
         kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         batch_norm = maker(self.norm, num_timesteps, self.norm_timesteps or 1, self.neuron.v_threshold)
         common = {"kernel_init": kernel_init, "axis_name": self.axis_name, "batch_norm": batch_norm, **dtypes}
-        active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype)
+        active = partial(Neurons, num_timesteps, self.neuron, self.activation, self.param_dtype, self.kernels)
         unit = partial(ConvNorm, use_bias=True, **common)
-        depth = 0
-        for entry in self.features:
+        late, pooled, depth = is_late(self, train), False, 0
+        for entry, following in zip(self.features, (*self.features[1:], None), strict=True):
             if entry == "M":
-                x = max_pool(x)
+                x, pooled = x if pooled else max_pool(x), False
             else:
                 depth += 1
                 name, stride = f"layer{depth:02}", self.stride if depth == 1 else 1
-                x = unit(features=entry, stride=stride, name=name)(x, train=train)
-                x = active(name=f"{name}_neuron")(x)
+                pooled = late and following == "M"
+                current = unit(features=entry, stride=stride, name=name)(x, train=train, late=late)
+                x = active(name=f"{name}_neuron")(current, pool=pooled)
                 self.sow("intermediates", f"{name}_spikes", x)
         size, x = x.shape, x.reshape(*x.shape[:2], -1)
         first = (f"layer{depth + 1:02}", "linear") if self.hidden else ("readout",)

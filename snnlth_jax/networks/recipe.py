@@ -24,7 +24,7 @@ _SURROGATES = surrogate.NAMES
 _FAMILIES: dict[str, Any] = {"VGG": models.VGG, "ResNet": models.ResNet}
 _COMMON = (
     *("num_classes", "neuron", "activation", "dtype", "param_dtype", "axis_name", "parent", "name"),
-    *("norm", "norm_timesteps"),
+    *("norm", "norm_timesteps", "kernels"),
 )
 _MOST_TIMESTEPS = 1000
 
@@ -201,7 +201,7 @@ def describe(
             return Recipe(of_class, **fields)
         fields |= {"norm": network.norm, "norm_timesteps": network.norm_timesteps}
         named = Recipe(name, width=width, **fields)
-        plain = network.clone(axis_name=None, parent=None)
+        plain = network.clone(axis_name=None, parent=None, kernels="auto")
         if name in models.names() and model(named) == plain:
             return named
         every = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}

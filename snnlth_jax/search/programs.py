@@ -70,13 +70,14 @@ def full_variant(config: configs.ResolvedTrain) -> Variant:
     return Variant(config.activation, config.num_timesteps)
 
 
-def network(config: configs.ResolvedTrain, num_classes: int) -> nn.Module:
+def network(config: configs.ResolvedTrain, num_classes: int, kernels: str = "auto") -> nn.Module:
     """The network of a configuration, at activation "lif"; all that it depends on are names and numbers.
 
     Args:
       config: resolved, or any object with the fields of `configs.Network` and `configs.Neuron` and `dtype`,
         such as the completed identity of a run.
       num_classes: number of logits.
+      kernels: see `models.create`.
 
     Raises:
       InputError: a network of the user's own that cannot be built.
@@ -106,6 +107,7 @@ def network(config: configs.ResolvedTrain, num_classes: int) -> nn.Module:
         dtype=dtype,
         norm=config.norm,
         norm_timesteps=config.num_timesteps if config.norm == "bntt" else None,
+        kernels=kernels,
     )
 
 
@@ -210,7 +212,7 @@ class Variants:
         devices: sharding.Devices | None = None,
     ):
         self._config, self.dataset = config, dataset
-        self._model = _checked(model or network(config, dataset.num_classes), config, dataset)
+        self._model = _checked(model or network(config, dataset.num_classes, config.kernels), config, dataset)
         self.loss = losses.Loss(config.loss, config.label_smoothing)
         self._programs = SHARED if programs is None else programs
         self.tx: optax.GradientTransformationExtraArgs = optimizers.create(

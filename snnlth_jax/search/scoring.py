@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from snnlth_jax import configs
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.data.frames import as_input
+from snnlth_jax.models import own
 from snnlth_jax.search.programs import full_variant
 from snnlth_jax.search.session import Session
 
@@ -34,7 +35,8 @@ def loss(
 ) -> jax.Array:
     """Training loss at the full T on images without augmentation, a batch at a time."""
     variant, augmentation = full_variant(session.config), session.variants.augmentation
-    model, examples = session.variants.model(variant), len(labels)
+    # without kernels: the same scores on every device, those of second derivatives too
+    model, examples = own.cloned(session.variants.model(variant), kernels="plain"), len(labels)
     size = min(session.config.batch_size, examples)
     full = examples // size * size
 
