@@ -298,8 +298,8 @@ def refusals(files: Files) -> dict[tuple[str, str], Callable[[], Outcome]]:
         found["snntorch", "v_leak not supported"] = partial(by_snntorch_reader, files.lif_short, network)
     elif any(x.kind == "pool" for x in layers.from_network(network).layers):
         reader = partial(by_spikingjelly_reader, files.threshold, network, "s")
-        found["spikingjelly", "typing.Threshold"] = reader
-        found["snntorch", "typing.Threshold"] = partial(by_snntorch_reader, files.threshold, network)
+        found["spikingjelly", "threshold.Threshold"] = reader
+        found["snntorch", "threshold.Threshold"] = partial(by_snntorch_reader, files.threshold, network)
     return found
 
 
