@@ -5,7 +5,8 @@ paper     not in it: PLIF (Fang et al. 2021), tdBN (Zheng et al. 2021), BNTT (Ki
 command   python experiments/variants.py --data-dir ~/tensorflow_datasets
 hours     per seed, on the paper's RTX 2080 Ti: 56 for imp and each of its eight variants (4,220 epochs of
           47.4 s, VGG16)
-expected  no variant is at chance; the paper's learning rate is not the best of each
+expected  all but sum-ce and mse-rate learn as well at the paper's learning rate; gradients of these two have
+          another size
 """
 
 import sys
