@@ -8,9 +8,10 @@ The training of `snnlth imp` on CIFAR-10, in whole batches, T = 5, batch 128, bf
 compiler of each topology (`snnlth compile`, which says what is needed). The first form prints the
 figures and, with --write, keeps them in benchmarks/results/budget_NAME.json. --check compares with what
 is there and ends with status 1 if a figure got worse by more than 3 %. --table prints all that is there.
---list prints the kernels that move most, --text keeps the program, whose kernels can be listed again by
---from without compiling. Kernels of Pallas (Triton) need no GPU either: inside of
-`jax.lax.platform_dependent(..., cuda=...)` they compile for compute capability 9.0.
+A network's name can have what --kernels is: vgg16:plain. --list prints the kernels that move most, --text
+keeps the program, whose kernels can be listed again by --from without compiling. Kernels of Pallas (Triton)
+need no GPU either: inside of `jax.lax.platform_dependent(..., cuda=...)` they compile for compute capability
+9.0.
 """
 
 import argparse
@@ -149,10 +150,12 @@ def main() -> int:
             shape["train_examples"] = (
                 50_000 // options.batch * options.batch
             )  # no step for a last, smaller batch
-            compiled = ahead.compile_for(topology, configs.ImpConfig(dataset="cifar10", arch=arch, **shape))
+            name, _, own = arch.partition(":")
+            config = configs.ImpConfig(dataset="cifar10", arch=name, kernels=own or "auto", **shape)
+            compiled = ahead.compile_for(topology, config)
             if options.text:
                 Path(options.text).mkdir(parents=True, exist_ok=True)
-                (Path(options.text) / f"{topology.replace(':', '_')}_{arch}.hlo").write_text(compiled.text)
+                (Path(options.text) / f"{topology}_{arch}.hlo".replace(":", "_")).write_text(compiled.text)
             found[arch] = row(compiled, options.dtype)
             show(f"{topology}, {arch}", found[arch])
             show_kernels(list(compiled.kernels), options.list)
