@@ -1,5 +1,6 @@
 """The library alone, without the packages of the extra `search`."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -130,5 +131,5 @@ def test_all_that_is_installed_is_pinned():
         for line in (ROOT / "constraints.txt").read_text().split()
     }
     lines = sum(project["optional-dependencies"].values(), project["dependencies"])
-    names = {line.split(">")[0].split("[")[0].lower().replace("_", "-") for line in lines}
+    names = {re.split(r"[>=<;\[ ]", line)[0].lower().replace("_", "-") for line in lines}
     assert names - {"snnlth-jax"} <= pinned
