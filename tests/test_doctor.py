@@ -462,6 +462,20 @@ def test_what_computes_convolutions_on_a_cpu(library, level, what):
     assert doctor.convolutions(_onednn.Library(*library), "gpu") == []
 
 
+def test_kernels_are_compared_with_their_definition(monkeypatch):
+    assert doctor.training_kernels() == []  # no GPU
+    assert levels(doctor.training_kernels("interpret")) == ["ok"]
+    right = doctor.norm_fire
+
+    def wrong(layers, *args, kernels, **how):
+        shift = 0.1 if kernels == "interpret" else 0.0
+        return right([layers[0]._replace(bias=layers[0].bias + shift)], *args, kernels="plain", **how)
+
+    monkeypatch.setattr(doctor, "norm_fire", wrong)
+    (finding,) = doctor.training_kernels("interpret")
+    assert (finding.level, finding.remedy) == ("error", "--kernels plain")
+
+
 def install(directory, **versions):
     """The metadata of packages, found before those that are there."""
     for name, version in versions.items():

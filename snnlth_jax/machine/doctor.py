@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from snnlth_jax import data
 from snnlth_jax.data import own, tfds
 from snnlth_jax.errors import InputError, flag, one_line
 from snnlth_jax.models import _onednn
+from snnlth_jax.models.norm_fire import Normed, norm_fire, takes
+from snnlth_jax.neurons import LIF
 
 __all__ = [
     "Finding",
@@ -37,7 +40,7 @@ __all__ = [
     "frameworks",
     "hardware",
 ]
-__all__ += ["frameworks", "hardware", "images", "report", "versions"]
+__all__ += ["images", "report", "training_kernels", "versions"]
 
 # A checkpoint of VGG16: 59 MB each of weights, momentum and rewind weights, and 15 MB of masks, 0.19 GB.
 # Three are kept, and a fourth exists while it is written.
@@ -75,6 +78,7 @@ def examine(dataset: str, data_dir: str | None = None, workdir: str | None = Non
         lambda: versions(installed, _requirements(installed)),
         lambda: devices(_devices(), present, installed, os.environ),
         lambda: convolutions(_onednn.library(), jax.default_backend()),
+        training_kernels,
         lambda: frameworks(installed, present),
         lambda: compilation_cache(jax.config.values["jax_compilation_cache_dir"]),
         lambda: disk_space(workdir or "runs"),
@@ -182,6 +186,35 @@ def convolutions(library: _onednn.Library, backend: str) -> list[Finding]:
         return [Finding("warning", what, remedy)]
     remedy = "" if "SNNLTH" in library.reason else "pip install 'snnlth_jax[cpu]' for faster ones"
     return [Finding("ok", f"convolutions by XLA, not by oneDNN: {library.reason}", remedy)]
+
+
+def training_kernels(kernels: str = "auto") -> list[Finding]:
+    """Compare the kernels that train on this GPU with their definition; nothing where there are none.
+
+    Args:
+      kernels: as of `models.norm_fire`.
+    """
+    if not takes(LIF(), kernels):
+        return []
+    numbers = np.random.default_rng(0)
+    x, weights = (numbers.normal(size=(4, 8, 8 // side, 8 // side, 64)) for side in (1, 2))
+    layer = Normed(jnp.asarray(x, jnp.float32), jnp.ones(64), jnp.full(64, 0.5))
+
+    def computed(how: str) -> tuple[jax.Array, jax.Array]:
+        def loss(layer: Normed) -> tuple[jax.Array, jax.Array]:
+            spikes, _ = norm_fire([layer], LIF(), 4, pool=True, kernels=how)
+            return (spikes * jnp.asarray(weights, jnp.float32)).sum(), spikes
+
+        gradient, spikes = jax.jit(jax.grad(loss, has_aux=True))(layer)
+        return spikes, gradient.x
+
+    (spikes, gradient), (expected, slope) = computed(kernels), computed("plain")
+    # rounding at a threshold may decide a few spikes
+    unequal, error = jnp.mean(spikes != expected), jnp.linalg.norm((gradient - slope).ravel())
+    if unequal < 1e-3 and error < 1e-2 * jnp.linalg.norm(slope.ravel()):
+        return [Finding("ok", "kernels of norm, fire and pool compute their definition")]
+    what = f"kernels of norm, fire and pool are wrong on this GPU: {float(unequal):.2%} of the spikes differ"
+    return [Finding("error", what, "--kernels plain")]
 
 
 def hardware(root: str = "/") -> set[str]:
