@@ -174,7 +174,7 @@ from snnlth_jax.machine import hosts
 hosts.connect()
 hosts.connect = lambda: None
 for arguments in json.loads(sys.argv[-1]):
-    print(f"\nstatus {cli.main(arguments)}", flush=True)
+    print("status", cli.main(arguments), flush=True)
 """
 
 

@@ -179,7 +179,9 @@ def _sleeping_threads() -> Iterator[None]:
         del os.environ["OMP_WAIT_POLICY"]
 
 
+@functools.cache
 def _opened(file: str) -> Library:
+    """Load a library and make it known to XLA, which takes that once."""
     compiler = shlex.split(os.environ.get("CC") or "cc")
     if not shutil.which(compiler[0]):
         return Library(file, reason=f"there is no C compiler ({compiler[0]})")
