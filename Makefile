@@ -33,7 +33,7 @@ test-quick: venv  ## the suite without what starts processes or trains for long
 	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not subprocess and not multihost'
 
 budget: .venv-budget/ready  ## kernels and bytes of a step on absent GPUs, against benchmarks/results; compilers of 3 GB
-	.venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --arch vgg16 --check
+	.venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --arch vgg16,resnet19 --check
 
 .venv-budget/ready: requirements-gpu-compiler.txt constraints.txt
 	$(PYTHON) -m venv .venv-budget
