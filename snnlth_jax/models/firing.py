@@ -4,6 +4,7 @@ Activations are `[T, B, H, W, C]`.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from snnlth_jax.models._checks import check_activation, check_counts
 from snnlth_jax.neurons import LIF, lif_scan
 
-__all__ = ["MAX_UNROLL", "fire", "max_pool"]
+__all__ = ["MAX_UNROLL", "fire", "first_maximum", "max_pool"]
 
 # Laid out in a row the timesteps fuse with the norm before them; long scans would only compile for longer.
 MAX_UNROLL = 5
@@ -73,5 +74,9 @@ def max_pool(x: jax.Array) -> jax.Array:
         raise ValueError(f"x must be [..., H, W, C], H and W at least 2, got shape {x.shape}")
     height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
     corners = [x[..., i:height:2, j:width:2, :] for i in (0, 1) for j in (0, 1)]
-    # a later corner wins only if strictly larger
+    return first_maximum(corners)
+
+
+def first_maximum(corners: Sequence[jax.Array]) -> jax.Array:
+    """The maximum of arrays, with the gradient to the first: a later one wins only if strictly larger."""
     return functools.reduce(lambda best, corner: jnp.where(corner > best, corner, best), corners)

@@ -32,7 +32,7 @@ from snnlth_jax._constants import is_number, promoted
 from snnlth_jax.models import norms
 from snnlth_jax.models._checks import check_kernels
 from snnlth_jax.models._linear import linear
-from snnlth_jax.models.firing import fire, max_pool
+from snnlth_jax.models.firing import fire, first_maximum, max_pool
 from snnlth_jax.models.norms import at_least_float32
 from snnlth_jax.neurons import LIF, PLIF, lif_step
 
@@ -240,8 +240,7 @@ def _over_time(layer: _Layer, currents: list[list[jax.Array]]) -> list[jax.Array
             spikes.append(spike)
         return spikes
 
-    corners = zip(*map(outputs, currents), strict=True)
-    return [reduce(lambda best, corner: jnp.where(corner > best, corner, best), corner) for corner in corners]
+    return [*map(first_maximum, zip(*map(outputs, currents), strict=True))]
 
 
 def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:

@@ -102,7 +102,7 @@ def compile_program(
     divided by `sharding.shard`: each batch is then put together from the devices that have its images.
     `loss_factor` and `loss_fn` are those of `train_step`; evaluations report the same loss.
     """
-    common = {
+    common: dict[str, Any] = {
         "model": model,
         "num_timesteps": num_timesteps,
         "augmentation": augmentation,
@@ -112,16 +112,7 @@ def compile_program(
     evaluate, statistics = partial(_evaluate, loss_fn=loss_fn, **common), partial(_statistics, **common)
     started = time.perf_counter()
     steps = compile_steps(
-        model,
-        tx,
-        state,
-        train_split,
-        augmentation=augmentation,
-        batch_size=batch_size,
-        num_timesteps=num_timesteps,
-        devices=devices,
-        loss_factor=loss_factor,
-        loss_fn=loss_fn,
+        tx=tx, state=state, split=train_split, loss_factor=loss_factor, loss_fn=loss_fn, **common
     )
     # a validation split of another shape than the test set needs one more compilation
     functions: dict[Any, Callable[..., Any]] = {}
