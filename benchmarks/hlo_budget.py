@@ -49,13 +49,7 @@ def figures(step: list[kernels.Kernel], card: str, dtype: str) -> dict[str, Any]
         "small_kernels": sums.small,
         "gigabytes": round(sum(sums.bytes.values()) / 1e9, 4),
         "outside": round(sums.bytes_outside / 1e9, 4),
-        "by_class": {
-            kind: [
-                sum(kernel.count for kernel in step if kernel.kind == kind),
-                round(sums.bytes[kind] / 1e9, 4),
-            ]
-            for kind in kernels.KINDS
-        },
+        "by_class": {kind: [sums.counts[kind], round(sums.bytes[kind] / 1e9, 4)] for kind in kernels.KINDS},
         "teraflops": round(sums.flops / 1e12, 4),
         "milliseconds": round(1e3 * sums.seconds, 3),
     }

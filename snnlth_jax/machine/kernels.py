@@ -75,18 +75,23 @@ class Budget:
     """Kernels of a step, summed.
 
     Attributes:
-      kernels: number of kernels that a step starts.
+      counts: number of kernels that a step starts, by class.
       small: number of those that move less than a million bytes.
       bytes: bytes moved, by class.
       flops: FLOPs of products of matrices.
       seconds: sum over the kernels of the longer of two times: bytes at the memory's rate, FLOPs at the peak.
     """
 
-    kernels: int
+    counts: Mapping[Kind, int]
     small: int
     bytes: Mapping[Kind, float]
     flops: float
     seconds: float
+
+    @property
+    def kernels(self) -> int:
+        """Number of kernels that a step starts."""
+        return sum(self.counts.values())
 
     @property
     def bytes_outside(self) -> float:
@@ -103,12 +108,14 @@ def budget(kernels: Iterable[Kernel], *, flops_per_second: float, bandwidth: flo
       bandwidth: bytes per second of the memory.
     """
     kernels = list(kernels)
+    counts: dict[Kind, int] = dict.fromkeys(KINDS, 0)
     sizes: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
     for kernel in kernels:
+        counts[kernel.kind] += kernel.count
         sizes[kernel.kind] += kernel.bytes
     times = (max(k.bytes / bandwidth, k.count * k.flops / flops_per_second) for k in kernels)
     return Budget(
-        kernels=sum(kernel.count for kernel in kernels),
+        counts=counts,
         small=sum(kernel.count for kernel in kernels if kernel.read + kernel.written < 1e6),
         bytes=sizes,
         flops=sum(kernel.count * kernel.flops for kernel in kernels),

@@ -184,8 +184,7 @@ def show(compiled: Compiled, console: Console) -> None:
     line(f"arithmetic: {compiled.flops_per_step / 1e12:.3g} TFLOP per step on each device")
     table = new_table("a step on each device", "", "kernels", "GB")
     for kind in KINDS:
-        count = sum(kernel.count for kernel in compiled.kernels if kernel.kind == kind)
-        table.add_row(kind, f"{count}", f"{sums.bytes[kind] / 1e9:.3f}")
+        table.add_row(kind, f"{sums.counts[kind]}", f"{sums.bytes[kind] / 1e9:.3f}")
     table.add_row("all", f"{sums.kernels}", f"{sum(sums.bytes.values()) / 1e9:.3f}")
     console.print(table)
     line(f"{sums.small} of the {sums.kernels} kernels move less than 1 MB")
