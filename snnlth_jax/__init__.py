@@ -7,13 +7,17 @@ the extra: `pip install 'snnlth_jax[search]'`.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from snnlth_jax import _extra, _moved, losses, masks, neurons, pruning, surrogate
+from snnlth_jax import _extra, _moved
+
+if TYPE_CHECKING:
+    from snnlth_jax import losses, masks, neurons, pruning, surrogate
 
 __version__ = "0.1.0"
 
-_LAZY = ("errors", *_extra.EXPERIMENT)
+_LIBRARY = ("losses", "masks", "neurons", "pruning", "surrogate")
+_LAZY = ("errors", *_LIBRARY, *_extra.EXPERIMENT)
 
 __all__ = ["__version__", "losses", "masks", "neurons", "pruning", "surrogate"]  # and those of _LAZY
 

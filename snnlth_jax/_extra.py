@@ -63,4 +63,9 @@ def command() -> int:
     except MissingExtra as error:
         print(f"snnlth: error: {error}", file=sys.stderr)
         return 2
+    except (OSError, ValueError, RuntimeError) as error:  # such as a variable that JAX cannot read
+        print(f"snnlth: error: JAX cannot be imported ({' '.join(str(error).split())})", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     return main()

@@ -18,11 +18,12 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from rich.console import Console
 
-from snnlth_jax import configs
+from snnlth_jax import configs, streams
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
 from snnlth_jax.commands import export, ticket
+from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
-from snnlth_jax.errors import InputError, StorageError, flag, not_one_of
+from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
 from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
 from snnlth_jax.train import NonFiniteLoss
@@ -232,13 +233,13 @@ def _data(command: _Data) -> None:
     from snnlth_jax import data
 
     if command.action == "check":
-        print(data.describe(data.load(command.name, command.data_dir)))
+        show(data.describe(data.load(command.name, command.data_dir)))
         return
     if command.name not in data.dataset.SPECS and not command.name.startswith("tfds:"):
         raise not_one_of("data prepare", command.name, data.dataset.SPECS)
     directory = data.prepare(command.name, command.data_dir)
     if directory is not None:
-        print(f"{command.name}: ready in {directory}")
+        show(f"{command.name}: ready in {directory}")
 
 
 def _eval(command: _Eval) -> None:
@@ -248,7 +249,7 @@ def _eval(command: _Eval) -> None:
     network = networks.classifier(command.path, num_timesteps=command.num_timesteps, arch=command.arch)
     dataset = evaluation.load_dataset(network, command.dataset, command.data_dir, command.test_examples)
     result = evaluation.evaluate(network, dataset, batch_size=command.batch_size)
-    print(evaluation.to_json(result) if command.json else evaluation.text(result))
+    show(evaluation.to_json(result) if command.json else evaluation.text(result))
 
 
 def _predict(command: _Predict) -> None:
@@ -261,7 +262,7 @@ def _predict(command: _Predict) -> None:
         raise InputError("images", problem="none are given", allowed="one or more png, npy or npz files")
     network = networks.classifier(command.path, num_timesteps=command.num_timesteps, arch=command.arch)
     form = "json" if command.json else "csv" if command.csv else "table"
-    print(predictions.FORMATS[form](predictions.predict(network, command.images), network.recipe.classes))
+    show(predictions.FORMATS[form](predictions.predict(network, command.images), network.recipe.classes))
 
 
 def _analyse(command: _Analyse) -> None:
@@ -273,7 +274,7 @@ def _analyse(command: _Analyse) -> None:
 def _report(command: _Report) -> None:
     from snnlth_jax import report
 
-    print(report.write(command.workdirs, command.output, command.energy_mac, command.energy_ac))
+    show(report.write(command.workdirs, command.output, command.energy_mac, command.energy_ac))
 
 
 def _compile(command: _Compile) -> None:
@@ -289,7 +290,7 @@ def _doctor(command: _Doctor) -> int:
 
     compile_cache.keep_programs()
     findings = doctor.examine(command.dataset, command.data_dir, command.workdir)
-    print(doctor.report(findings))
+    show(doctor.report(findings))
     return int(any(finding.level == "error" for finding in findings))
 
 
@@ -334,6 +335,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, command = _parse(arguments)
         if isinstance(command, _Train):
             command = _with_settings_of(command, arguments)
+        if isinstance(command, configs.EbConfig) and command.tau == 0:  # experiments may mean it
+            never = "no distance is below it: the search would never stop"
+            raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
         return COMMANDS[name][1](command)
 
     return exit_status(action)
@@ -347,6 +351,21 @@ def exit_status(action: Callable[[], int | None]) -> int:
     >>> exit_status(lambda: None)
     0
     """
+    streams.open_missing()
+    stop: SystemExit | None = None
+    with streams.guarded() as lost:
+        try:
+            status = _status(action)
+        except SystemExit as error:  # of tyro, after the help
+            stop, status = error, 1 if error.code else 0
+    if lost and not status:
+        return _fail(74, f"standard output: {lost[0].strerror}")
+    if stop:
+        raise stop
+    return status
+
+
+def _status(action: Callable[[], int | None]) -> int:
     previous = signal.signal(signal.SIGTERM, _stop)  # before and after a search, which watches for it
     logger = logging.getLogger("snnlth_jax")
     level, handlers = logger.level, logger.handlers
@@ -369,6 +388,10 @@ def exit_status(action: Callable[[], int | None]) -> int:
         )
     except Stopped as stopped:
         return _fail(75, f"stopped by {stopped}; the same command resumes")
+    except Exception as error:
+        if (failure := refusal(error)) is None:
+            raise  # a bug
+        return _fail(*failure)
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command resumes after the last checkpoint")
         # files are closed by now; a computation still under way would crash the interpreter's own tear-down
@@ -393,14 +416,19 @@ def _list(
     if info.type_origin is not tuple:
         return None
     (kind, _) = get_args(info.type)
+
+    def read(texts: list[str]) -> tuple[Any, ...]:
+        parts = _OUTSIDE.split(texts[0])
+        if not all(part.strip() for part in parts):
+            raise ValueError(f"an empty part in {texts[0]!r:.80}")
+        return tuple(part if names else kind(part) for part in parts)
+
     names = get_args(kind)  # the choices of a Literal
     entry = {int: "INT", str: "FILE"}.get(kind, f"{{{','.join(names)}}}")
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=f"{entry},…" if names else f"{entry},{entry},…",
-        instance_from_str=lambda texts: tuple(
-            part if names else kind(part) for part in _OUTSIDE.split(texts[0]) if part.strip()
-        ),
+        instance_from_str=read,
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: [",".join(map(str, value))],
     )
@@ -416,8 +444,10 @@ def _switch_or_list(
         return None
 
     def read(texts: list[str]) -> bool | tuple[str, ...]:
-        parts = tuple(part for part in ",".join(texts).split(",") if part.strip())
-        return (parts or not texts) if parts != ("none",) else False
+        parts = tuple(",".join(texts).split(","))
+        if texts and not all(part.strip() for part in parts):
+            raise ValueError(f"an empty part in {texts[0]!r:.80}")
+        return (parts if texts else True) if parts != ("none",) else False
 
     def written(value: Any) -> list[str]:
         return [] if value is True else [",".join(value or ["none"])]
@@ -435,7 +465,7 @@ class _Print(logging.Handler):
     """Print log messages of the library beside the progress; standard error is for the one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage())
+        show(record.getMessage())
 
 
 def _unraisable(unraisable: Any) -> None:
@@ -444,7 +474,7 @@ def _unraisable(unraisable: Any) -> None:
 
 
 def _fail(status: int, message: object) -> int:
-    print(f"snnlth: error: {message}", file=sys.stderr, flush=True)
+    print(f"snnlth: error: {printable(message)}", file=sys.stderr, flush=True)
     return status
 
 

@@ -1,10 +1,38 @@
 """Errors for bad input and for failing storage, in one line each; other errors are bugs."""
 
 import difflib
+import errno
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable
 
-__all__ = ["InputError", "StorageError", "flag", "named", "not_one_of", "one_line"]
+__all__ = [
+    "InputError",
+    "StorageError",
+    "flag",
+    "named",
+    "not_one_of",
+    "one_line",
+    "passes",
+    "printable",
+    "refusal",
+]
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""A text with what no terminal should get (control characters, unpaired surrogates) as escapes.
+
+    Args:
+      text: of any origin.
+      keep: characters that stay.
+
+    >>> print(printable("a\x1b[31m\n"))
+    a\x1b[31m\n
+    """
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text)
+    )
 
 
 def named(text: str, name: Callable[[str], str] = str) -> str:
@@ -21,13 +49,18 @@ def flag(argument: str) -> str:
     return "--" + argument.replace("_", "-")
 
 
+_LONGEST = 2000  # characters of a line
+
+
 class _OneLine(Exception):
     def text(self, name: Callable[[str], str] = str) -> str:
         """The line, with the names of arguments, which stand in backticks, put through `name`.
 
-        Names of files and of what is in them may hold line breaks; here they are spaces.
+        Names of files and of what is in them may hold line breaks, which are spaces here, and other control
+        characters, which are escaped.
         """
-        return re.sub(r"[\x01-\x1f\x7f\x85\u2028\u2029]+", " ", named(self._line(), name))
+        line = re.sub(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+", " ", named(self._line(), name))
+        return printable(_shortened(line, _LONGEST))
 
     def _line(self) -> str:
         raise NotImplementedError
@@ -105,6 +138,60 @@ def one_line(error: BaseException) -> str:
     'ValueError: not for you'
     """
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+
+
+def refusal(error: Exception) -> tuple[int, str] | None:
+    """Exit status and line for an error of the world outside; None for a bug.
+
+    Files and directories that cannot be read or written, packages that are not there, memory that is not
+    enough, devices that do not start.
+
+    >>> refusal(PermissionError(13, "Permission denied", "runs")), refusal(KeyError("runs"))
+    ((2, 'runs: Permission denied'), None)
+    """
+    match error:
+        case OSError():
+            here = "the current directory" if isinstance(error, FileNotFoundError) else "the system"
+            place = f"{here if error.filename is None else os.fsdecode(error.filename)}: " * bool(error.errno)
+            return 74 if error.errno in _NO_ROOM else 2, f"{place}{error.strerror or one_line(error)}"
+        case ImportError() | MemoryError():
+            return 2, one_line(error)
+        case UnicodeEncodeError():
+            return 2, f"{error.object[:300]}: holds bytes that are no text"
+        case ValueError() if "embedded null" in str(error):
+            return 2, "the name of a file holds a zero byte"
+        case RuntimeError() if "RESOURCE_EXHAUSTED" in str(error):
+            return 2, f"the devices have no memory for it ({one_line(error)})"
+    if passes(error, "etils/epath/"):
+        places = "a local path, or one of a bucket whose package is installed"
+        return 2, f"no such place ({one_line(error)}); allowed: {places}"
+    if (reason := _no_devices()) is not None:  # then an error of any kind follows from it
+        return 2, f"JAX cannot start ({reason}); allowed: devices that are there, see JAX_PLATFORMS"
+    return None
+
+
+def passes(error: BaseException, file: str) -> bool:
+    """Whether an error comes through a file, such as one with "/orbax/" in its path."""
+    trace = error.__traceback__
+    while trace is not None:
+        if file in trace.tb_frame.f_code.co_filename:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _no_devices() -> str | None:
+    """The reason why JAX has none; None if it has, or nothing of it was used."""
+    if "jax" not in sys.modules:
+        return None
+    try:
+        sys.modules["jax"].devices()
+    except Exception as error:
+        return one_line(error)
+    return None
 
 
 class StorageError(_OneLine, OSError):

@@ -23,6 +23,7 @@ from snnlth_jax.analysis.energy import energy
 from snnlth_jax.data.augment import normalise
 from snnlth_jax.data.frames import as_input
 from snnlth_jax.errors import InputError
+from snnlth_jax.machine import numerics
 from snnlth_jax.networks import Classifier, classifier
 from snnlth_jax.run.results import LayerRecord
 from snnlth_jax.search import programs
@@ -110,6 +111,7 @@ def load_dataset(
     return configs.load_dataset(config)
 
 
+@numerics.pinned()
 def evaluate(
     source: epath.PathLike | Classifier,
     dataset: data.Dataset | None = None,

@@ -1,19 +1,73 @@
-"""A file replaced in one go: a reader finds the old content or the new, also after a full disk or a kill."""
+"""Files of any origin read within bounds, and a file replaced in one go, also on a full disk or after a kill."""
 
 import contextlib
 import io
 import os
 import secrets
+import stat
 import time
+from collections.abc import Iterator
 from typing import IO, Any
 
 from etils import epath
 
-from snnlth_jax.errors import StorageError
+from snnlth_jax.errors import InputError, StorageError, one_line
 
-__all__ = ["replace", "sync"]
+__all__ = ["opened", "read", "replace", "sync"]
 
+MOST_BYTES = 2**36
 _LONGEST_WRITE = 3600  # seconds
+
+
+@contextlib.contextmanager
+def opened(path: epath.PathLike, kind: str = "file") -> Iterator[IO[bytes]]:
+    """Open a regular file, which may be a `gs://` one.
+
+    Args:
+      path: path of the file.
+      kind: kind of file that is expected, for the error.
+
+    Raises:
+      InputError: no such file, no permission, or a directory, a pipe or a device.
+
+    >>> with opened("/dev/zero"):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    snnlth_jax.errors.InputError: /dev/zero: not a file, but a directory, a pipe or a device
+    """
+    try:
+        if not ("://" in os.fspath(path) or stat.S_ISREG(os.stat(path).st_mode)):
+            raise InputError(path, problem=f"not a {kind}, but a directory, a pipe or a device")
+        file = epath.Path(path).open("rb")
+    except InputError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: what no name can have
+        raise InputError(path, problem=f"no such {kind}") from error
+    except OSError as error:
+        raise InputError(path, problem=f"cannot be read ({error.strerror or one_line(error)})") from error
+    except Exception as error:
+        if "://" not in os.fspath(path):
+            raise
+        # a bucket, without the package for it or the right to read
+        raise InputError(path, problem=f"cannot be read ({one_line(error)})") from error
+    with file:
+        yield file
+
+
+def read(path: epath.PathLike, kind: str = "file", most: int = MOST_BYTES) -> bytes:
+    """The bytes of a regular file, `most` at most.
+
+    Raises:
+      InputError: as `opened`, or more bytes.
+    """
+    with opened(path, kind) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > most:
+            raise InputError(path, problem=f"more than {most:,} bytes, too many for a {kind}")
+        file.seek(0)
+        content: bytes = file.read(size)
+    return content
 
 
 def replace(path: epath.Path, content: bytes) -> None:

@@ -50,6 +50,9 @@ class Export:
             raise InputError("`dt`", self.dt, allowed="a number above 0")
         if self.arch is not None and self.to != "stablehlo":
             raise InputError("`arch`", self.arch, allowed="with `to` stablehlo")
+        for name, usual in (("dt", 1.0), ("pooling", "threshold")):
+            if self.to != "nir" and getattr(self, name) != usual:
+                raise InputError(f"`{name}`", getattr(self, name), allowed="with `to` nir")
         network = networks.load(self.path)
         if self.num_timesteps is not None:
             network.recipe.check_timesteps(self.num_timesteps)
@@ -57,7 +60,7 @@ class Export:
             network = network._replace(recipe=recipe)
         content = _WRITERS[self.to](network, self)
         output.write(self.output, content)
-        print(f"{self.output}: {len(content):,} bytes")
+        output.show(f"{self.output}: {len(content):,} bytes")
 
 
 def _torch(network: "networks.Network", _: Export) -> bytes:
@@ -70,7 +73,9 @@ def _torch(network: "networks.Network", _: Export) -> bytes:
     if dataclasses.replace(neuron, spike=LIF().spike) != LIF() and network.recipe.activation == "lif":
         names = ("tau", "v_threshold", "v_reset", "decay_input")
         constants = ", ".join(f"{name} {getattr(neuron, name)}" for name in names)
-        print(f"a state dict has no neurons, and those of the authors' classes are others: set {constants}")
+        output.show(
+            f"a state dict has no neurons, and those of the authors' classes are others: set {constants}"
+        )
     return content
 
 

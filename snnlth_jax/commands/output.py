@@ -1,4 +1,4 @@
-"""The file that a command writes: refused before the work if it cannot be written, and replaced in one go."""
+"""Output of a command: text on standard output; a file, refused before the work if it cannot be written."""
 
 import contextlib
 import errno
@@ -8,14 +8,19 @@ from collections.abc import Iterator
 from etils import epath
 
 from snnlth_jax import files
-from snnlth_jax.errors import InputError, StorageError, one_line
+from snnlth_jax.errors import InputError, StorageError, one_line, printable
 
-__all__ = ["check", "refusing", "write"]
+__all__ = ["check", "refusing", "show", "write"]
 
 _NO_PLACE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
+
+
+def show(text: object) -> None:
+    """Print text of any origin: line breaks as they are, other control characters as escapes."""
+    print(printable(text, keep="\n"))
 
 
 def check(path: str, overwrite: bool) -> None:

@@ -5,8 +5,8 @@ import hashlib
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from etils import epath
 
+from snnlth_jax import files
 from snnlth_jax.commands import output
 from snnlth_jax.errors import InputError
 
@@ -30,10 +30,10 @@ class Inspect:
 
         if container.kind(self.path) == "network":
             text = networks.summary(networks.load(self.path))
-            print(f"kind: network, its weights are trained\n{text}")
+            output.show(f"kind: network, its weights are trained\n{text}")
         else:
             text = tickets.describe(tickets.load(self.path))
-            print(f"kind: ticket, its weights are those before training\n{text}")
+            output.show(f"kind: ticket, its weights are those before training\n{text}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Diff:
 
         first, second = _either(self.first), _either(self.second)
         comparing.check_same_network((self.first, self.second), first, second)
-        print(f"first: {self.first}\nsecond: {self.second}\n")
-        print(comparing.describe(comparing.overlaps(first.masks, second.masks)))
+        output.show(f"first: {self.first}\nsecond: {self.second}\n")
+        output.show(comparing.describe(comparing.overlaps(first.masks, second.masks)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Verify:
                 raise InputError(f"{self.path}: {problem} ({listed})")
             kept_there, _ = masks.count(parent.masks)
             lines.append(f"nested in {self.parent}, which keeps {kept_there:,}")
-        print("\n".join(lines))
+        output.show("\n".join(lines))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +177,8 @@ class Import(_Writing):
             raise InputError("`image_shape`", given, allowed="height, width and channels, 1 or more")
         if not 0 <= self.seed < 2**32:
             raise InputError("`seed`", self.seed, allowed="0 to 2^32 - 1")
+        if self.seed and self.weights is not None:
+            raise InputError("`seed`", self.seed, allowed="without `weights`, which take its place")
         found = imported.content(self.path, torch_files.load(self.path))
         num_classes, channels = imported.ends(self.path, found)
         num_classes = num_classes if self.num_classes is None else self.num_classes
@@ -205,7 +207,7 @@ def _either(path: str) -> "tickets.Ticket":
 
 def _source(path: str) -> dict[str, str]:
     """A ticket file as the provenance of another names it."""
-    return {"file": path, "sha256": hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()}
+    return {"file": path, "sha256": hashlib.sha256(files.read(path, "ticket file")).hexdigest()}
 
 
 def _write(path: str, ticket: "tickets.Ticket") -> None:
@@ -214,4 +216,4 @@ def _write(path: str, ticket: "tickets.Ticket") -> None:
     with output.refusing(path):
         tickets.save(path, ticket)
     kept, total = masks.count(ticket.masks)
-    print(f"{path}: {kept:,} of {total:,} weights are kept")
+    output.show(f"{path}: {kept:,} of {total:,} weights are kept")

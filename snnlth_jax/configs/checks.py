@@ -29,7 +29,7 @@ from snnlth_jax.configs.parts import Data, EarlyTime, Neuron, Training
 from snnlth_jax.data.frames import split_shape
 from snnlth_jax.errors import InputError, not_one_of
 
-__all__ = ["check", "check_devices", "check_examples", "check_frames"]
+__all__ = ["check", "check_devices", "check_examples", "check_fields", "check_frames"]
 
 
 def check(config: ResolvedTrain) -> None:
@@ -45,8 +45,7 @@ def check(config: ResolvedTrain) -> None:
     Traceback (most recent call last):
     snnlth_jax.errors.InputError: rewind_epoch 7: allowed: 0 to 2, before the last epoch
     """
-    for field in declared(config):
-        _check_field(field, getattr(config, field.name))
+    check_fields(config)
     _check_training(config)
     _check_neuron(config)
     _check_network(config)
@@ -90,6 +89,16 @@ def check(config: ResolvedTrain) -> None:
         _require(config, "criterion", lambda v: v == "random", "random, with `like`")
         _require(config, "sparsity", lambda v: False, "not with `like`, which has its own")
     _check_images(config)
+
+
+def check_fields(config: object) -> None:
+    """Check the fields of a configuration, resolved or not, each by itself: choices, bounds, duplicates.
+
+    Raises:
+      InputError: a field with a value that is not allowed.
+    """
+    for field in declared(config):
+        _check_field(field, getattr(config, field.name))
 
 
 def check_devices(config: ResolvedTrain) -> None:
@@ -172,6 +181,13 @@ def _check_field(field: Declared, value: Any) -> None:
         raise InputError(f"`{field.name}`", _text(value), allowed="each once")
     if field.bounds and value is not None and not all(map(field.bounds.holds, several)):
         raise InputError(f"`{field.name}`", _text(value), allowed=field.bounds.allowed)
+    if (
+        field.bounds
+        and field.bounds.most
+        and value is not None
+        and max(several, default=0) > field.bounds.most
+    ):
+        raise InputError(f"`{field.name}`", _text(value), allowed=f"at most {field.bounds.most:,}")
 
 
 def _check_training(config: ResolvedTrain) -> None:

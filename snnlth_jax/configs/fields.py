@@ -54,14 +54,19 @@ class Bounds(NamedTuple):
     Attributes:
       allowed: these numbers in words, for the error message.
       holds: whether a number is one of them; False for nan.
+      most: largest number that can be meant; None where `holds` says it.
     """
 
     allowed: str
     holds: Callable[[Any], bool]
+    most: int | None = None
 
 
 FLOAT32_MAX = 3.4e38
-AT_LEAST_1 = Bounds("1 or more", lambda v: v >= 1)
+AT_LEAST_1 = Bounds("1 or more", lambda v: v >= 1, most=10**9)
+EPOCHS = AT_LEAST_1._replace(most=10**6)
+MOST_ROUNDS = 10_000
+ROUNDS = AT_LEAST_1._replace(most=MOST_ROUNDS)
 FRACTION = Bounds("between 0 and 1, both excluded", lambda v: 0 < v < 1)
 FACTOR = Bounds("a number above 0, at most 1e6", lambda v: 0 < v <= 1e6)
 FINITE = Bounds("a number, finite in float32", lambda v: abs(v) <= FLOAT32_MAX)

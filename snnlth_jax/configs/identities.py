@@ -28,6 +28,7 @@ __all__ = [
     "common",
     "completed",
     "conditions",
+    "defaulted",
     "difference",
     "digest",
     "identity",
@@ -99,6 +100,23 @@ def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     """
     before = {name: list(x) if isinstance(x, tuple) else x for name, x in _before(identity).items()}
     return before | dict(identity)
+
+
+def defaulted(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that an identity of an earlier version lacks, at their defaults.
+
+    A field whose default depends on others has the value of `now`.
+
+    >>> defaulted({"method": "imp", "epochs": 15}, {"method": "imp", "epochs": 15, "momentum": 0.5})
+    {'momentum': 0.9}
+    """
+    command = _BY_METHOD.get(re.split("[+ ]", str(now.get(_METHOD)))[0], TrainConfig)
+    usual = {field.name: field.default for field in dataclasses.fields(command)}
+    return {
+        name: value if usual[name] is None else list(usual[name]) if usual[name] == () else usual[name]
+        for name, value in now.items()
+        if name in usual and name not in there
+    }
 
 
 def _before(identity: Mapping[str, Any]) -> dict[str, Any]:

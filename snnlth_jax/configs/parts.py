@@ -11,12 +11,14 @@ from snnlth_jax import losses, neurons
 from snnlth_jax.configs.fields import (
     AT_LEAST_1,
     CONDITION,
+    EPOCHS,
     FINITE,
     FLOAT32_MAX,
     FRACTION,
     IDENTITY,
     LOCAL,
     OVERRIDABLE,
+    ROUNDS,
     SEED,
     VARIED,
     Bounds,
@@ -118,7 +120,7 @@ class Neuron:
 class Training:
     """One training run: its length, its optimiser, its augmentation and its precision."""
 
-    epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
+    epochs: Annotated[int | None, EPOCHS, CONDITION] = None
     """Number of epochs of a training run that starts at initialisation. Default: 300 for CIFAR, 150 for SVHN
     and Fashion-MNIST (paper, training settings), MNIST and your own data; 300 for TinyImageNet, as for CIFAR;
     15 for digits."""
@@ -232,7 +234,7 @@ class Machine:
 class Rounds:
     """Rounds of train, prune, rewind."""
 
-    rounds: Annotated[int | None, AT_LEAST_1, OVERRIDABLE] = None
+    rounds: Annotated[int | None, ROUNDS, OVERRIDABLE] = None
     """Number of rounds, the dense one included: the last has sparsity 1 - (1 - p)^(rounds - 1). Default: 15
     (paper, training settings), 98.2 % at p = 0.25; 12 for digits."""
     prune_fraction: Annotated[float, FRACTION, OVERRIDABLE] = 0.25

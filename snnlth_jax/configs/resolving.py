@@ -4,10 +4,8 @@ import dataclasses
 import hashlib
 from typing import Any, NamedTuple, overload
 
-from etils import epath
-
-from snnlth_jax import data, surrogate
-from snnlth_jax.configs import checks
+from snnlth_jax import data, files, surrogate
+from snnlth_jax.configs import checks, unused
 from snnlth_jax.configs.commands import (
     DynamicConfig,
     EbConfig,
@@ -119,6 +117,7 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     spec = data.spec(config.dataset, config.data_dir)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     own = config.dataset not in _BY_DATASET
+    checks.check_fields(config)
     defaults: dict[str, Any] = (_own(spec, config) if own else _BY_DATASET[config.dataset])._asdict()
     if isinstance(config.augment, (tuple, list)):  # in one order; none of them is False
         ranks = {step: rank for rank, step in enumerate(STEPS)}
@@ -156,6 +155,8 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     if config.workdir is None:
         resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved, spec.name)}")
     checks.check(resolved)
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    unused.check(resolved, usual | defaults)
     return resolved
 
 
@@ -193,9 +194,9 @@ def content(what: str, file: str) -> str:
       InputError: the file cannot be read.
     """
     try:
-        return hashlib.sha256(epath.Path(file).read_bytes()).hexdigest()[:12]
-    except OSError as error:
-        problem = str(error.strerror)
+        return hashlib.sha256(files.read(file, "ticket file")).hexdigest()[:12]
+    except InputError as error:
+        problem = getattr(error.__cause__, "strerror", None) or error.problem
         raise InputError(what, file, problem=problem, allowed="a ticket file") from error
 
 

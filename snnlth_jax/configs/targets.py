@@ -1,15 +1,16 @@
 """A target sparsity of a search by rounds: the number of rounds, or the fraction of each, that reaches it."""
 
+import itertools
 import math
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from typing import Any
 
+from snnlth_jax.configs.fields import MOST_ROUNDS
 from snnlth_jax.configs.parts import Rounds
 from snnlth_jax.errors import InputError
 
-__all__ = ["MOST_ROUNDS", "density", "kept_after", "prunings_to", "rounds_to"]
-
-MOST_ROUNDS = 10_000
+__all__ = ["MOST_ROUNDS", "check_removes", "density", "kept_after", "prunings_to", "rounds_to"]
 
 
 def density(sparsity: float) -> float:
@@ -81,11 +82,51 @@ def kept_after(prunings: int, rounds: int, fraction: float, sparsity: float | No
     >>> [kept_after(n, 4, 0.5, 0.8, 101) for n in range(4)]
     [101, 51, 26, 21]
     """
+    return next(itertools.islice(_counts(rounds, fraction, sparsity, total), prunings, None))
+
+
+def check_removes(config: object, total: int) -> None:
+    """Check that every pruning of a search removes a weight.
+
+    Args:
+      config: a resolved configuration.
+      total: number of prunable weights.
+
+    Raises:
+      InputError: naming what is too small, or one round too many.
+
+    >>> check_removes(Rounds(rounds=20), 10)
+    Traceback (most recent call last):
+    ...
+    snnlth_jax.errors.InputError: rounds 20: round 6 would remove none of the 3 weights that are left; ...
+    """
+    sparsity = getattr(config, "sparsity", None)
+    if not isinstance(config, Rounds):
+        if sparsity is not None and not _floor(sparsity, total):
+            problem, allowed = f"removes none of {total:,} weights", f"{1 / total:.3g} or more"
+            raise InputError("`sparsity`", sparsity, problem=problem, allowed=allowed)
+        return
+    if getattr(config, "budget", "weights") != "weights":
+        return  # other quantities than weights
+    rounds = config.rounds or 1
+    counts = itertools.islice(_counts(rounds, config.prune_fraction, sparsity, total), rounds)
+    for number, (before, after) in enumerate(itertools.pairwise(counts), start=1):
+        if before > after:
+            continue
+        if number == 1:
+            problem, allowed = f"removes none of {total:,} weights", f"{1 / total:.3g} or more"
+            raise InputError("`prune_fraction`", config.prune_fraction, problem=problem, allowed=allowed)
+        problem = f"round {number} would remove none of the {before:,} weights that are left"
+        raise InputError("`rounds`", rounds, problem=problem, allowed=f"at most {number}")
+
+
+def _counts(rounds: int, fraction: float, sparsity: float | None, total: int) -> Iterator[int]:
+    """Number of weights that are left after 0, 1, 2 ... prunings, see `kept_after`."""
     kept, least = total, 0 if sparsity is None else total - _floor(sparsity, total)
-    for number in range(1, prunings + 1):
+    for number in itertools.count(1):
+        yield kept
         last = sparsity is not None and number == rounds - 1
         kept = least if last else max(kept - _floor(fraction, kept), least)
-    return kept
 
 
 def _floor(share: float, count: int) -> int:

@@ -8,8 +8,6 @@ pickles in a row, then the storages.
 import contextlib
 import functools
 import io
-import os
-import stat
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from snnlth_jax import files
 from snnlth_jax.errors import InputError
 from snnlth_jax.interop import pickles
 from snnlth_jax.interop.pickles import Storage
@@ -49,26 +48,9 @@ def load(path: epath.PathLike) -> Any:
     >>> load(path)
     {'fc.weight': array([[1., 1.]], dtype=float32)}
     """
-    content = _content(path)
+    content = files.read(path)
     with _refusing(path):
         return pickles.plain(_object(content))
-
-
-def _content(path: epath.PathLike) -> bytes:
-    path = epath.Path(path)
-    try:
-        if not ("://" in os.fspath(path) or stat.S_ISREG(os.stat(path).st_mode)):
-            raise InputError(f"{path}: not a file, but a directory, a pipe or a device")
-        content: bytes = path.read_bytes()
-    except InputError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:  # a zero byte in the name
-        raise InputError(f"{str(path)!r}: no such file") from None
-    return content
 
 
 @contextlib.contextmanager

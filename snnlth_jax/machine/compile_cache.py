@@ -1,5 +1,6 @@
 """Compiled programs kept on disk, so that a resumed run need not compile them again."""
 
+import contextlib
 import hashlib
 import logging
 import platform
@@ -13,6 +14,7 @@ from snnlth_jax.data import cache
 __all__ = ["directory", "keep_programs"]
 
 log = logging.getLogger(__name__)
+MOST_BYTES = 4 * 2**30
 
 
 def directory() -> Path:
@@ -39,7 +41,24 @@ def keep_programs() -> None:
     except OSError as error:
         log.warning("compiled programs are not kept (%s)", error)
     else:
+        _forget_oldest(directory())
         jax.config.update("jax_compilation_cache_dir", str(directory()))
+
+
+def _forget_oldest(programs: Path, most: int = MOST_BYTES) -> None:
+    """Remove the oldest programs until no more than `most` bytes are left."""
+    files = []
+    for path in programs.iterdir():
+        with contextlib.suppress(OSError):  # another process removes it
+            status = path.stat()
+            files.append((status.st_mtime, status.st_size, path))
+    size = sum(length for _, length, _ in files)
+    for _, length, path in sorted(files):
+        if size <= most:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        size -= length
 
 
 def _processor() -> str:

@@ -7,6 +7,9 @@ process nothing happens.
 
 import hashlib
 import os
+import socket
+import sys
+import threading
 from collections.abc import Callable
 from typing import TypeVar, cast
 
@@ -30,6 +33,7 @@ __all__ = [
 
 T = TypeVar("T")
 _LONGEST_MESSAGE = 500
+PATIENCE = 300  # seconds to wait for the other processes
 
 
 def connect() -> None:
@@ -41,16 +45,44 @@ def connect() -> None:
     Raises:
       InputError: no other processes are known, or they cannot be reached.
     """
+    late = threading.Timer(PATIENCE, _nobody_came)
+    late.daemon = True
+    late.start()
     try:
         count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        _check_address(os.environ.get("JAX_COORDINATOR_ADDRESS"))
         jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(index) if index else None
+            num_processes=int(count) if count else None,
+            process_id=int(index) if index else None,
+            initialization_timeout=2 * PATIENCE,  # at which JAX would abort the process
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         allowed = "on Cloud TPU, Slurm, Open MPI, Kubernetes, or with "
         allowed += "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID set"
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError("`distributed`", problem=reason, allowed=allowed) from error
+    finally:
+        late.cancel()
+
+
+def _check_address(address: str | None) -> None:
+    """ValueError or OSError for an address that is none; JAX would wait for it, or abort the process."""
+    if address is None:
+        return
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
+        raise ValueError(f"JAX_COORDINATOR_ADDRESS {address!r:.80} is not host:port")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except OSError as error:
+        raise OSError(f"JAX_COORDINATOR_ADDRESS {address!r:.80}: {error.strerror}") from error
+
+
+def _nobody_came() -> None:
+    """End the process, which waits in JAX for the others."""
+    line = f"--distributed: the other processes did not come within {PATIENCE} s, or not to this address"
+    print(f"snnlth: error: {line}", file=sys.stderr, flush=True)
+    os._exit(2)
 
 
 def devices(per_host: int | None = None) -> list[jax.Device]:

@@ -109,20 +109,17 @@ def check(name: object, network: Network, model: nn.Module) -> None:
     """
     images = jax.ShapeDtypeStruct((1, *network.recipe.image_shape), jnp.float32)
 
-    def init(key: jax.Array, x: jax.Array) -> PyTree:
-        return model.init(key, x, num_timesteps=1)
+    def init(x: jax.Array) -> PyTree:
+        return model.init(jax.random.key(0), x, num_timesteps=1)
 
     try:
-        wanted = dict(jax.eval_shape(init, jax.random.key(0), images))
+        wanted = dict(jax.eval_shape(init, images))
     except Exception as error:  # whatever a network says to images that do not fit it
-        problem = f"a recipe of no network: {str(error).splitlines()[0]}"
-        raise InputError(name, problem=problem) from error
+        first = [*str(error).splitlines(), type(error).__name__][0]
+        raise InputError(name, problem=f"a recipe of no network: {first}") from error
     given = {"params": network.params, "batch_stats": network.batch_stats}
+    container.check_finite(name, given)
     for kind, tree in given.items():
-        for place, x in places.leaves(tree).items():
-            if not jnp.issubdtype(getattr(x, "dtype", np.dtype(object)), jnp.floating):
-                what = f"{kind}/{'/'.join(place)}"
-                raise InputError(name, problem=f"{what} is no array of floating-point numbers")
         own = {place: np.shape(x) for place, x in places.leaves(tree).items() if x is not None}
         other = {
             place: np.shape(x) for place, x in places.leaves(wanted.get(kind, {})).items() if x is not None

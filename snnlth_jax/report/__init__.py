@@ -7,6 +7,7 @@ from importlib.metadata import version
 from etils import epath
 
 from snnlth_jax import files
+from snnlth_jax.data.contract import safe_name
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC, energy
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, stability, theme
@@ -49,10 +50,12 @@ def write(
         log.warning("warning: %s", line)
     compared = [(experiment, draw(experiment, energy_mac, energy_ac)) for experiment in compared_experiments]
     content: dict[str, bytes] = {}
-    for experiment, drawn in compared:
-        prefix = f"{experiment.dataset}-{experiment.arch}-" if len(compared) > 1 else ""
+    for number, (experiment, drawn) in enumerate(compared):
+        prefix = f"{safe_name(f'{experiment.dataset}-{experiment.arch}')}-" if len(compared) > 1 else ""
+        if any(name.startswith(prefix) for name in content):
+            prefix += f"{number}-"
         for plot in drawn:
-            content[f"{prefix}{plot.name}.csv"] = csv_text(plot.header, plot.rows).encode()
+            content[f"{prefix}{plot.name}.csv"] = csv_text(plot.header, plot.rows).encode(errors="replace")
             for suffix, picture in theme.paper(plot.figure).items():
                 content[f"{prefix}{plot.name}.{suffix}"] = picture
     page = html.page(compared, collected.without_result, version("snnlth_jax"))

@@ -12,7 +12,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import results
 from snnlth_jax.run.results import Result, Row, Summary
-from snnlth_jax.run.tables import new_table
+from snnlth_jax.run.tables import new_table, say
 
 __all__ = ["show"]
 
@@ -45,12 +45,12 @@ def show(
     chosen = _chosen(result, rows, rounds)
     shown = _with_dense(rows, chosen)
     energy([], mac, ac)  # refused before anything is printed
-    console.print(f"{result.title}: {workdir}", markup=False, highlight=False)
+    say(console, f"{result.title}: {workdir}")
     connected = [row for row in shown if row.connected]
     for table in (_sparsity(shown), *(_health(row) for row in chosen if row.connected)):
         console.print(table)
     if not connected:
-        console.print("its connections are not known: no health, no operations, no energy", highlight=False)
+        say(console, "its connections are not known: no health, no operations, no energy")
         return
     for table in (_operations(connected), _energy(connected, mac, ac)):
         console.print(table)
@@ -60,7 +60,7 @@ def show(
         "the arithmetic alone flatters spiking networks: the memory accesses below it, here of hardware that",
         "keeps nothing between operations, often cost more",
     ):
-        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+        say(console, remark)
 
 
 def _read(workdir: epath.PathLike) -> Result:

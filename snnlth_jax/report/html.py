@@ -5,6 +5,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from snnlth_jax.errors import printable
 from snnlth_jax.report import theme
 from snnlth_jax.report.accuracy import accuracy_of
 from snnlth_jax.report.plot import Plot, percent, si
@@ -282,4 +283,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequenc
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(value))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, printable
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import events, results
 from snnlth_jax.run.events import Event
@@ -58,7 +58,7 @@ def collect(workdirs: Sequence[str]) -> Runs:
         for directory in _directories(root, seen):
             begun = True
             if not (directory / "result.json").exists():
-                without[_place(directory)] = str(directory)
+                without[_place(directory)] = printable(directory)
             elif (run := read(directory)) is not None:
                 runs[_place(directory)] = run
         if not begun:
@@ -78,7 +78,7 @@ def read(directory: epath.PathLike) -> Run | None:
     result = results.read(paths.result)
     if not isinstance(result, Result):
         return None
-    return Run(str(directory), result, events.read_whole(paths.metrics))
+    return Run(printable(directory), result, events.read_whole(paths.metrics))
 
 
 def _place(directory: epath.Path) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from snnlth_jax import configs
+from snnlth_jax.errors import printable
 from snnlth_jax.report.runs import Run
 from snnlth_jax.run.results import Row
 
@@ -209,7 +210,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
         if any(_same(run, other, differs) for other in others):
             common = os.path.commonpath([os.path.dirname(r.directory) for r in (run, *others)])
             parts.append(os.path.relpath(run.directory, common))
-        labels.append(", ".join([_name(method), *parts]))
+        labels.append(printable(", ".join([_name(method), *parts])))
     return labels
 
 

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,8 +15,11 @@ import numpy as np
 from etils import epath
 
 from snnlth_jax import configs, files
-from snnlth_jax.errors import InputError, StorageError, flag, named
+from snnlth_jax.errors import InputError, StorageError, flag, named, one_line, passes
 from snnlth_jax.machine import hosts
+from snnlth_jax.run import results
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Paths",
@@ -65,9 +70,11 @@ def paths(workdir: epath.PathLike) -> Paths:
     """The paths of a run in `workdir`, which may be a `gs://` one."""
     try:
         root = epath.Path(workdir)
+        if "\0" in str(root).encode().decode():
+            raise ValueError("a zero byte")
     except Exception as error:
-        allowed = "a directory, or gs://..."
-        raise InputError("`workdir`", workdir, problem=repr(error), allowed=allowed) from error
+        allowed = "a directory with a name in UTF-8, or gs://..."
+        raise InputError("`workdir`", workdir, problem=one_line(error), allowed=allowed) from error
     if "://" not in str(workdir):
         root = root.absolute()  # required by Orbax
     return Paths(
@@ -144,6 +151,10 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
         problem = f"its {damaged} is damaged"
         raise InputError("`workdir`", root, problem=problem, allowed="another directory")
     recorded, wanted = configs.completed(recorded), configs.completed(json.loads(json.dumps(identity)))
+    if new := configs.defaulted(recorded, wanted):
+        taken = ", ".join(f"{name} is taken as {value}" for name, value in new.items())
+        log.warning("%s is of a version without some settings: %s", run.config, taken)
+        recorded |= new
     changed = configs.difference(recorded, wanted)
     fixed = configs.not_overridable(recorded, wanted)
     if changed and not override:
@@ -176,7 +187,7 @@ def hold(run: Paths) -> Iterator[None]:
 
     def lock() -> None:
         try:
-            file = stack.enter_context((root / ".lock").open("w"))
+            file = stack.enter_context(open(root / ".lock", "a+"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             busy = "another process is at it"
@@ -199,20 +210,29 @@ def writing(run: Paths) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        # tensorstore has its own errors, with the system's inside
-        match = re.search(r"([^:]*) \[os_error_code=", str(error))
-        if not isinstance(error, OSError) and not match:
+    except (InputError, StorageError):
+        raise
+    except Exception as error:
+        # tensorstore has its own errors, with the number of the system's inside
+        match = re.search(r"\[os_error_code='(\d+)'", str(error))
+        if match:
+            reason = os.strerror(int(match[1]))
+        elif isinstance(error, OSError):
+            reason = error.strerror or str(error)
+        elif not run.config.exists():
+            reason = "it is gone"
+        elif passes(error, "/orbax/"):  # files that were there a moment ago
+            reason = one_line(error)
+        else:
             raise
-        reason = match.group(1).strip() if match else getattr(error, "strerror", None) or error
         raise StorageError(f"`workdir` {run.config.parent}: {reason}") from error
 
 
 def read_json(path: epath.Path) -> dict[str, Any] | None:
     """Read the object in a JSON file; None without a file that can be read."""
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = results.parse(results.content(path))
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -231,7 +251,7 @@ def write_bits(path: epath.Path, bits: np.ndarray) -> None:
 
 def read_bits(path: epath.Path) -> np.ndarray | None:
     """Read a file of `write_bits`; None if it is missing or damaged."""
-    whole = path.read_bytes() if path.exists() else b""
+    whole = results.content(path) if path.exists() else b""
     content, checksum = whole[:-8], whole[-8:]
     return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None
 

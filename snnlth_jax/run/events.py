@@ -1,16 +1,14 @@
 """The lines of metrics.jsonl, as types: the only file that spells their keys."""
 
 import contextlib
-import json
 from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from etils import epath
 
-from snnlth_jax.errors import InputError
 from snnlth_jax.run import results
-from snnlth_jax.run.results import Count, Devices, InterpolationRecord, Row
+from snnlth_jax.run.results import Count, Devices, InterpolationRecord, Kind, Row
 
 __all__ = [
     "EarlyTimeEvent",
@@ -52,7 +50,7 @@ class EpochEvent(
 ):
     """An epoch of a training run; test and validation set are measured after some epochs only."""
 
-    kind: str
+    kind: Kind
     round: Count
     epoch: Count
     train_loss: float
@@ -180,7 +178,7 @@ def from_json(value: Any) -> Event:
 def read(path: epath.Path) -> tuple[Event, ...]:
     """Read the events of a search under way, without lines that were cut off."""
     events = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in results.content(path).splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError, RecursionError):
             events.append(_event(line))
     return tuple(events)
@@ -192,20 +190,18 @@ def read_whole(path: epath.Path) -> tuple[Event, ...]:
     Raises:
       InputError: the file or a line of it is damaged.
     """
-    allowed = "as a search wrote it"
     try:
-        text = path.read_text() if path.exists() else ""
-    except (OSError, ValueError) as error:
-        raise InputError(path, problem=f"damaged ({error})", allowed=allowed) from error
+        text = results.content(path).decode() if path.exists() else ""
+    except UnicodeDecodeError as error:
+        raise results.damaged(path, error) from error
     events = []
     for number, line in enumerate(text.rpartition("\n")[0].splitlines(), start=1):
         try:
             events.append(_event(line))
         except (ValueError, RecursionError) as error:
-            problem = f"line {number} is damaged ({error})"
-            raise InputError(path, problem=problem, allowed=allowed) from error
+            raise results.damaged(path, error, f"line {number}") from error
     return tuple(events)
 
 
-def _event(line: str) -> Event:
-    return from_json(json.loads(line))  # accepts the NaN of `json.dumps`: a loss may be NaN
+def _event(line: str | bytes) -> Event:
+    return from_json(results.parse(line))  # accepts the NaN of `json.dumps`: a loss may be NaN

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from snnlth_jax import __version__, files
 from snnlth_jax.machine import hosts
 from snnlth_jax.models import _onednn
-from snnlth_jax.run import events
+from snnlth_jax.run import events, tables
 from snnlth_jax.run.events import EpochEvent, Event
 from snnlth_jax.run.results import Devices
 from snnlth_jax.run.tensorboard import Events
@@ -101,7 +101,7 @@ class Recorder:
         """Print a line above the progress bar."""
         if self._active:
             try:
-                self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+                tables.say(self._progress.console, text)
             except (OSError, SystemExit):  # the reader is gone; the search continues
                 self._console.quiet = True
 

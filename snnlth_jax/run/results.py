@@ -36,8 +36,11 @@ __all__ = [
     "Summary",
     "SummaryRow",
     "TicketRow",
+    "content",
     "convert",
+    "damaged",
     "from_json",
+    "parse",
     "phase_name",
     "read",
     "spread",
@@ -52,6 +55,10 @@ MAX_DIGITS = 30
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]  # finite
+# texts that reach a terminal, a page or the name of a file
+Name = Annotated[str, msgspec.Meta(max_length=500, pattern=r"\A[^\x00-\x1f\x7f-\x9f\ud800-\udfff]*\Z")]
+Kind = Annotated[str, msgspec.Meta(max_length=40, pattern=r"\A[\w -]+\Z")]  # of a phase
+TicketName = Annotated[str, msgspec.Meta(max_length=200, pattern=r"\A(\w+/)?\w+(\.\w+)*\Z")]  # within the run
 
 
 _SettingsOf = TypeVar("_SettingsOf", bound="Record")
@@ -78,7 +85,7 @@ class LayerRecord(Record, frozen=True, kw_only=True):
       macs_per_image: multiply-accumulates of inputs that are no spikes, in the same way.
     """
 
-    name: str
+    name: Name
     weights: Annotated[int, msgspec.Meta(ge=1)]
     kept: Count
     channels: Count
@@ -121,13 +128,13 @@ class Row(Record, frozen=True, kw_only=True):
       weights_on_no_path: kept weights that are on no path from the image to the logits.
     """
 
-    kind: str
+    kind: Kind
     round: Count
     kept: Count
     total: Annotated[int, msgspec.Meta(ge=1)]
     sparsity: Share = -1.0  # follows from kept and total, whatever a file says
-    collapsed_layers: tuple[str, ...] = ()
-    network: str
+    collapsed_layers: tuple[Name, ...] = ()
+    network: Name
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
     epochs: Count
     images: Count = 0
@@ -139,7 +146,7 @@ class Row(Record, frozen=True, kw_only=True):
     best_test_accuracy: Share | None = None
     final_validation_accuracy: Share | None = None
     best_validation_accuracy: Share | None = None
-    ticket: str | None
+    ticket: TicketName | None
     layers: tuple[LayerRecord, ...] = ()
     measured_images: Count = 0
     weights_on_no_path: Count | None = None
@@ -311,18 +318,18 @@ class FlopsPerImage(Record, frozen=True, kw_only=True):
 class Devices(Record, frozen=True, kw_only=True):
     """Devices of a search, such as 8 of the kind "TPU v4"."""
 
-    platform: str
-    kind: str
+    platform: Name
+    kind: Name
     count: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Settings(Record, frozen=True, kw_only=True):
     """Settings of a configuration that every result has; the names are those of the flags."""
 
-    dataset: str
-    arch: str
+    dataset: Name
+    arch: Name
     num_timesteps: Annotated[int, msgspec.Meta(ge=1)]
-    activation: str = "lif"
+    activation: Name = "lif"
 
 
 class EarlyBirdSettings(Record, frozen=True, kw_only=True):
@@ -342,7 +349,7 @@ class EarlyTimeSettings(Record, frozen=True, kw_only=True):
 
 class _Configured(Record, frozen=True, kw_only=True):
     format: str = FORMAT
-    method: str
+    method: Name
     finished: bool
     config: dict[str, Any]
 
@@ -393,7 +400,7 @@ class Result(_Configured, frozen=True, kw_only=True):
     overrides: tuple[str, ...] = ()
     train_compilations: Count = 0
     compile_seconds: Amount = 0.0
-    versions: dict[str, str] = {}
+    versions: dict[Name, Name] = {}
     devices: Devices | None = None
 
     def __post_init__(self) -> None:
@@ -451,7 +458,7 @@ class Spread(Record, frozen=True, kw_only=True):
 class SummaryRow(Record, frozen=True, kw_only=True):
     """A training run over seeds: the fields that all seeds share, and the spread of the others."""
 
-    kind: str
+    kind: Kind
     round: Count
     kept: Count
     total: Annotated[int, msgspec.Meta(ge=1)]
@@ -483,7 +490,7 @@ class Summary(_Configured, frozen=True, kw_only=True):
     early_time: tuple[EarlyTimeRecord | None, ...] = ()
     early_bird: tuple[EarlyBirdRecord | None, ...] = ()
     stability: tuple[StabilityRecord | None, ...] = ()
-    versions: dict[str, str] = {}
+    versions: dict[Name, Name] = {}
     devices: Devices | None = None
 
     def __post_init__(self) -> None:
@@ -565,18 +572,42 @@ def read(path: epath.Path) -> Result | Summary:
       InputError: the file is missing, damaged (the message names the field), or of another format.
     """
     try:
-        if path.stat().length > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        value = json.loads(path.read_bytes(), parse_int=_integer)
+        value = parse(content(path))
         # the first format had no name yet
         if isinstance(value, dict) and (written := value.get("format", FORMAT)) != FORMAT:
-            raise InputError(path, problem=f"format {written!r}, this version reads {FORMAT!r}")
+            raise InputError(path, problem=f"format {written!r:.80}, this version reads {FORMAT!r}")
         return from_json(value)
     except InputError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(path, problem=f"damaged ({reason})", allowed="as a search wrote it") from error
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, str(error) or type(error).__name__) from error
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text of any origin.
+
+    Raises:
+      ValueError, RecursionError: it is no JSON, nested without end, or has a number without end.
+    """
+    return json.loads(text, parse_int=_integer)
+
+
+def content(path: epath.Path) -> bytes:
+    """The bytes of a file of a run.
+
+    Raises:
+      InputError: it cannot be read, or has more than `MAX_BYTES`.
+    """
+    try:
+        return files.read(path, most=MAX_BYTES)
+    except InputError as error:
+        raise damaged(path, getattr(error.__cause__, "strerror", None) or error.problem) from error
+
+
+def damaged(path: epath.Path, reason: object, part: str = "") -> InputError:
+    """The error for a file of a run that a reader refuses, or for a part of it."""
+    problem = f"{part} is damaged ({reason!s:.300})" if part else f"damaged ({reason!s:.300})"
+    return InputError(path, problem=problem, allowed="as a search wrote it")
 
 
 def _integer(digits: str) -> int:

@@ -1,11 +1,15 @@
 """The tables at the end of a search, for people; programs read result.json."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from snnlth_jax.errors import printable
 from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summary
 
-__all__ = ["gigabytes", "mean_table", "new_table", "plus_minus", "print_result"]
+__all__ = ["gigabytes", "mean_table", "new_table", "plus_minus", "print_result", "say"]
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -45,12 +49,11 @@ def print_result(result: Result, console: Console) -> None:
     if result.stability:
         _print_stability(result.stability, console)
     for ticket in result.tickets:
-        console.print(
+        say(
+            console,
             f"{ticket.name}: search {_cost(ticket.search)}, "
             f"{100 * (ticket.search_relative_to_imp or 0.0):.1f} % of the FLOPs of IMP at "
             f"T = {result.settings.num_timesteps}; then training {_cost(ticket.training)}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -66,7 +69,7 @@ def _print_stability(stability: StabilityRecord, console: Console) -> None:
     below = f"error barriers below {stability.bound:g} at all sparsities"
     proposed = stability.proposed
     line = f"no epoch has {below}" if proposed is None else f"rewind epoch {proposed}, the first with {below}"
-    console.print(line, highlight=False, soft_wrap=True)
+    say(console, line)
 
 
 def _cost(cost: Cost | None) -> str:
@@ -118,10 +121,21 @@ def plus_minus(spread: Spread | None, form: str, scale: float = 1.0) -> str:
     return f"{scaled.mean:{form}}{std}"
 
 
+def say(console: Console, line: str) -> None:
+    """Print a line of any origin as it is: no markup, and control characters as escapes."""
+    console.print(printable(line), markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+
+class _Table(Table):
+    def add_row(self, *cells: Any, **style: Any) -> None:
+        """Add a row of texts of any origin, as `say` prints them."""
+        super().add_row(*(Text(printable(cell)) for cell in cells), **style)
+
+
 def new_table(title: str, first: str, *columns: str) -> Table:
-    """An empty table: names to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left")
-    table.add_column(first, no_wrap=True)
+    """An empty table: names to the left, numbers to the right; texts are taken as they are."""
+    table = _Table(title=Text(printable(title), style="table.title"), title_justify="left")
+    table.add_column(Text(printable(first)), no_wrap=True)
     for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(Text(printable(name)), justify="right", no_wrap=True)
     return table

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.machine import accelerators, aot, sharding
 from snnlth_jax.machine.kernels import KINDS, Budget, Kernel, budget, kernels_of_step
 from snnlth_jax.run.metrics import duration
-from snnlth_jax.run.tables import gigabytes, new_table
+from snnlth_jax.run.tables import gigabytes, new_table, say
 from snnlth_jax.search import phases, plan
 from snnlth_jax.search.programs import Variants, full_variant
 from snnlth_jax.train import compile_steps
@@ -169,10 +170,7 @@ def _shapes(config: configs.ResolvedTrain, mesh: Mesh) -> data.Dataset:
 
 def show(compiled: Compiled, console: Console) -> None:
     """Print what a step of a program costs."""
-
-    def line(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
+    line = partial(say, console)
     sums, memory = compiled.budget, compiled.memory
     line(f"{compiled.topology}: {compiled.devices} x {compiled.kind}")
     line(f"compiled in {compiled.compile_seconds:.0f} s, and fits")

@@ -20,7 +20,7 @@ from snnlth_jax.train import TrainState
 
 PyTree = Any
 
-__all__ = ["Work", "at_its_first_times", "network", "result", "row", "ticket"]
+__all__ = ["Work", "at_its_first_times", "files", "network", "result", "row", "ticket"]
 
 
 class Work(NamedTuple):
@@ -93,6 +93,11 @@ def at_its_first_times(row: Row, earlier: Sequence[Row]) -> Row:
         if all(getattr(other, name) == getattr(row, name) for name in fields):
             return msgspec.structs.replace(row, **{name: getattr(other, name) for name in clock})
     return row
+
+
+def files(rows: Sequence[Row]) -> list[str]:
+    """Names of the files within the run that rows name."""
+    return list(dict.fromkeys(row.ticket for row in rows if row.ticket))
 
 
 def ticket(

@@ -18,7 +18,7 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.configs import targets
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.metrics import duration
-from snnlth_jax.run.tables import gigabytes, new_table
+from snnlth_jax.run.tables import gigabytes, new_table, say
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.programs import TWIN, Variants, full_variant
 from snnlth_jax.train import Program, zero_metrics
@@ -212,4 +212,4 @@ def show(plan: Plan, console: Console) -> None:
     lines.append(f"a checkpoint has {gigabytes(plan.checkpoint_bytes)}, three are kept")
     lines.append("nothing was written")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)

@@ -65,7 +65,7 @@ class Progress(msgspec.Struct):
       metrics_bytes: size of metrics.jsonl at the checkpoint.
       compile_seconds: seconds of compiling, by network variant.
       early_time, early_bird, stability: results of these methods so far.
-      devices: devices of the search.
+      devices: devices of the search; `software` compiles its programs.
       phases: names of all phases.
       overrides: changes of the configuration on the way, a line each.
     """
@@ -84,6 +84,7 @@ class Progress(msgspec.Struct):
     early_bird: EarlyBirdRecord | None = None
     stability: StabilityRecord | None = None
     devices: str = ""
+    software: str = ""
     phases: list[str] = []
     overrides: list[str] = []
     metrics_bytes: int = 0

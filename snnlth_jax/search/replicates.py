@@ -10,7 +10,7 @@ from snnlth_jax import configs
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow, spread, write
-from snnlth_jax.run.tables import mean_table
+from snnlth_jax.run.tables import mean_table, say
 
 __all__ = ["run", "summary"]
 
@@ -28,7 +28,7 @@ def run(search: Callable[..., Any], config: configs.ResolvedTrain, console: Cons
     """
     console = console or Console(quiet=not hosts.is_first())
     if config.dry_run:
-        console.print(f"each of {len(config.seeds)} seeds, one after another:", highlight=False)
+        say(console, f"each of {len(config.seeds)} seeds, one after another:")
         replicate = dataclasses.replace(config, seed=config.seeds[0], seeds=())
         return search(replicate, console=console)
     paths = rundir.paths(config.workdir)
@@ -44,7 +44,7 @@ def run(search: Callable[..., Any], config: configs.ResolvedTrain, console: Cons
     for seed in config.seeds:
         workdir = f"{config.workdir}/seed{seed}"
         replicate = dataclasses.replace(config, seed=seed, seeds=(), workdir=workdir)
-        console.print(f"seed {seed}: {workdir}", markup=False, highlight=False)
+        say(console, f"seed {seed}: {workdir}")
         results.append(search(replicate, console=console))
     over_seeds = summary(results)
     with rundir.writing(paths):

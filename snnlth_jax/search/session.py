@@ -19,8 +19,9 @@ import optax
 from rich.console import Console
 
 from snnlth_jax import configs, data, networks, tickets
-from snnlth_jax.errors import InputError
-from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.configs import targets
+from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.machine import hosts, numerics, sharding
 from snnlth_jax.machine.signals import watch
 from snnlth_jax.run import checkpoints, events, results, tables
 from snnlth_jax.run import directory as rundir
@@ -86,7 +87,9 @@ class Session(Generic[Config_co]):
         count = variants.devices.count if variants.devices else 1
         library = f" with oneDNN {used}" if (used := onednn()) else ""  # which rounds in its own way
         kind = f"{jax.devices()[0].device_kind}{library}"
-        self.progress = Progress(devices=f"{count} x {kind}", phases=[*map(str, self.phases)])
+        self.progress = Progress(
+            devices=f"{count} x {kind}", software=numerics.software(), phases=[*map(str, self.phases)]
+        )
         self._initial: dict[int, TrainState] = {}
         self._earlier: tuple[Row, ...] = ()
         state = self.initial_state()
@@ -352,18 +355,18 @@ class Session(Generic[Config_co]):
             hosts.on_first(lambda: rundir.write_json(self._paths.config, self._identity))
 
     def _resume(self, carry: Carry, progress: Progress, changed: str) -> None:
-        planned, computed_on = self.progress.phases, self.progress.devices
+        planned, now = self.progress.phases, self.progress
         done = progress.phase + 1
         if progress.phases[:done] != planned[:done]:
             completed = ", ".join(progress.phases[:done])
             raise InputError("`override`", allowed=f"a configuration that begins with {completed}, as there")
         if changed and done == len(planned) and progress.over:
             raise InputError("`override`", problem=changed, allowed="while there is something left to train")
-        if progress.devices != computed_on:
-            change = f"on {computed_on}, not {progress.devices}"
-            self.recorder.message(f"{change}: from here on equal up to rounding")
+        for before, here in ((progress.devices, now.devices), (progress.software, now.software)):
+            if before not in ("", here):  # "" of an earlier version
+                self.recorder.message(f"on {here}, not {before}: from here on equal up to rounding")
         self.carry, self.progress = carry, progress
-        progress.phases, progress.devices = planned, computed_on
+        progress.phases, progress.devices, progress.software = planned, now.devices, now.software
         phase, step = self.phases[progress.phase], progress.step
         part = f", step {step} of the next" if step else ""
         self.recorder.message(f"resuming after {phase}, epoch {progress.epoch}{part}")
@@ -374,17 +377,28 @@ class Session(Generic[Config_co]):
         trained = any(row.epochs for row in self._earlier)
         if progress is None and (trained or len(self.recorder.events(EpochEvent)) > longest):
             lost = "its checkpoints are gone"
-        elif hosts.is_first() and progress and recorded < progress.metrics_bytes:
-            lost = "lines of its metrics.jsonl are gone"
         else:
-            return
-        allowed = "with them, or another directory"
-        raise InputError("`workdir`", self._paths.config.parent, problem=lost, allowed=allowed)
+            lost = self._lost(progress, recorded) if progress else ""
+        if lost:
+            allowed = "with them, or another directory"
+            raise InputError("`workdir`", self._paths.config.parent, problem=lost, allowed=allowed)
+
+    def _lost(self, progress: Progress, recorded: int) -> str:
+        """What is gone of the files that a result with this progress names, in words; empty if nothing is."""
+        if not hosts.is_first():
+            return ""
+        if recorded < progress.metrics_bytes:
+            return "lines of its metrics.jsonl are gone"
+        files = ["config.json", *outcome.files(progress.rows)]
+        gone = [name for name in files if not (self._paths.config.parent / name).exists()]
+        return f"its {', '.join(gone[:5])} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
 
     def _on_devices(self, tree: PyTree) -> PyTree:
         return sharding.replicate(tree, self.variants.devices)
 
     def _save(self, carry: Carry) -> None:
+        if lost := self._lost(self.progress, self.recorder.size()):  # or the end would hide it
+            raise StorageError(f"`workdir` {self._paths.config.parent}: {lost}")
         self._checkpoints.save(carry, self.progress, self.recorder.size())
 
     # --- training
@@ -441,6 +455,7 @@ class Session(Generic[Config_co]):
         self.recorder.epoch_line(f"{phase} epoch {number}/{self._last_epoch(phase)}", event)
 
 
+@numerics.pinned()
 def run(
     config: Config,
     search: Callable[[Session[Config]], None],
@@ -476,6 +491,8 @@ def run(
     planned = phases.of(config) if planned is None else planned
     dataset = hosts.raise_together(lambda: _checked(config, dataset))
     variants = Variants(config, dataset, model, programs)
+    shapes = jax.eval_shape(variants.init_state, jax.random.key(0)).masks
+    targets.check_removes(config, sum(mask.size for mask in jax.tree.leaves(shapes)))
     if config.dry_run:
         costs = plan.make(config, variants, planned)
         plan.show(costs, console)
@@ -486,7 +503,11 @@ def run(
         changed = rundir.claim(paths, identity, config.override)  # nobody came between
         result = _finished(paths)
         if result is not None and not changed:
-            console.print(f"{config.workdir}: this search is finished", markup=False, highlight=False)
+            rows = (*result.preparations, *result.trainings) if result else ()
+            root = paths.config.parent
+            gone = [name for name in ("metrics.jsonl", *outcome.files(rows)) if not (root / name).exists()]
+            without = f", but of its files {', '.join(gone[:5])} {'is' if len(gone) == 1 else 'are'} gone"
+            tables.say(console, f"{config.workdir}: this search is finished{without * bool(gone)}")
             if config.tensorboard:
                 with rundir.writing(paths):
                     hosts.on_first(lambda: Events(paths.tensorboard, events.read(paths.metrics)).close())

@@ -14,6 +14,7 @@ from etils import epath
 from snnlth_jax import files
 from snnlth_jax import masks as masks_lib
 from snnlth_jax.errors import InputError
+from snnlth_jax.masks.trees import check_pair
 from snnlth_jax.tickets import container, leaves, places, tensors
 
 __all__ = ["FORMAT", "Ticket", "check", "describe", "load", "save"]
@@ -119,7 +120,8 @@ def check(name: object, ticket: Ticket, params: PyTree) -> None:
     """Check that a ticket belongs to the network with these parameters (or `jax.ShapeDtypeStruct` of them).
 
     Raises:
-      InputError: naming the weights that one of the two lacks or has in another shape.
+      InputError: naming the weights that one of the two lacks or has in another shape, those that no network
+        can be trained from, or the masks of other weights than the prunable ones.
     """
     given, wanted = (
         {place: str(np.shape(x)) for place, x in places.leaves(tree).items()}
@@ -127,6 +129,11 @@ def check(name: object, ticket: Ticket, params: PyTree) -> None:
     )
     if differences := _differences(given, wanted, "here"):
         raise InputError(f"{name}: a ticket of another network: {differences}")
+    container.check_finite(name, {"params": ticket.params, "batch_stats": ticket.batch_stats})
+    try:
+        check_pair(ticket.masks, masks_lib.make(params))
+    except ValueError as error:
+        raise InputError(name, problem=f"masks of another network: {error}") from error
 
 
 def describe(ticket: Ticket) -> str:

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 from etils import epath
@@ -24,7 +25,18 @@ from snnlth_jax import masks as masks_lib
 from snnlth_jax.errors import InputError
 from snnlth_jax.tickets import leaves, places, tensors
 
-__all__ = ["KINDS", "Tree", "kind", "masks_of", "pack", "parse", "refusing", "serialize", "tree_of"]
+__all__ = [
+    "KINDS",
+    "Tree",
+    "check_finite",
+    "kind",
+    "masks_of",
+    "pack",
+    "parse",
+    "refusing",
+    "serialize",
+    "tree_of",
+]
 
 PyTree = Any
 Arrays = dict[str, np.ndarray]
@@ -118,6 +130,23 @@ def unpacked(bits: np.ndarray, shape: Sequence[int], weight: Sequence[int]) -> n
     if list(shape) != list(weight) or bits.dtype != np.uint8 or bits.shape != (-(-size // 8),):
         raise ValueError("a mask of another shape than its weight")
     return np.unpackbits(bits, count=size).reshape(weight).astype(bool)
+
+
+def check_finite(name: object, trees: Mapping[str, PyTree]) -> None:
+    """Check that the leaves of trees are arrays of finite floating-point numbers.
+
+    Raises:
+      InputError: naming the file and the first leaf that is not.
+    """
+    for kind, tree in trees.items():
+        for path, leaf in places.leaves(tree).items():
+            if leaf is None:
+                continue
+            if not jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.floating):
+                problem = f"{_name(kind, path)} is no array of floating-point numbers"
+                raise InputError(name, problem=problem)
+            if not np.isfinite(np.asarray(leaf)).all():
+                raise InputError(name, problem=f"{_name(kind, path)} holds numbers that are not finite")
 
 
 def serialize(kind: str, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:

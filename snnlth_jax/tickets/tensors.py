@@ -1,9 +1,7 @@
 """Named arrays of any dtype as the bytes of a safetensors file, and back."""
 
-import errno
 import json
 import os
-import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 import safetensors
 from etils import epath
 
-from snnlth_jax.errors import InputError
+from snnlth_jax import files
 
 __all__ = ["data", "dtype_of", "has_name", "name_of", "parse", "read", "serialize"]
 
@@ -28,7 +26,6 @@ _DTYPES: dict[str, Any] = {
 }
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 _LONGEST_HEADER = 100_000_000  # of safetensors itself
-_NO_FILE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def has_name(dtype: np.dtype[Any]) -> bool:
@@ -97,17 +94,7 @@ def read(path: epath.Path, kind: str = "ticket") -> bytes:
       InputError: no such file, or not a regular one.
       Exception: one of many kinds, for other content.
     """
-    try:
-        if not ("://" in os.fspath(path) or stat.S_ISREG(os.stat(path).st_mode)):
-            raise InputError(f"{path}: not a {kind} file, but a directory, a pipe or a device")
-        file = path.open("rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path}: no such {kind} file") from None
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    with file:
+    with files.opened(path, f"{kind} file") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
         start = file.read(8)

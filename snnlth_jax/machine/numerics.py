@@ -1,0 +1,59 @@
+"""JAX's settings that decide numbers, pinned: what is computed does not depend on the environment."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import jax
+
+__all__ = ["PINNED", "pinned", "software"]
+
+log = logging.getLogger(__name__)
+
+# JAX's own defaults
+PINNED: dict[str, Any] = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_default_matmul_precision": None,
+    "jax_random_seed_offset": 0,
+}
+_NO_NUMBERS = (
+    "--xla_force_host_platform_device_count",
+    "--xla_dump",
+    "--xla_cpu_parallel_codegen_split_count",
+)
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """Compute with the settings of `PINNED`; others are named in a warning, and are back afterwards.
+
+    >>> with jax.enable_x64(True), pinned():
+    ...     print(jax.numpy.arange(2.0).dtype)
+    float32
+    """
+    before = {name: getattr(jax.config, name) for name in PINNED}
+    if others := [f"{name} {value}" for name, value in before.items() if value != PINNED[name]]:
+        log.warning("not followed, so that results do not depend on it: %s", ", ".join(others))
+    offset = "jax_random_seed_offset"
+    with (
+        jax.enable_x64(PINNED["jax_enable_x64"]),
+        jax.default_prng_impl(PINNED["jax_default_prng_impl"]),
+        jax.threefry_partitionable(PINNED["jax_threefry_partitionable"]),
+        jax.default_matmul_precision(PINNED["jax_default_matmul_precision"]),
+    ):
+        try:
+            jax.config.update(offset, PINNED[offset])
+            yield
+        finally:
+            jax.config.update(offset, before[offset])
+
+
+def software() -> str:
+    """What compiles the programs of this process: of other software results are equal up to rounding only."""
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_NO_NUMBERS)]
+    return " ".join([f"jax {version('jax')}", f"jaxlib {version('jaxlib')}", *sorted(flags)])
