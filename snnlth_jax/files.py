@@ -1,4 +1,4 @@
-"""Files of any origin read within bounds, and a file replaced in one go, also on a full disk or after a kill."""
+"""Files of any origin read within bounds; a file replaced in one go, also on a full disk, after a kill."""
 
 import contextlib
 import io

@@ -14,8 +14,8 @@ from snnlth_jax import errors, files, streams, tickets
 from snnlth_jax.cli import exit_status, main
 from snnlth_jax.commands import output
 from snnlth_jax.errors import InputError
-from snnlth_jax.run import events, results, tables
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run import events, results, tables
 
 NO_TEXTS = ["\x1b[31mred", "a\nb", "a\0b", "\ud800", "\x7f", "\x9b"]
 CONFIG = {"dataset": "digits", "arch": "vgg5", "num_timesteps": 4, "seed": 0}
@@ -112,7 +112,7 @@ def test_a_ticket_that_no_network_can_train_from_is_refused(value):
         tickets.check("t", ticket, w)
     good = {"w": np.ones((2, 2))}
     tickets.check("t", tickets.Ticket({"w": np.ones((2, 2), bool)}, good, {}, {}), good)
-    with pytest.raises(InputError, match="^t: masks of another network"):
+    with pytest.raises(InputError, match=r"^t: masks of another network"):
         tickets.check("t", tickets.Ticket({"w": None}, good, {}, {}), good)
 
 
@@ -163,7 +163,7 @@ def test_places_without_their_package_are_one_line(command, place, capsys, monke
     assert (out, err.count("\n")) == ("", 1)
 
 
-@pytest.mark.parametrize("workdir", ["a\0b", "\udcff", "\ud800"])
+@pytest.mark.parametrize("workdir", ["a\0b", "\udcff"])
 def test_a_workdir_is_text(workdir, capsys):
     assert main(["imp", "--workdir", workdir]) == 2
     assert capsys.readouterr().err.startswith("snnlth: error: --workdir ")

@@ -111,7 +111,7 @@ def defaulted(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     {'momentum': 0.9}
     """
     command = _BY_METHOD.get(re.split("[+ ]", str(now.get(_METHOD)))[0], TrainConfig)
-    usual = {field.name: field.default for field in dataclasses.fields(command)}
+    usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
     return {
         name: value if usual[name] is None else list(usual[name]) if usual[name] == () else usual[name]
         for name, value in now.items()

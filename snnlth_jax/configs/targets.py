@@ -101,10 +101,10 @@ def check_removes(config: object, total: int) -> None:
     snnlth_jax.errors.InputError: rounds 20: round 6 would remove none of the 3 weights that are left; ...
     """
     sparsity = getattr(config, "sparsity", None)
+    none, least = f"removes none of {total:,} weights", f"{1 / total:.3g} or more"
+    if sparsity is not None and not _floor(sparsity, total):
+        raise InputError("`sparsity`", sparsity, problem=none, allowed=least)
     if not isinstance(config, Rounds):
-        if sparsity is not None and not _floor(sparsity, total):
-            problem, allowed = f"removes none of {total:,} weights", f"{1 / total:.3g} or more"
-            raise InputError("`sparsity`", sparsity, problem=problem, allowed=allowed)
         return
     if getattr(config, "budget", "weights") != "weights":
         return  # other quantities than weights
@@ -114,8 +114,7 @@ def check_removes(config: object, total: int) -> None:
         if before > after:
             continue
         if number == 1:
-            problem, allowed = f"removes none of {total:,} weights", f"{1 / total:.3g} or more"
-            raise InputError("`prune_fraction`", config.prune_fraction, problem=problem, allowed=allowed)
+            raise InputError("`prune_fraction`", config.prune_fraction, problem=none, allowed=least)
         problem = f"round {number} would remove none of the {before:,} weights that are left"
         raise InputError("`rounds`", rounds, problem=problem, allowed=f"at most {number}")
 

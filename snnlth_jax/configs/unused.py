@@ -1,4 +1,4 @@
-"""Fields that a combination of others does not use: refused where they are set, since they would change nothing."""
+"""Fields that a combination of others does not use: refused where they are set, as they change nothing."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,38 +29,43 @@ class Rule(NamedTuple):
 
 _DIVERGENCE = tuple(field.name for field in declared(Divergence))
 _RULES = (
-    Rule(("momentum",), ResolvedTrain, lambda c: c.optimizer != "sgd", "`optimizer` adam, which has its own"),
-    Rule(_DIVERGENCE, EarlyTime, lambda c: not c.early_time, "out `early_time`"),
+    Rule(
+        ("momentum",),
+        ResolvedTrain,
+        lambda c: c.optimizer != "sgd",
+        "with `optimizer` adam, which has its own",
+    ),
+    Rule(_DIVERGENCE, EarlyTime, lambda c: not c.early_time, "without `early_time`"),
     Rule(
         _DIVERGENCE,
         EarlyTime,
         lambda c: not c.measures_timesteps,
-        "`early_time_timesteps`: nothing is measured",
+        "with `early_time_timesteps`: nothing is measured",
     ),
     Rule(
         ("score",),
         ResolvedImp,
         lambda c: c.scope != "global",
-        "`scope` other than global: LAMP compares layers",
+        "unless `scope` is global: LAMP compares layers",
     ),
     Rule(
         ("synflow_iterations",),
         OneShotConfig,
         lambda c: c.criterion != "synflow",
-        "`criterion` other than synflow",
+        "unless `criterion` is synflow",
     ),
     Rule(
         ("score_examples",),
         OneShotConfig,
         lambda c: c.criterion not in ("snip", "grasp"),
-        "`criterion` other than snip and grasp",
+        "unless `criterion` is snip or grasp",
     ),
-    Rule(("scope",), OneShotConfig, lambda c: c.like is not None, "`like`, whose layers decide"),
+    Rule(("scope",), OneShotConfig, lambda c: c.like is not None, "with `like`, whose layers decide"),
     Rule(
         ("seed",),
         ResolvedTrain,  # a ticket's search had a seed
         lambda c: bool(c.seeds) and not isinstance(c, RetrainConfig),
-        "`seeds`, which take its place",
+        "with `seeds`, which take its place",
     ),
 )
 
@@ -80,5 +85,6 @@ def check(config: ResolvedTrain, defaults: Mapping[str, Any]) -> None:
             for name in rule.names:
                 value = getattr(config, name)
                 if value != defaults[name]:
-                    allowed = f"{defaults[name]}, with {rule.why}"
+                    usual = "no value" if defaults[name] is None else defaults[name]
+                    allowed = f"{usual}, {rule.why}"
                     raise InputError(f"`{name}`", value, problem="would change nothing", allowed=allowed)

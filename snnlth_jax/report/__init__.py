@@ -7,8 +7,8 @@ from importlib.metadata import version
 from etils import epath
 
 from snnlth_jax import files
-from snnlth_jax.data.contract import safe_name
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC, energy
+from snnlth_jax.data.contract import safe_name
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, stability, theme
 from snnlth_jax.report.plot import Plot

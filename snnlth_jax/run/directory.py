@@ -187,7 +187,7 @@ def hold(run: Paths) -> Iterator[None]:
 
     def lock() -> None:
         try:
-            file = stack.enter_context(open(root / ".lock", "a+"))
+            file = stack.enter_context(open(root / ".lock", "a+"))  # noqa: SIM115
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             busy = "another process is at it"
