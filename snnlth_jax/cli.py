@@ -335,6 +335,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, command = _parse(arguments)
         if isinstance(command, _Train):
             command = _with_settings_of(command, arguments)
+        for field in dataclasses.fields(command):
+            if isinstance(value := getattr(command, field.name), _Nothing) and value == field.default:
+                raise InputError(f"`{field.name}`", "of no entries", allowed="one or more, or not this flag")
         if isinstance(command, configs.EbConfig) and command.tau == 0:  # experiments may mean it
             never = "no distance is below it: the search would never stop"
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
@@ -405,6 +408,10 @@ def _status(action: Callable[[], int | None]) -> int:
 _LISTS = tyro.constructors.ConstructorRegistry()
 
 
+class _Nothing(tuple[Any, ...]):
+    """A list without an entry, as `--seeds ,` says."""
+
+
 _OUTSIDE = re.compile(r",(?![^()\[\]{}]*[)\]}])")  # commas outside of brackets
 
 
@@ -419,6 +426,8 @@ def _list(
 
     def read(texts: list[str]) -> tuple[Any, ...]:
         parts = _OUTSIDE.split(texts[0])
+        if not any(part.strip() for part in parts):
+            return _Nothing()
         if not all(part.strip() for part in parts):
             raise ValueError(f"an empty part in {texts[0]!r:.80}")
         return tuple(part if names else kind(part) for part in parts)

@@ -64,7 +64,9 @@ def test_every_rule_is_tried(rule):
     ("arguments", "flag"),
     [
         ("eb --tau 0", "--tau 0.0: no distance is below it"),
-        ("imp --seeds ,", "Error parsing --seeds: an empty part"),
+        ("imp --seeds ,", "--seeds of no entries: allowed: one or more"),
+        ("imp --controls ,", "--controls of no entries: allowed: one or more"),
+        ("analyse x --rounds ,", "--rounds of no entries: allowed: one or more"),
         ("imp --seeds 1,,2", "Error parsing --seeds: an empty part"),
         ("imp --controls random,", "Error parsing --controls: an empty part"),
         ("imp --augment ,", "Error parsing --augment: an empty part"),

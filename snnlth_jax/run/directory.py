@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -34,6 +35,9 @@ __all__ = [
     "write_json",
     "writing",
 ]
+
+
+_LENGTH = ("rounds", "final_rounds", "controls")  # fields that add training runs to a finished search
 
 
 class Paths(NamedTuple):
@@ -151,20 +155,35 @@ def _compare(run: Paths, identity: dict[str, Any], override: bool) -> str:
         problem = f"its {damaged} is damaged"
         raise InputError("`workdir`", root, problem=problem, allowed="another directory")
     recorded, wanted = configs.completed(recorded), configs.completed(json.loads(json.dumps(identity)))
-    if new := configs.defaulted(recorded, wanted):
-        taken = ", ".join(f"{name} is taken as {value}" for name, value in new.items())
-        log.warning("%s is of a version without some settings: %s", run.config, taken)
-        recorded |= new
+    new = configs.defaulted(recorded, wanted)
+    recorded |= new
     changed = configs.difference(recorded, wanted)
     fixed = configs.not_overridable(recorded, wanted)
     if changed and not override:
-        advice = "" if fixed else ", or `override` to resume with this one"
+        advice = "" if fixed or _over(run, recorded, wanted) else ", or `override` to resume with this one"
         problem = f"holds a run with another configuration: {changed}"
         raise InputError("`workdir`", root, problem=problem, allowed=f"that one, another directory{advice}")
     if fixed:
         allowed = ", ".join(f"`{name}`" for name in configs.overridable())
         raise InputError("`override`", problem=fixed, allowed=f"to change {allowed}")
+    if new:
+        taken = ", ".join(f"{name} is taken as {value}" for name, value in new.items())
+        _warn(f"{run.config} is of a version without some settings: {taken}")
     return named(changed, flag)  # in the words of the command line
+
+
+@functools.cache
+def _warn(line: str) -> None:
+    log.warning("%s", line)  # once
+
+
+def _over(run: Paths, recorded: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether the run is finished, and stays so with the configuration that is wanted."""
+    try:
+        finished = results.read(run.result).finished
+    except InputError:
+        return False
+    return finished and all(recorded.get(name) == wanted.get(name) for name in _LENGTH)
 
 
 def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
