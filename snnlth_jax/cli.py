@@ -341,6 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(command, configs.EbConfig) and command.tau == 0:  # experiments may mean it
             never = "no distance is below it: the search would never stop"
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
+        if isinstance(command, configs.TrainConfig):
+            configs.check_used(command)
         return COMMANDS[name][1](command)
 
     return exit_status(action)

@@ -109,11 +109,11 @@ def test_a_ticket_that_no_network_can_train_from_is_refused(value):
     w = {"w": np.full((2, 2), value)}
     ticket = tickets.Ticket({"w": np.ones((2, 2), bool)}, w, {}, {})
     with pytest.raises(InputError, match=r"^t: params/w (holds numbers that are not finite|is no array of)"):
-        tickets.check("t", ticket, w)
+        tickets.check_trainable("t", ticket, w)
     good = {"w": np.ones((2, 2))}
-    tickets.check("t", tickets.Ticket({"w": np.ones((2, 2), bool)}, good, {}, {}), good)
+    tickets.check_trainable("t", tickets.Ticket({"w": np.ones((2, 2), bool)}, good, {}, {}), good)
     with pytest.raises(InputError, match=r"^t: masks of another network"):
-        tickets.check("t", tickets.Ticket({"w": None}, good, {}, {}), good)
+        tickets.check_trainable("t", tickets.Ticket({"w": None}, good, {}, {}), good)
 
 
 # --- the boundary

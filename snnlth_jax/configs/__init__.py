@@ -67,6 +67,7 @@ from snnlth_jax.configs.resolving import (
     resolve,
 )
 from snnlth_jax.configs.retraining import of_ticket
+from snnlth_jax.configs.unused import check as check_used
 
 __all__ = [
     "Controls",
@@ -105,6 +106,7 @@ __all__ = [
     "check_devices",
     "check_examples",
     "check_frames",
+    "check_used",
     "chosen",
     "common",
     "completed",

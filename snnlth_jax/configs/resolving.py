@@ -5,7 +5,7 @@ import hashlib
 from typing import Any, NamedTuple, overload
 
 from snnlth_jax import data, files, surrogate
-from snnlth_jax.configs import checks, unused
+from snnlth_jax.configs import checks
 from snnlth_jax.configs.commands import (
     DynamicConfig,
     EbConfig,
@@ -155,8 +155,6 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     if config.workdir is None:
         resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved, spec.name)}")
     checks.check(resolved)
-    usual = {field.name: field.default for field in dataclasses.fields(config)}
-    unused.check(resolved, usual | defaults)
     return resolved
 
 

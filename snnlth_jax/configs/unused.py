@@ -1,11 +1,20 @@
 """Fields that a combination of others does not use: refused where they are set, as they change nothing."""
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from snnlth_jax.configs.commands import OneShotConfig, ResolvedImp, ResolvedTrain, RetrainConfig
+from snnlth_jax.configs.commands import (
+    OneShotConfig,
+    ResolvedImp,
+    ResolvedRounds,
+    ResolvedTrain,
+    RetrainConfig,
+    TrainConfig,
+)
 from snnlth_jax.configs.fields import declared
 from snnlth_jax.configs.parts import Divergence, EarlyTime
+from snnlth_jax.configs.resolving import resolve
 from snnlth_jax.errors import InputError
 
 __all__ = ["check"]
@@ -28,7 +37,15 @@ class Rule(NamedTuple):
 
 
 _DIVERGENCE = tuple(field.name for field in declared(Divergence))
+_ROUNDS = ("prune_fraction", "scope", "bn_on_rewind", "schedule_on_rewind", "biases_on_rewind")
 _RULES = (
+    Rule(_ROUNDS, ResolvedRounds, lambda c: c.rounds == 1, "with `rounds` 1, which prunes nothing"),
+    Rule(
+        ("score", "budget", "processing_elements", "rewinding"),
+        ResolvedImp,
+        lambda c: c.rounds == 1,
+        "with `rounds` 1, which prunes nothing",
+    ),
     Rule(
         ("momentum",),
         ResolvedTrain,
@@ -70,21 +87,26 @@ _RULES = (
 )
 
 
-def check(config: ResolvedTrain, defaults: Mapping[str, Any]) -> None:
-    """Check that all fields that are not used have their defaults.
+def check(config: TrainConfig) -> None:
+    """Check that a configuration sets no field that it does not use.
 
-    Args:
-      config: a resolved configuration.
-      defaults: value of each field that was not chosen.
+    This is for the command line, where a flag is there to change something; a program may hold the values of
+    several searches in one configuration.
 
     Raises:
-      InputError: naming the first that has not.
+      InputError: naming the first that it sets; or what `resolve` refuses.
+
+    >>> check(OneShotConfig(criterion="snip", synflow_iterations=50))
+    Traceback (most recent call last):
+    ...
+    snnlth_jax.errors.InputError: synflow_iterations 50: would change nothing; allowed: 100, unless ...
     """
+    resolved = resolve(config)
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
     for rule in _RULES:
-        if isinstance(config, rule.of) and rule.unused(config):
+        if isinstance(resolved, rule.of) and rule.unused(resolved):
             for name in rule.names:
-                value = getattr(config, name)
-                if value != defaults[name]:
-                    usual = "no value" if defaults[name] is None else defaults[name]
-                    allowed = f"{usual}, {rule.why}"
+                if (value := getattr(config, name)) != usual[name]:
+                    default = "no value" if usual[name] is None else usual[name]
+                    allowed = f"{default}, {rule.why}"
                     raise InputError(f"`{name}`", value, problem="would change nothing", allowed=allowed)

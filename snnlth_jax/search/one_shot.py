@@ -55,7 +55,7 @@ def _check_like(
     """The dataset, once the ticket of `like` is one of the network."""
     assert config.like is not None
     ticket, dataset = tickets.load(config.like), dataset or configs.load_dataset(config)
-    tickets.check(config.like, ticket, parameters(config, dataset, model))
+    tickets.check_trainable(config.like, ticket, parameters(config, dataset, model))
     return dataset
 
 

@@ -96,7 +96,7 @@ def _checked(
     ticket, dataset = tickets.load(config.ticket), dataset or configs.load_dataset(config)
     params, batch_stats = variables(config, dataset, model).values()
     fitted, _ = _fitted(ticket, params, dataset.num_classes)
-    tickets.check(config.ticket, fitted, params)
+    tickets.check_trainable(config.ticket, fitted, params)
     if not config.redraw and _shapes(fitted.batch_stats) != _shapes(batch_stats):
         problem = "its batch statistics are those of another network"
         raise InputError(config.ticket, problem=problem, allowed="a ticket that a search wrote, or `redraw`")

@@ -98,7 +98,7 @@ def _check_tickets(
     wanted = {"dataset": configs.dataset_name(config), "seed": config.seed}
     for file in config.ticket_files:
         ticket = tickets.load(file)
-        tickets.check(file, ticket, params)
+        tickets.check_trainable(file, ticket, params)
         for name, value in wanted.items():
             if (given := ticket.provenance.get(name, value)) != value:
                 raise InputError(

@@ -17,7 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.masks.trees import check_pair
 from snnlth_jax.tickets import container, leaves, places, tensors
 
-__all__ = ["FORMAT", "Ticket", "check", "describe", "load", "save"]
+__all__ = ["FORMAT", "Ticket", "check", "check_trainable", "describe", "load", "save"]
 
 PyTree = Any
 
@@ -120,8 +120,7 @@ def check(name: object, ticket: Ticket, params: PyTree) -> None:
     """Check that a ticket belongs to the network with these parameters (or `jax.ShapeDtypeStruct` of them).
 
     Raises:
-      InputError: naming the weights that one of the two lacks or has in another shape, those that no network
-        can be trained from, or the masks of other weights than the prunable ones.
+      InputError: naming the weights that one of the two lacks or has in another shape.
     """
     given, wanted = (
         {place: str(np.shape(x)) for place, x in places.leaves(tree).items()}
@@ -129,6 +128,15 @@ def check(name: object, ticket: Ticket, params: PyTree) -> None:
     )
     if differences := _differences(given, wanted, "here"):
         raise InputError(f"{name}: a ticket of another network: {differences}")
+
+
+def check_trainable(name: object, ticket: Ticket, params: PyTree) -> None:
+    """Check that a ticket belongs to the network with these parameters, and that it can be trained.
+
+    Raises:
+      InputError: as `check`; or naming numbers that are not finite, or a mask of no prunable weight.
+    """
+    check(name, ticket, params)
     container.check_finite(name, {"params": ticket.params, "batch_stats": ticket.batch_stats})
     try:
         check_pair(ticket.masks, masks_lib.make(params))

@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -133,14 +134,14 @@ def unpacked(bits: np.ndarray, shape: Sequence[int], weight: Sequence[int]) -> n
 
 
 def check_finite(name: object, trees: Mapping[str, PyTree]) -> None:
-    """Check that the leaves of trees are arrays of finite floating-point numbers.
+    """Check that the leaves of trees are arrays of finite floating-point numbers, where they have values.
 
     Raises:
       InputError: naming the file and the first leaf that is not.
     """
     for kind, tree in trees.items():
         for path, leaf in places.leaves(tree).items():
-            if leaf is None:
+            if leaf is None or isinstance(leaf, jax.ShapeDtypeStruct):
                 continue
             if not jnp.issubdtype(getattr(leaf, "dtype", np.dtype(object)), jnp.floating):
                 problem = f"{_name(kind, path)} is no array of floating-point numbers"
