@@ -60,7 +60,7 @@ class _OneLine(Exception):
         characters, which are escaped.
         """
         line = re.sub(r"[\t-\r\x1c-\x1f\x85\u2028\u2029]+", " ", named(self._line(), name))
-        return printable(_shortened(line, _LONGEST))
+        return printable(_shortened(line, _LONGEST), keep="\0")
 
     def _line(self) -> str:
         raise NotImplementedError

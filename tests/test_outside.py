@@ -1,21 +1,31 @@
 """What comes from outside of the program: files of any origin, streams that fail, settings of the machine."""
 
+import contextlib
 import errno
 import io
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+import small
 from etils import epath
+from stub import StubPrograms
 
-from snnlth_jax import errors, files, streams, tickets
+from snnlth_jax import configs, errors, files, networks, streams, tickets
 from snnlth_jax.cli import exit_status, main
 from snnlth_jax.commands import output
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.machine import compile_cache, numerics
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import events, results, tables
+from snnlth_jax.run.metrics import Recorder
+from snnlth_jax.search import imp, session
 
 NO_TEXTS = ["\x1b[31mred", "a\nb", "a\0b", "\ud800", "\x7f", "\x9b"]
 CONFIG = {"dataset": "digits", "arch": "vgg5", "num_timesteps": 4, "seed": 0}
@@ -239,3 +249,134 @@ def test_the_command_in_a_pipe_on_a_full_disk_and_without_streams():
             done.stderr
         )
         assert "Traceback" not in done.stderr
+
+
+# --- settings of the machine, and files that go away
+
+SEARCH = configs.ImpConfig(**small.NETWORK, rounds=3, rewind_epoch=1, num_timesteps=2)
+
+
+@contextlib.contextmanager
+def other_settings():
+    offset = jax.config.jax_random_seed_offset
+    jax.config.update("jax_random_seed_offset", offset + 5)
+    with (
+        jax.enable_x64(True),
+        jax.default_prng_impl("rbg"),
+        jax.threefry_partitionable(False),
+        jax.default_matmul_precision("bfloat16"),
+    ):
+        yield
+    jax.config.update("jax_random_seed_offset", offset)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return small.run(imp, SEARCH, tmp_path_factory.mktemp("run") / "run", StubPrograms())[1]
+
+
+def test_results_do_not_depend_on_the_settings_of_jax(run, tmp_path):
+    with other_settings():
+        _, other, _ = small.run(imp, SEARCH, tmp_path / "run", StubPrograms())
+        assert jax.config.jax_enable_x64  # the user's own are back
+    small.same_outcome(run, other)
+
+
+def unfinished(run, directory):
+    """A copy of a run whose last result was not written."""
+    shutil.copytree(run.config.parent, directory)
+    (directory / "result.json").unlink()
+    return directory
+
+
+def test_a_run_without_its_tickets_does_not_resume(run, tmp_path):
+    for name in ("tickets/round_00.safetensors", "config.json", "metrics.jsonl"):
+        directory = unfinished(run, tmp_path / name.replace("/", "-"))
+        (directory / name).unlink()
+        with pytest.raises(InputError, match=r"gone; allowed|without a config\.json"):
+            small.run(imp, SEARCH, directory, StubPrograms())
+
+
+def test_a_finished_run_names_what_is_gone(run, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(run.config.parent, directory)
+    (directory / "tickets/round_01.safetensors").unlink()
+    _, _, text = small.run(imp, SEARCH, directory, StubPrograms())
+    assert "this search is finished, but of its files tickets/round_01.safetensors is gone\n" in text
+
+
+def test_a_run_of_other_software_says_from_where_it_is_equal_up_to_rounding(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(numerics, "software", lambda: "jax 9.9.9")
+    _, _, text = small.run(imp, SEARCH, unfinished(run, tmp_path / "run"), StubPrograms())
+    assert re.search(
+        r"^on jax 9\.9\.9, not jax \S+ jaxlib .*: from here on equal up to rounding$", text, re.M
+    )
+
+
+@pytest.mark.parametrize("field", ["momentum", "epochs", "controls", "early_time", "width"])
+def test_a_run_of_a_version_with_a_field_less_resumes(run, tmp_path, field, caplog):
+    directory = unfinished(run, tmp_path / "run")
+    config = json.loads((directory / "config.json").read_text())
+    missing = config.pop(field)
+    (directory / "config.json").write_text(json.dumps(config))
+    if field == "width":  # not as it would be by default
+        with pytest.raises(InputError, match=rf"width 1\.0 there, {missing} now"):
+            small.run(imp, SEARCH, directory, StubPrograms())
+        return
+    _, paths, _ = small.run(imp, SEARCH, directory, StubPrograms())
+    assert f"without some settings: {field} is taken as {missing}" in caplog.text
+    small.same_outcome(run, paths)
+
+
+@pytest.mark.parametrize("name", ["", "metrics.jsonl", "config.json", "tickets"])
+def test_files_that_go_away_while_it_runs_are_one_line(name, tmp_path, monkeypatch):
+    directory, epochs = tmp_path / "run", []
+
+    class Leaving(Recorder):
+        def record(self, event):
+            super().record(event)
+            epochs.append(event)
+            if len(epochs) == 9:  # in the middle
+                target = directory / name
+                shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+    monkeypatch.setattr(session, "Recorder", Leaving)
+    with pytest.raises(StorageError, match=r"^workdir .*: "):
+        small.run(imp, SEARCH, directory, StubPrograms())
+    assert (
+        not (directory / "result.json").exists() or not small.json_of(directory / "result.json")["finished"]
+    )
+
+
+def test_the_oldest_programs_are_forgotten(tmp_path):
+    for age, name in enumerate("abcd"):
+        (tmp_path / name).write_bytes(b"12345")
+        os.utime(tmp_path / name, (100 - age, 100 - age))
+    compile_cache._forget_oldest(tmp_path, most=11)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+# --- every bit of a file
+
+
+@pytest.mark.parametrize("kind", ["ticket", "network"])
+def test_every_bit_of_a_file_counts(kind, tmp_path):
+    path, w = tmp_path / "file", np.float32([[1, 0], [0, 2]])
+    if kind == "ticket":
+        tickets.save(path, tickets.Ticket({"w": w > 0}, {"w": w}, {}, {"seed": 4 / 3, "é": "ÿ"}))
+    else:
+        recipe = networks.Recipe("vgg5", 10, (8, 8, 1), (0.5,), (0.5,), 4)
+        networks.save(path, networks.Network(recipe, {"w": w > 0}, {"w": w}, {}, {"é": "ÿ"}))
+    load = {"ticket": tickets.load, "network": networks.load}[kind]
+    content, accepted = path.read_bytes(), []
+    load(path)
+    for bit in range(8 * len(content)):
+        altered = bytearray(content)
+        altered[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(altered)
+        try:
+            load(path)
+        except InputError:
+            continue
+        accepted.append(bit)
+    assert not accepted

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -177,18 +178,28 @@ def parse(
     metadata, arrays = tensors.parse(content)
     if kind not in metadata and (other := [name for name in KINDS if name in metadata]):
         raise InputError(f"{path}: a {other[0]} file, {_WEIGHTS[other[0]]}; allowed: a {kind} file")
-    header = json.loads(metadata[kind])
+    header = json.loads(metadata[kind], parse_float=_exact)
+    same = not any(escape.lower() != escape for escape in re.findall(_ESCAPE, metadata[kind]))
     digest, version = header.pop("sha256"), header["format"]
     if version not in formats:
         allowed = " and ".join(map(repr, formats))
         raise InputError(f"{path}: format {version!r:.80}, this version reads {allowed}")
-    if digest != _digest(arrays, header):
+    if not same or digest != _digest(arrays, header):
         raise InputError(f"{path}: checksum does not match, the file was altered or damaged")
     if not isinstance(header["provenance"], dict):
         raise TypeError("provenance is not a dict")
     return header, arrays
 
 
+def _exact(text: str) -> float:
+    """A number of the header; ValueError for a text that Python would write in another way, so altered."""
+    number = float(text)
+    if repr(number) != text:
+        raise ValueError(f"{text} for {number}")
+    return number
+
+
+_ESCAPE = r"\\(?:u([0-9a-fA-F]{4})|.)"  # JSON's, whose digits Python writes in lower case
 _WEIGHTS = {
     "ticket": "whose weights are those before training (`snnlth train` trains it)",
     "network": "whose weights are trained",
