@@ -1,8 +1,8 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
 Exit status 0: done; 1: the doctor found errors; 2: bad input, one line on standard error; 3: training
-diverged; 74: the run cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT, to be run again
-(EX_TEMPFAIL); 130: interrupted before the search began, or twice.
+diverged; 74: the run or standard output cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT, to be
+run again (EX_TEMPFAIL); 130: interrupted before the search began, or twice.
 """
 
 import dataclasses

@@ -12,12 +12,17 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from small import MODEL
 
+from snnlth_jax import masks, networks
+from snnlth_jax.data.augment import Augmentation
+from snnlth_jax.interop import stablehlo
 from snnlth_jax.models import _conv_cpu, _onednn
 
 ROOT = Path(__file__).parent.parent
@@ -285,3 +290,17 @@ def test_switched_off_programs_are_those_without_it(monkeypatch):
     monkeypatch.setattr(_onednn, "_candidates", lambda: iter(()))
     assert text() == off
     assert _onednn.library() == _onednn.Library("", reason="it is not installed")
+
+
+@pytest.mark.usefixtures("needed")
+def test_a_program_for_other_machines_does_not_call_it():
+    """Whatever this process has traced before."""
+    variables = MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)), num_timesteps=2)
+    normalisation = Augmentation((0.5,), (0.5,))
+    recipe = networks.describe(MODEL, image_shape=(8, 8, 1), normalisation=normalisation, num_timesteps=2)
+    kept = masks.make(variables["params"])
+    network = networks.Network(recipe, kept, variables["params"], variables["batch_stats"], {})
+    images = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 1)).astype(np.uint8)
+    logits = networks.classifier(network)(images)
+    there = jax.export.deserialize(bytearray(stablehlo.from_network(network)))
+    np.testing.assert_allclose(there.call(images), logits, rtol=1e-5, atol=1e-5)

@@ -11,6 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from snnlth_jax.models import _onednn
 from snnlth_jax.networks import Network, classifier
 
 __all__ = ["PLATFORMS", "from_network"]
@@ -35,9 +36,13 @@ def from_network(network: Network, arch: str | None = None) -> bytes:
     (count,) = jax.export.symbolic_shape("count")
     images = jax.ShapeDtypeStruct((count, *network.recipe.image_shape), jnp.uint8)
 
+    def one(image: jax.Array) -> jax.Array:
+        return function.traced(image[None]).sum(axis=0)[0]
+
     def logits(images: jax.Array) -> jax.Array:
-        result: jax.Array = jax.lax.map(lambda image: function(image[None])[0], images)
+        result: jax.Array = jax.lax.map(one, images)
         return result
 
-    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
+    with _onednn.absent():
+        exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
     return bytes(exported.serialize())

@@ -7,6 +7,7 @@ compiler, `library` says why not, and XLA computes all; so it does with `SNNLTH_
 """
 
 import contextlib
+import contextvars
 import ctypes
 import ctypes.util
 import functools
@@ -77,7 +78,21 @@ def takes(x: jax.Array, kernel: jax.Array) -> bool:
     It takes no arrays that are divided over an explicit mesh: XLA divides calls of other libraries over none.
     """
     precise = x.dtype == kernel.dtype == jnp.float32 and x.size > 0 and kernel.size > 0
-    return precise and not (is_explicit(x) or is_explicit(kernel)) and bool(library().version)
+    ours = not (is_explicit(x) or is_explicit(kernel) or _elsewhere.get())
+    return precise and ours and bool(library().version)
+
+
+@contextlib.contextmanager
+def absent() -> Iterator[None]:
+    """Trace programs for other machines: without calls of this one's library."""
+    token = _elsewhere.set(True)
+    try:
+        yield
+    finally:
+        _elsewhere.reset(token)
+
+
+_elsewhere = contextvars.ContextVar("_elsewhere", default=False)
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:

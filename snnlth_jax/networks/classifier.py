@@ -1,7 +1,7 @@
 """A trained network as a function of images."""
 
 import dataclasses
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -53,14 +53,20 @@ class Classifier:
 
     def over_time(self, images: ArrayLike) -> jax.Array:
         """Logits of each timestep, `[T, N, classes]`."""
-        logits: jax.Array = _apply(
+        return self._logits(_compiled, images)
+
+    def traced(self, images: ArrayLike) -> jax.Array:
+        """As `over_time`, for the inside of another program: nothing that was traced before is used."""
+        return self._logits(_apply, images)
+
+    def _logits(self, apply: Callable[..., jax.Array], images: ArrayLike) -> jax.Array:
+        return apply(
             self.variables,
             self._checked(images),
             model=self.model,
             normalisation=self.recipe.normalisation,
             num_timesteps=self.recipe.num_timesteps,
         )
-        return logits
 
     def _checked(self, images: ArrayLike) -> jax.Array:
         shape, dtype = np.shape(images), getattr(images, "dtype", None) or np.asarray(images).dtype
@@ -77,13 +83,15 @@ class Classifier:
         return jnp.asarray(images)
 
 
-@partial(jax.jit, static_argnames=("model", "normalisation", "num_timesteps"))
 def _apply(
     variables: PyTree, images: jax.Array, *, model: nn.Module, normalisation: Any, num_timesteps: int
 ) -> jax.Array:
     images = as_input(model, normalise(images, normalisation), num_timesteps)
     logits: Any = model.apply(variables, images, num_timesteps=num_timesteps, train=False)
     return jnp.asarray(logits)
+
+
+_compiled = jax.jit(_apply, static_argnames=("model", "normalisation", "num_timesteps"))
 
 
 def classifier(
