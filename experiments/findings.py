@@ -21,6 +21,7 @@ __all__ = [
     "decisions",
     "mean",
     "mean_of",
+    "method_of",
     "plus_minus",
     "table",
 ]
@@ -108,7 +109,7 @@ class Found(dict[str, Summary]):
 
     def methods(self) -> list[str]:
         """Names of cells that have tickets, without the sparsity, in their order."""
-        return list(dict.fromkeys(_method(name) for name, cell in self.items() if cell.tickets))
+        return list(dict.fromkeys(method_of(name) for name, cell in self.items() if cell.tickets))
 
     def tickets(self, method: str) -> list[SummaryRow]:
         """Tickets of all cells of a method, by sparsity."""
@@ -117,12 +118,12 @@ class Found(dict[str, Summary]):
     def _tickets(self, method: str) -> list[tuple[str, int]]:
         """Cell and index of each ticket of a method, by sparsity."""
         for name in self.lacking:
-            if _method(name) == method and name not in self:
+            if method_of(name) == method and name not in self:
                 raise Missing(f"{name} is not there, or not with all seeds")
         tickets = [
             (name, i)
             for name, cell in self.items()
-            if _method(name) == method
+            if method_of(name) == method
             for i in range(len(cell.tickets))
         ]
         if not tickets:
@@ -206,7 +207,12 @@ class Found(dict[str, Summary]):
         return Measured(known, resolution=resolution)
 
 
-def _method(name: str) -> str:
+def method_of(name: str) -> str:
+    """Method of a cell: its name without the sparsity.
+
+    >>> method_of("eb+et_0.9822")
+    'eb+et'
+    """
     return name.split("_")[0]
 
 
@@ -244,7 +250,7 @@ def table(title: str, *columns: str) -> Table:
 def accuracies(found: Found) -> Table:
     """Accuracy of tickets: a line per method, a column per sparsity (equal up to the rounding of a count)."""
     tickets = [
-        (_method(name), row.sparsity, row.final_test_accuracy)
+        (method_of(name), row.sparsity, row.final_test_accuracy)
         for name, cell in found.items()
         for row in cell.tickets
     ]
@@ -272,7 +278,7 @@ def costs(found: Found) -> Table:
     columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
     lines = table("tickets and what their search cost", *columns)
     methods = found.methods()
-    rows = [(_method(name), row) for name, cell in found.items() for row in cell.tickets]
+    rows = [(method_of(name), row) for name, cell in found.items() for row in cell.tickets]
     rows.sort(key=lambda pair: (round(pair[1].sparsity, 2), methods.index(pair[0])))
     imp = {round(row.sparsity, 2): row for row in (found["imp"].tickets if "imp" in found else ())}
 
