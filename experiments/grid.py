@@ -100,7 +100,7 @@ _CIFAR10 = {"dataset": "cifar10"}
 # the paper's prunings two at a time, and three of its four sparsities
 _TWO_IN_ONE = {"rounds": 8, "prune_fraction": 0.4375, "final_rounds": (2, 4, 7), "rewind_epoch": 1}
 # nine layers, of which all but the first see at most 16x16 pixels
-_EARLY_POOLING = {"arch": "vgg11", "num_timesteps": 4, "batch_size": 256, "learning_rate": 0.1}
+_EARLY_POOLING = {"arch": "vgg11", "num_timesteps": 4, "eval_every": 50, "checkpoint_every": 50}
 _RESNET7 = {"arch": "resnet7", "epochs": 15, "learning_rate": 0.3}  # with less of either it stays at chance
 SCALES = {
     "paper": Scale(_CIFAR10, {"final_rounds": (4, 8, 11, 14)}, seeds=(0, 1, 2, 3, 4)),
@@ -125,13 +125,17 @@ SCALES = {
     # all images
     "fmnist": Scale(
         _EARLY_POOLING
-        | {"dataset": "fashion_mnist", "width": 0.25, "epochs": 6, "eval_every": 6, "checkpoint_every": 6},
+        | {"dataset": "fashion_mnist", "width": 0.25, "augment": ("flip",)}
+        | {"epochs": 6, "batch_size": 256, "learning_rate": 0.1},
         _TWO_IN_ONE,
         seeds=(0, 1, 2, 3, 4),
         resnet=_RESNET7,
     ),
     "cifar": Scale(
-        _EARLY_POOLING | _CIFAR10 | {"width": 0.5, "epochs": 10, "eval_every": 10, "checkpoint_every": 10},
+        _EARLY_POOLING
+        | _CIFAR10
+        | {"width": 0.5, "augment": ("crop", "flip")}
+        | {"epochs": 10, "batch_size": 256, "learning_rate": 0.1},
         _TWO_IN_ONE,
         seeds=(0, 1, 2),
         resnet=_RESNET7,
