@@ -52,14 +52,14 @@ OWN = [
     ),
     claims.Claim("imp loses less than 2 points at the highest sparsity", from_dense("imp", -1), low=-0.02),
     claims.Claim(
-        "eb is not a point worse than dense at the middle sparsity",
+        "eb is not a point worse than dense at the second sparsity",
         from_dense("eb", 1),
         -0.01,
         datasets=OF_FASHION,
     ),
     claims.less("eb is worse than dense at the highest sparsity", from_dense("eb", -1)),
     claims.Claim(
-        "eb+et is not a point worse than eb at the middle sparsity",
+        "eb+et is not a point worse than eb at the second sparsity",
         claims.better("eb+et", "eb", 1),
         low=-0.01,
     ),

@@ -130,6 +130,13 @@ class Found(dict[str, Summary]):
             raise Missing(f"{method} is not there")
         return sorted(tickets, key=lambda ticket: self[ticket[0]].tickets[ticket[1]].sparsity)
 
+    def _ticket(self, method: str, index: int) -> tuple[str, int]:
+        """Cell and index of the ticket of a method at one of the sparsities."""
+        tickets = self._tickets(method)
+        if index >= len(tickets):
+            raise Missing(f"{method} has no ticket at a sparsity {index + 1}")
+        return tickets[index]
+
     def below(self, method: str, sparsity: float) -> int:
         """Index of the sparsest ticket below a sparsity."""
         rows = [row for row in self.tickets(method) if row.sparsity < sparsity]
@@ -141,12 +148,12 @@ class Found(dict[str, Summary]):
 
     def accuracy(self, method: str, index: int = -1) -> Measured:
         """Accuracy of the ticket at one of the sparsities, by default the highest."""
-        name, i = self._tickets(method)[index]
+        name, i = self._ticket(method, index)
         return self.measured(name, lambda result: result.tickets[i])
 
     def control(self, kind: str, method: str = "imp", index: int = -1) -> Measured:
         """Accuracy of a control of that ticket; of dense, which has one control, that one."""
-        name, i = self._tickets(method)[index]
+        name, i = self._ticket(method, index)
 
         def row(result: Result) -> Row:
             for row in result.controls:
@@ -195,7 +202,7 @@ class Found(dict[str, Summary]):
         self, method: str, of: Callable[[TicketRow], float | None], index: int = -1, resolution: float = 0.0
     ) -> Measured:
         """A number of the row of that ticket; see `Measured` for `resolution`."""
-        name, i = self._tickets(method)[index]
+        name, i = self._ticket(method, index)
         return self.numbers(name, lambda result: of(result.tickets[i]), resolution)
 
     def numbers(self, name: str, of: Callable[[Result], float | None], resolution: float = 0.0) -> Measured:

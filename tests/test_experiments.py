@@ -518,6 +518,15 @@ def test_a_cell_that_lacks_seeds_leaves_its_claims_open():
     assert claims.BEATS_RANDOM.verdict(found) == "open, random_0.98 is not there, or not with all seeds"
 
 
+@scripts
+def test_claims_of_a_sparsity_that_is_not_there_are_open(script):
+    """As after --only, which may take a single sparsity of each method."""
+    one = made([0.9, 0.8], sparsity=0.98)
+    cells = {name: one for name in script.cells("smoke") if name.endswith("_0.9688")}
+    for claim in script.CLAIMS:
+        claim.verdict(found_in(cells))  # raises nothing
+
+
 def test_results_of_before_single_images_were_recorded_are_told():
     runs = [run._replace(correct=lambda kind, number: None) for run in made([0.98] * 4)]
     cells = {"imp": runs, "random_0.98": made([0.9, 0.8], sparsity=0.98)}
