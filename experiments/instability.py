@@ -17,12 +17,12 @@ from snnlth_jax.run.results import InterpolationRecord, Result
 
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
-    return {"stability": grid.scale(scale, **where).stability()}
+    return {"instability": grid.scale(scale, **where).stability()}
 
 
 def measured(found: findings.Found) -> list[tuple[InterpolationRecord, ...]]:
     """Interpolations of the dense network, of each seed."""
-    return [record.interpolations for record in found["stability"].stability if record]
+    return [record.interpolations for record in found["instability"].stability if record]
 
 
 def barrier(found: findings.Found, index: int) -> findings.Measured:
@@ -31,12 +31,12 @@ def barrier(found: findings.Found, index: int) -> findings.Measured:
     def of(result: Result) -> float | None:
         return result.stability.interpolations[index].barrier if result.stability else None
 
-    return found.numbers("stability", of)
+    return found.numbers("instability", of)
 
 
 def barriers(found: findings.Found) -> findings.Table:
     lines = findings.table("error barrier between two copies", "epoch", "by seed", "stable in")
-    (bound,) = {record.bound for record in found["stability"].stability if record}
+    (bound,) = {record.bound for record in found["instability"].stability if record}
     for pair in zip(*measured(found), strict=True):
         values = [one.barrier for one in pair]
         stable = f"{sum(value < bound for value in values)} of {len(values)}"
