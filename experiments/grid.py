@@ -126,7 +126,7 @@ SCALES = {
     "fmnist": Scale(
         _EARLY_POOLING
         | {"dataset": "fashion_mnist", "width": 0.25, "augment": ("flip",)}
-        | {"epochs": 6, "batch_size": 256, "learning_rate": 0.1},
+        | {"epochs": 7, "batch_size": 256, "learning_rate": 0.3},
         _TWO_IN_ONE,
         seeds=(0, 1, 2, 3, 4),
         resnet=_RESNET7,
