@@ -13,10 +13,10 @@ with T = 1 for the multi-step modes, whose batch norm takes all timesteps togeth
 are another network. The matrix rate is that of square matrix products measured here, in the same
 precision. "compile" is the time to compile, for the peer that of its first step with its compilation.
 The losses of the first and the third step are shown too. A network's name can have its width and
-`plain`, which is what --kernels of a search can be; --dataset says whose images' shape it has. With --neighbour each cell is timed once more beside a process
-that copies 256 MB again and again: what the load of others on the memory makes of both. What does not
-run is left out, with a line; so is what does not agree, and then the status is 1. With --name the rows
-go to benchmarks/results/NAME.json, after each cell.
+`plain`, which is what --kernels of a search can be; --dataset says whose images' shape it has. With
+--neighbour each cell is timed once more beside a process that copies 256 MB again and again: what the
+load of others on the memory makes of both. What does not run is left out, with a line; so is what does not
+agree, and then the status is 1. With --name the rows go to benchmarks/results/NAME.json, after each cell.
 """
 
 import argparse

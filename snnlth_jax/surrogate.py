@@ -32,8 +32,8 @@ SpikeFn = Callable[[jax.Array], jax.Array]
 __all__ = ["SpikeFn", "atan", "fast_sigmoid", "heaviside", "rectangle", "sigmoid", "triangle"]
 
 
-# Its value is its first operand. Not `jax.custom_jvp`, whose rule JAX loses where it differentiates a scan twice:
-# the part of the loop's body that is known is traced once more, for what does not change in the loop, without rules.
+# Its value is its first operand. Not `jax.custom_jvp`, whose rule JAX loses where it differentiates a scan
+# twice: it traces the known part of the loop's body once more, for what does not change, without rules.
 _fired = Primitive("fired")
 _fired.def_impl(lambda spikes, u, slope: spikes)
 _fired.def_abstract_eval(lambda spikes, u, slope: spikes)
@@ -58,20 +58,21 @@ def heaviside(u: ArrayLike, slope: ArrayLike) -> jax.Array:
 
     .. math:: s = \Theta(u), \quad ds = \text{slope}\; du
 
-    With it a spike function of your own is a line. Its derivatives are those of `slope`, where that is computed from
-    `u`. A rule of `jax.custom_jvp` would do as well, except for second derivatives through a scan, such as `lif_scan`,
-    in which JAX 0.10 and 0.11 lose such rules.
+    With it a spike function of your own is a line. Its derivatives are those of `slope`, where that is
+    computed from `u`. A rule of `jax.custom_jvp` would do as well, except for second derivatives through a
+    scan, such as `lif_scan`, in which JAX 0.10 loses such rules.
 
     Args:
       u: potentials above the threshold, any shape.
-      slope: the derivative, an array of the shape of `u` or a number; no gradient flows to it from the spikes.
+      slope: the derivative, an array of the shape of `u` or a number, without a gradient from the spikes.
 
     Returns:
       The dtype and shape of `u`.
 
     >>> import jax, jax.numpy as jnp
     >>> gaussian = lambda u: heaviside(u, jnp.exp(-(u**2)))
-    >>> float(gaussian(1.0)), round(float(jax.grad(gaussian)(1.0)), 4), round(float(jax.grad(jax.grad(gaussian))(1.0)), 4)
+    >>> first, second = jax.grad(gaussian), jax.grad(jax.grad(gaussian))
+    >>> float(gaussian(1.0)), round(float(first(1.0)), 4), round(float(second(1.0)), 4)
     (1.0, 0.3679, -0.7358)
     """
     u = jnp.asarray(u)
@@ -105,7 +106,9 @@ class _Surrogate(Constants):
                 raise ValueError(f"{name} must be finite in {dtype}, got {parameter}")
             slope = self._derivative(u, value)
         else:
-            slope = self._derivative(vary_like(u, value).astype(value.dtype), vary_like(value, u)).astype(u.dtype)
+            slope = self._derivative(vary_like(u, value).astype(value.dtype), vary_like(value, u)).astype(
+                u.dtype
+            )
         return slope
 
     def _parameter(self) -> tuple[str, Constant]:
