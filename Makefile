@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 IN_TWO := -n 2 --dist loadscope --max-worker-restart 0
 EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
-	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py other_methods.py rewinding.py \
-	supplement.py variants.py)
+	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py evidence.py instability.py \
+	other_methods.py rewinding.py supplement.py variants.py)
 
 .PHONY: help venv demo experiments-smoke test test-quick budget docs lint format lock clean
 

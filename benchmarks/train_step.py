@@ -12,11 +12,11 @@ mode and the running statistics of every batch norm have to agree to 1e-6 with T
 with T = 1 for the multi-step modes, whose batch norm takes all timesteps together: from T = 2 on they
 are another network. The matrix rate is that of square matrix products measured here, in the same
 precision. "compile" is the time to compile, for the peer that of its first step with its compilation.
-The losses of the first and the third step are shown too. A network's name can have its width, and
---dataset says whose images' shape it has. With --neighbour each cell is timed once more beside a process
-that copies 256 MB again and again: what the load of others on the memory makes of both. What does not
-run is left out, with a line; so is what does not agree, and then the status is 1. With --name the rows
-go to benchmarks/results/NAME.json, after each cell.
+The losses of the first and the third step are shown too. A network's name can have its width and
+`plain`, which is what --kernels of a search can be; --dataset says whose images' shape it has. With
+--neighbour each cell is timed once more beside a process that copies 256 MB again and again: what the
+load of others on the memory makes of both. What does not run is left out, with a line; so is what does not
+agree, and then the status is 1. With --name the rows go to benchmarks/results/NAME.json, after each cell.
 """
 
 import argparse
@@ -167,10 +167,11 @@ def matrix_rate(dtype: str) -> float:
 
 
 def network(arch: str, dtype: str | None = None) -> Any:
-    """A network by its name, or by name:width."""
-    name, _, width = arch.partition(":")
+    """A network by its name, name:width, name:plain or name:width:plain."""
+    name, *more = arch.split(":")
+    width, kernels = [word for word in more if word != "plain"], "plain" if "plain" in more else "auto"
     lower = None if dtype in (None, "float32") else jnp.dtype(dtype)
-    return models.create(name, 10, width=float(width or 1), dtype=lower)
+    return models.create(name, 10, width=float(*width or [1]), dtype=lower, kernels=kernels)
 
 
 def layers(model: Any) -> dict[str, Any]:

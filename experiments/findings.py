@@ -21,6 +21,7 @@ __all__ = [
     "decisions",
     "mean",
     "mean_of",
+    "method_of",
     "plus_minus",
     "table",
 ]
@@ -108,7 +109,7 @@ class Found(dict[str, Summary]):
 
     def methods(self) -> list[str]:
         """Names of cells that have tickets, without the sparsity, in their order."""
-        return list(dict.fromkeys(_method(name) for name, cell in self.items() if cell.tickets))
+        return list(dict.fromkeys(method_of(name) for name, cell in self.items() if cell.tickets))
 
     def tickets(self, method: str) -> list[SummaryRow]:
         """Tickets of all cells of a method, by sparsity."""
@@ -117,17 +118,24 @@ class Found(dict[str, Summary]):
     def _tickets(self, method: str) -> list[tuple[str, int]]:
         """Cell and index of each ticket of a method, by sparsity."""
         for name in self.lacking:
-            if _method(name) == method and name not in self:
+            if method_of(name) == method and name not in self:
                 raise Missing(f"{name} is not there, or not with all seeds")
         tickets = [
             (name, i)
             for name, cell in self.items()
-            if _method(name) == method
+            if method_of(name) == method
             for i in range(len(cell.tickets))
         ]
         if not tickets:
             raise Missing(f"{method} is not there")
         return sorted(tickets, key=lambda ticket: self[ticket[0]].tickets[ticket[1]].sparsity)
+
+    def _ticket(self, method: str, index: int) -> tuple[str, int]:
+        """Cell and index of the ticket of a method at one of the sparsities."""
+        tickets = self._tickets(method)
+        if index >= len(tickets):
+            raise Missing(f"{method} has no ticket at a sparsity {index + 1}")
+        return tickets[index]
 
     def below(self, method: str, sparsity: float) -> int:
         """Index of the sparsest ticket below a sparsity."""
@@ -140,12 +148,12 @@ class Found(dict[str, Summary]):
 
     def accuracy(self, method: str, index: int = -1) -> Measured:
         """Accuracy of the ticket at one of the sparsities, by default the highest."""
-        name, i = self._tickets(method)[index]
+        name, i = self._ticket(method, index)
         return self.measured(name, lambda result: result.tickets[i])
 
     def control(self, kind: str, method: str = "imp", index: int = -1) -> Measured:
         """Accuracy of a control of that ticket; of dense, which has one control, that one."""
-        name, i = self._tickets(method)[index]
+        name, i = self._ticket(method, index)
 
         def row(result: Result) -> Row:
             for row in result.controls:
@@ -194,7 +202,7 @@ class Found(dict[str, Summary]):
         self, method: str, of: Callable[[TicketRow], float | None], index: int = -1, resolution: float = 0.0
     ) -> Measured:
         """A number of the row of that ticket; see `Measured` for `resolution`."""
-        name, i = self._tickets(method)[index]
+        name, i = self._ticket(method, index)
         return self.numbers(name, lambda result: of(result.tickets[i]), resolution)
 
     def numbers(self, name: str, of: Callable[[Result], float | None], resolution: float = 0.0) -> Measured:
@@ -206,7 +214,12 @@ class Found(dict[str, Summary]):
         return Measured(known, resolution=resolution)
 
 
-def _method(name: str) -> str:
+def method_of(name: str) -> str:
+    """Method of a cell: its name without the sparsity.
+
+    >>> method_of("eb+et_0.9822")
+    'eb+et'
+    """
     return name.split("_")[0]
 
 
@@ -244,7 +257,7 @@ def table(title: str, *columns: str) -> Table:
 def accuracies(found: Found) -> Table:
     """Accuracy of tickets: a line per method, a column per sparsity (equal up to the rounding of a count)."""
     tickets = [
-        (_method(name), row.sparsity, row.final_test_accuracy)
+        (method_of(name), row.sparsity, row.final_test_accuracy)
         for name, cell in found.items()
         for row in cell.tickets
     ]
@@ -272,7 +285,7 @@ def costs(found: Found) -> Table:
     columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
     lines = table("tickets and what their search cost", *columns)
     methods = found.methods()
-    rows = [(_method(name), row) for name, cell in found.items() for row in cell.tickets]
+    rows = [(method_of(name), row) for name, cell in found.items() for row in cell.tickets]
     rows.sort(key=lambda pair: (round(pair[1].sparsity, 2), methods.index(pair[0])))
     imp = {round(row.sparsity, 2): row for row in (found["imp"].tickets if "imp" in found else ())}
 

@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from claims import Claim
 from etils import epath
-from findings import Found, Missing, Run, Table
+from findings import Found, Missing, Run, Table, method_of
 from rich.console import Console
 
 from snnlth_jax import cli, configs, data
@@ -80,6 +80,9 @@ class Scale:
     def probe(self) -> configs.ProbeConfig:
         return configs.ProbeConfig(**self.train)
 
+    def stability(self) -> configs.StabilityConfig:
+        return configs.StabilityConfig(**self.train)
+
     @property
     def resolved(self) -> configs.ResolvedImp:
         """`imp()` with every default filled in."""
@@ -94,14 +97,14 @@ class Scale:
 
 _DIGITS = {"dataset": "digits"}
 _CIFAR10 = {"dataset": "cifar10"}
+# the paper's prunings two at a time, and three of its four sparsities
+_TWO_IN_ONE = {"rounds": 8, "prune_fraction": 0.4375, "final_rounds": (2, 4, 7), "rewind_epoch": 1}
+# nine layers, of which all but the first see at most 16x16 pixels
+_EARLY_POOLING = {"arch": "vgg11", "num_timesteps": 4, "eval_every": 50, "checkpoint_every": 50}
 _RESNET7 = {"arch": "resnet7", "epochs": 15, "learning_rate": 0.3}  # with less of either it stays at chance
 SCALES = {
     "paper": Scale(_CIFAR10, {"final_rounds": (4, 8, 11, 14)}, seeds=(0, 1, 2, 3, 4)),
-    # two of the paper's prunings in one
-    "fast": Scale(
-        _CIFAR10 | {"epochs": 15, "eval_every": 5},
-        {"rounds": 8, "prune_fraction": 0.4375, "final_rounds": (2, 4, 7), "rewind_epoch": 1},
-    ),
+    "fast": Scale(_CIFAR10 | {"epochs": 15, "eval_every": 5}, _TWO_IN_ONE),
     "smoke": Scale(
         _DIGITS
         | {"arch": "vgg5", "num_timesteps": 4, "epochs": 8, "batch_size": 64, "learning_rate": 0.1}
@@ -118,6 +121,24 @@ SCALES = {
         {"rounds": 5, "prune_fraction": 0.5, "final_rounds": (2, 4), "rewind_epoch": 1},
         resnet=_RESNET7,
         twin=0.1,
+    ),
+    # all images
+    "fmnist": Scale(
+        _EARLY_POOLING
+        | {"dataset": "fashion_mnist", "width": 0.25, "augment": ("flip",)}
+        | {"epochs": 7, "batch_size": 256, "learning_rate": 0.3},
+        _TWO_IN_ONE,
+        seeds=(0, 1, 2, 3, 4),
+        resnet=_RESNET7,
+    ),
+    "cifar": Scale(
+        _EARLY_POOLING
+        | _CIFAR10
+        | {"width": 0.5, "augment": ("crop", "flip")}
+        | {"epochs": 10, "batch_size": 256, "learning_rate": 0.1},
+        _TWO_IN_ONE,
+        seeds=(0, 1, 2),
+        resnet=_RESNET7,
     ),
 }
 
@@ -139,8 +160,8 @@ class Options:
     """Options of the command line."""
 
     scale: str = "paper"
-    """Size: paper, the paper's settings; fast, a short schedule; smoke, minutes on two cores; digits and
-    small, the tables of docs/results.md."""
+    """Size: paper, the paper's settings; fast, a short schedule; smoke, minutes on two cores; digits, small,
+    fmnist and cifar, the tables of docs/results.md."""
     dataset: str | None = None
     """Dataset. Default: that of the scale."""
     arch: str | None = None
@@ -152,8 +173,48 @@ class Options:
     cells: str = "1/1"
     """Share of the cells to run: i/n is the i-th of n, for example one on each machine; tables show all
     results so far."""
+    only: str | None = None
+    """Methods or cells, such as imp,eb_0.9822: run and report these. Default: all of the script."""
+    seeds: str | None = None
+    """Seeds, such as 0,1,2. Default: those of the scale."""
+    show: bool = False
+    """Run nothing: tables and claims of the results that are there, such as those of experiments/results."""
     distributed: bool = False
     """Connect the processes that run this command, one on each of several hosts, as `snnlth imp` does."""
+
+
+def chosen(cells: Cells, only: str | None) -> Cells:
+    """The cells of some methods, or with some names.
+
+    Raises:
+      InputError: a name that is neither.
+
+    >>> imp, eb = configs.ImpConfig(), configs.EbConfig()
+    >>> list(chosen({"imp": imp, "eb_0.5": eb, "eb_0.9": eb}, "imp,eb_0.9"))
+    ['imp', 'eb_0.9']
+    """
+    if only is None:
+        return cells
+    names = set(only.split(","))
+    if unknown := sorted(names - {name for cell in cells for name in (cell, method_of(cell))}):
+        methods = ", ".join(dict.fromkeys(map(method_of, cells)))
+        raise InputError(
+            f"--only {unknown[0]}: allowed: {methods}; or one with a sparsity: {', '.join(cells)}"
+        )
+    return {cell: config for cell, config in cells.items() if names & {cell, method_of(cell)}}
+
+
+def chosen_seeds(scale: Scale, seeds: str | None) -> tuple[int, ...]:
+    """The seeds of the option, or those of the scale.
+
+    >>> chosen_seeds(SCALES["paper"], "0,2"), chosen_seeds(SCALES["smoke"], None)
+    ((0, 2), (0,))
+    """
+    if seeds is None:
+        return scale.seeds
+    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", seeds):
+        raise InputError(f"--seeds {seeds}: allowed: numbers such as 0,1,2")
+    return tuple(dict.fromkeys(map(int, seeds.split(","))))
 
 
 def jobs(
@@ -310,10 +371,11 @@ def main(
         if parsed.distributed:
             hosts.connect()
         where = {"dataset": parsed.dataset, "arch": parsed.arch}
-        seeds = scale(parsed.scale).seeds
-        planned = jobs(cells(parsed.scale, **where), seeds, parsed.workdir, parsed.data_dir)
+        seeds = chosen_seeds(scale(parsed.scale), parsed.seeds)
+        mine = chosen(cells(parsed.scale, **where), parsed.only)
+        planned = jobs(mine, seeds, parsed.workdir, parsed.data_dir)
         console = Console(width=max(Console().width, 110), highlight=False, quiet=not hosts.is_first())
-        failed = run(planned, share(planned, parsed.cells), console)
+        failed = run(planned, [] if parsed.show else share(planned, parsed.cells), console)
         report(planned, tables, claims, console)
         for line, names in failed.items() if hosts.is_first() else ():
             print(f"failed: {'; '.join(names)}: {line}", file=sys.stderr)

@@ -14,34 +14,72 @@ wherever its value is known.
 """
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.typing import ArrayLike
 
 from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import Constant, Constants, against, as_array, check, is_number, known, promoted
 
 SpikeFn = Callable[[jax.Array], jax.Array]
 
-__all__ = ["SpikeFn", "atan", "fast_sigmoid", "rectangle", "sigmoid", "triangle"]
+__all__ = ["SpikeFn", "atan", "fast_sigmoid", "heaviside", "rectangle", "sigmoid", "triangle"]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _step(derivative: Callable[..., jax.Array], u: jax.Array, *parameter: jax.Array) -> jax.Array:
-    """A Heaviside step (1 at zero) whose derivative is `derivative(u, *parameter)`."""
-    return jnp.asarray(u >= 0, jnp.result_type(u))
+# Its value is its first operand. Not `jax.custom_jvp`, whose rule JAX loses where it differentiates a scan
+# twice: it traces the known part of the loop's body once more, for what does not change, without rules.
+_fired = Primitive("fired")
+_fired.def_impl(lambda spikes, u, slope: spikes)
+_fired.def_abstract_eval(lambda spikes, u, slope: spikes)
+mlir.register_lowering(_fired, lambda context, spikes, u, slope: [spikes])
+ad.defjvp(_fired, None, lambda du, spikes, u, slope: slope * du, None)
 
 
-@_step.defjvp
-def _(
-    derivative: Callable[..., jax.Array], primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
-) -> tuple[jax.Array, jax.Array]:
-    (u, *parameter), (du, *_) = primals, tangents
-    return _step(derivative, u, *parameter), derivative(u, *parameter) * du
+def _mapped(operands: Sequence[jax.Array], axes: Sequence[int | None]) -> tuple[jax.Array, int]:
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    first = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    return _fired.bind(*first), 0
+
+
+batching.primitive_batchers[_fired] = _mapped
+
+
+def heaviside(u: ArrayLike, slope: ArrayLike) -> jax.Array:
+    r"""A step, 1 where `u >= 0` and else 0, that is differentiated as if it had a slope.
+
+    .. math:: s = \Theta(u), \quad ds = \text{slope}\; du
+
+    With it a spike function of your own is a line. Its derivatives are those of `slope`, where that is
+    computed from `u`. A rule of `jax.custom_jvp` would do as well, except for second derivatives through a
+    scan, such as `lif_scan`, in which JAX 0.10 loses such rules.
+
+    Args:
+      u: potentials above the threshold, any shape.
+      slope: the derivative, an array of the shape of `u` or a number, without a gradient from the spikes.
+
+    Returns:
+      The dtype and shape of `u`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> gaussian = lambda u: heaviside(u, jnp.exp(-(u**2)))
+    >>> first, second = jax.grad(gaussian), jax.grad(jax.grad(gaussian))
+    >>> float(gaussian(1.0)), round(float(first(1.0)), 4), round(float(second(1.0)), 4)
+    (1.0, 0.3679, -0.7358)
+    """
+    u = jnp.asarray(u)
+    slope = jnp.broadcast_to(jnp.asarray(slope, u.dtype), u.shape)
+    u, slope = vary_like(u, slope), vary_like(slope, u)  # as their gradients do
+    spikes: jax.Array = _fired.bind(jnp.asarray(u >= 0, u.dtype), u, slope)
+    return spikes
 
 
 class _Surrogate(Constants):
@@ -54,22 +92,24 @@ class _Surrogate(Constants):
             check(self._parameter()[0], values, np.isfinite(values), "must be finite")
 
     def __call__(self, u: jax.Array) -> jax.Array:
+        u = as_array("v - v_threshold", u)
+        return heaviside(u, self.slope_at(u))
+
+    def slope_at(self, u: jax.Array) -> jax.Array:
+        """The derivative at `u`, in its dtype."""
         name, parameter = self._parameter()
-        u, slope = as_array("v - v_threshold", u), type(self)._derivative  # which holds no traced parameter
         dtype = promoted(u, parameter)
         value = against(name, parameter, "v - v_threshold", u.shape, dtype)
-
-        def derivative(u: jax.Array, parameter: Any) -> Any:
-            return slope(u.astype(parameter.dtype), parameter).astype(u.dtype)
-
-        spikes: jax.Array
+        slope: jax.Array
         if is_number(value):  # which stays a constant of the program
             if jnp.issubdtype(dtype, jnp.floating) and abs(value) > float(jnp.finfo(dtype).max):
                 raise ValueError(f"{name} must be finite in {dtype}, got {parameter}")
-            spikes = _step(lambda u: slope(u, value), u)
+            slope = self._derivative(u, value)
         else:
-            spikes = _step(derivative, vary_like(u, value), vary_like(value, u))  # as their gradients do
-        return spikes
+            slope = self._derivative(vary_like(u, value).astype(value.dtype), vary_like(value, u)).astype(
+                u.dtype
+            )
+        return slope
 
     def _parameter(self) -> tuple[str, Constant]:
         return next(iter(vars(self).items()))

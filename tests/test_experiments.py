@@ -11,6 +11,7 @@ from pathlib import Path
 import claims
 import costs
 import findings
+import gather
 import grid
 import numpy as np
 import pytest
@@ -18,7 +19,9 @@ import small
 
 from snnlth_jax import configs
 from snnlth_jax.errors import InputError
+from snnlth_jax.report.runs import collect
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.events import RoundEvent
 from snnlth_jax.run.results import (
     Cost,
     EarlyBirdRecord,
@@ -48,6 +51,8 @@ SCRIPTS = {
         "bn_on_rewind",
         "discrepancies",
         "eb_criteria",
+        "evidence",
+        "instability",
         "other_methods",
         "rewinding",
         "supplement",
@@ -179,6 +184,7 @@ def test_equal_cells_share_a_directory():
         "fig4_kl_over_epochs",
         "fig9_snip",
         "eb_criteria",
+        "instability",
     }
     assert set(imp) == set(SCRIPTS) - others
 
@@ -308,6 +314,48 @@ def test_controls_are_added_to_a_search_that_is_finished(tiny, tmp_path, capsys)
     assert found[name].controls == ()
 
 
+def test_methods_cells_and_seeds_are_chosen(tiny, tmp_path, capsys):
+    assert tiny("--only", "imp", "--seeds", "0,1") == 0
+    text = capsys.readouterr().out
+    assert "cell 2 of 2: imp, seed 1" in text
+    assert "not there: " not in text
+    assert "2 seeds" in text  # a verdict, where the scale has one seed
+    assert tiny("--only", "imp,eb_0.75", "--show") == 0
+    text = capsys.readouterr().out
+    assert "cell 1" not in text
+    assert "not there: eb_0.75 seed 0" in text
+    assert len([*(tmp_path / "runs").iterdir()]) == 2
+
+
+def test_gathered_results_give_the_same_tables_and_reports(tiny, tmp_path, capsys):
+    assert tiny("--seeds", "0,1") == 0
+    shown = capsys.readouterr().out
+    runs, gathered = tmp_path / "runs", tmp_path / "gathered"
+    (runs / "begun").mkdir()
+    (runs / "begun" / "config.json").write_text('{"seed": 0}')
+    assert gather.main([str(runs), "--output", str(gathered)]) == 0
+    assert capsys.readouterr().out == f"{gathered}: 6 searches; 1 unfinished ones were left out\n"
+    kinds = {path.relative_to(gathered).parts[1] for path in gathered.rglob("*") if path.is_file()}
+    assert kinds == {"config.json", "result.json", "metrics.jsonl", "correct"}
+    assert sum(path.stat().st_size for path in gathered.rglob("*") if path.is_file()) < 100_000
+    (runs / "begun" / "config.json").unlink()
+    assert tiny("--seeds", "0,1", "--show", "--workdir", str(gathered)) == 0
+    again = capsys.readouterr().out
+    assert again == shown[shown.index("winning tickets of imp") :]
+    for run, copy in zip(collect([str(runs)]).runs, collect([str(gathered)]).runs, strict=True):
+        lines = tuple(event for event in run.events if not isinstance(event, RoundEvent))
+        assert (copy.result, copy.events) == (run.result, lines)  # all that a report reads
+    before = {path: path.read_bytes() for path in gathered.rglob("*") if path.is_file()}
+    assert gather.main([str(runs), "--output", str(gathered)]) == 0
+    assert before == {path: path.read_bytes() for path in gathered.rglob("*") if path.is_file()}
+
+
+def test_what_cannot_be_gathered_is_one_line(tmp_path, capsys):
+    assert gather.main([str(tmp_path), "--output", str(tmp_path / "to")]) == 2
+    assert "no search in it or below" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
 def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
     load, calls = configs.load_dataset, itertools.count(1)
 
@@ -330,6 +378,8 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
         ("--scale huge", "--scale huge: allowed: paper, fast, smoke, digits, small"),
         ("--cells 0/3", "--cells 0/3: allowed: i/n with 1 <= i <= n"),
         ("--cells 4/3", "--cells 4/3: allowed: i/n with 1 <= i <= n"),
+        ("--seeds 0,x", "--seeds 0,x: allowed: numbers such as 0,1,2"),
+        ("--only imp,lamp", "--only lamp: allowed: imp, eb, random; or one with a sparsity: imp, eb_0.75"),
         ("--cells x", "--cells x: allowed: i/n with 1 <= i <= n"),
         ("--dataset imagenet", "--dataset imagenet: allowed: digits"),
         ("--dataset cifar10 --data-dir nowhere", "--data-dir nowhere: no such directory"),
@@ -466,6 +516,15 @@ def test_a_cell_that_lacks_seeds_leaves_its_claims_open():
     cells = {"imp": made([0.98] * 4), "random_0.98": made([0.9, 0.8], sparsity=0.98)}
     found = found_in(cells, absent=[("random_0.98", 3), ("random_0.99", 0)]).complete()
     assert claims.BEATS_RANDOM.verdict(found) == "open, random_0.98 is not there, or not with all seeds"
+
+
+@scripts
+def test_claims_of_a_sparsity_that_is_not_there_are_open(script):
+    """As after --only, which may take a single sparsity of each method."""
+    one = made([0.9, 0.8], sparsity=0.98)
+    cells = {name: one for name in script.cells("smoke") if name.endswith("_0.9688")}
+    for claim in script.CLAIMS:
+        claim.verdict(found_in(cells))  # raises nothing
 
 
 def test_results_of_before_single_images_were_recorded_are_told():

@@ -29,7 +29,13 @@ GOLDEN = {
     "sigmoid": LIF(spike=surrogate.sigmoid(4.0)),
     "atan_alpha5": LIF(spike=surrogate.atan(5.0)),
 }
-SURROGATES = [getattr(surrogate, name) for name in surrogate.__all__ if name != "SpikeFn"]
+SURROGATES = [getattr(surrogate, name) for name in surrogate.NAMES]
+
+
+def own_spike(u):
+    return surrogate.heaviside(u, jnp.exp(-(u**2)))
+
+
 KINDS = [  # of reset and charge
     {"v_reset": v_reset, "decay_input": decay, "detach_reset": detach}
     for v_reset, decay, detach in itertools.product((None, -0.25), (True, False), (True, False))
@@ -209,6 +215,39 @@ def test_second_derivatives(factory, x64):
         numeric = (slope(*by(eps)) - slope(*by(-eps))) / (2 * eps)
         np.testing.assert_allclose(jax.grad(slope, of)(u, 2.0)[0], numeric, rtol=1e-6)
         np.testing.assert_allclose(jax.jacfwd(slope, of)(u, 2.0)[0], numeric, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spike", [surrogate.atan(), surrogate.sigmoid(jnp.full(3, 2.0)), own_spike])
+def test_second_derivatives_through_time(kind, spike, x64):
+    """Of the scan as of a loop of steps: a rule of `jax.custom_jvp` would be lost in it."""
+    neuron = LIF(spike=spike, **kind)
+    rng = np.random.default_rng(0)
+    xs, weights = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(4, 3)))
+
+    def stepped(currents):
+        v, spikes = jnp.full(3, neuron.v_reset or 0.0), []
+        for x in currents:
+            v, fired = lif_step(neuron, v, x)
+            spikes.append(fired)
+        return jnp.stack(spikes)
+
+    def loss(spikes):
+        return lambda w: (weights * spikes(w[None] * xs)).sum() ** 2
+
+    def mapped(w):  # a scan over examples, as scores of a network are taken, computed again for the gradient
+        return jax.lax.map(jax.checkpoint(lambda x: loss(lambda x: lif_scan(neuron, x)[1])(x)), w[None]).sum()
+
+    at = jnp.array([0.9, 1.1, 1.6])
+    expected = jax.hessian(loss(stepped))(at)
+    assert abs(expected).max() > 1e-3
+    for scanned in (
+        loss(lambda x: lif_scan(neuron, x)[1]),
+        loss(lambda x: lif_scan(neuron, x, unroll=True)[1]),
+        mapped,
+    ):
+        for second in (jax.hessian(scanned), jax.jit(jax.jacrev(jax.grad(scanned)))):
+            np.testing.assert_allclose(second(at), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_any_function_can_be_the_spike():

@@ -60,7 +60,7 @@ def _gpu(name: str) -> list[Any]:
     card = ACCELERATORS[name]
     assert card.gpu is not None
     needs = f"needs NVIDIA's compiler: pip install -r {_GPU_WHEELS}, in an environment of its own"
-    if importlib.util.find_spec("jax_cuda12_plugin") is None:
+    if not any(importlib.util.find_spec(f"jax_cuda{release}_plugin") for release in (12, 13)):
         raise InputError("snnlth compile", problem=needs)
     target = card.gpu.target_config(card.bandwidth)
     try:

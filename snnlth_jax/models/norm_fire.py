@@ -233,14 +233,26 @@ def _over_time(layer: _Layer, currents: list[list[jax.Array]]) -> list[jax.Array
         currents = currents * (layer.num_timesteps // len(currents))
         if layer.activation == "relu":
             return [jax.nn.relu(current) for current in currents]
-        start = 0.0 if layer.neuron.v_reset is None else layer.neuron.v_reset
+        neuron = dataclasses.replace(layer.neuron, spike=partial(_spike, layer.neuron.spike))
+        start = 0.0 if neuron.v_reset is None else neuron.v_reset
         v, spikes = jnp.full_like(currents[0], start), []
         for current in currents:
-            v, spike = lif_step(layer.neuron, v, current)
+            v, spike = lif_step(neuron, v, current)
             spikes.append(spike)
         return spikes
 
     return [*map(first_maximum, zip(*map(outputs, currents), strict=True))]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _spike(spike: Any, u: jax.Array) -> jax.Array:
+    """A spike function of `surrogate`, by operations that Triton knows."""
+    return jnp.asarray(u >= 0, u.dtype)
+
+
+@_spike.defjvp
+def _(spike: Any, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return _spike(spike, *primals), spike.slope_at(*primals) * tangents[0]
 
 
 def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:

@@ -1,0 +1,60 @@
+"""Stability to the order of images: the epoch to rewind to.
+
+paper     not in it: it rewinds to epoch 20 of 300 (Fig. 6 varies it); the measure is that of Frankle et al.
+          (2020)
+command   python experiments/instability.py --data-dir ~/tensorflow_datasets
+hours     per seed, on the paper's RTX 2080 Ti: 64 for VGG16 (4,824 epochs of 47.4 s)
+expected  the barrier falls with the epoch; the initial weights are not stable
+"""
+
+import sys
+
+import claims
+import findings
+import grid
+
+from snnlth_jax.run.results import InterpolationRecord, Result
+
+
+def cells(scale: str, **where: str | None) -> grid.Cells:
+    return {"instability": grid.scale(scale, **where).stability()}
+
+
+def measured(found: findings.Found) -> list[tuple[InterpolationRecord, ...]]:
+    """Interpolations of the dense network, of each seed."""
+    return [record.interpolations for record in found["instability"].stability if record]
+
+
+def barrier(found: findings.Found, index: int) -> findings.Measured:
+    """Error barrier of one of the epochs."""
+
+    def of(result: Result) -> float | None:
+        return result.stability.interpolations[index].barrier if result.stability else None
+
+    return found.numbers("instability", of)
+
+
+def barriers(found: findings.Found) -> findings.Table:
+    lines = findings.table("error barrier between two copies", "epoch", "by seed", "stable in")
+    (bound,) = {record.bound for record in found["instability"].stability if record}
+    for pair in zip(*measured(found), strict=True):
+        values = [one.barrier for one in pair]
+        stable = f"{sum(value < bound for value in values)} of {len(values)}"
+        lines.add_row(str(pair[0].epoch), ", ".join(f"{value:.4f}" for value in values), stable)
+    return lines
+
+
+TABLES = [barriers]
+CLAIMS = [
+    claims.Claim(
+        "the initial weights are not stable (a barrier above 2 %)",
+        lambda found: claims.difference(barrier(found, 0), 0.02),
+    ),
+    claims.less(
+        "the barrier of the last epoch measured is below that of the initial weights",
+        lambda found: claims.difference(barrier(found, -1), barrier(found, 0)),
+    ),
+]
+
+if __name__ == "__main__":
+    sys.exit(grid.main(cells, TABLES, CLAIMS))
