@@ -173,7 +173,7 @@ def _check_last_batch(config: ResolvedTrain, name: str, examples: int, least: in
 
 def _check_field(field: Declared, value: Any) -> None:
     """Its choices, its bounds, and that a list has no duplicates."""
-    several = value if isinstance(value, tuple) else (value,)
+    several = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     for one in several:
         if field.choices and one not in field.choices and not isinstance(one, bool):
             raise not_one_of(f"`{field.name}`", one, field.choices)
