@@ -24,7 +24,7 @@ pytestmark = pytest.mark.multihost
 CONFIG = {
     "num_timesteps": 2,
     "queue": 2,
-    "tau": 0.0,
+    "tau": 1e-12,
     "epochs": 4,
     "width": 0.1,
     "train_examples": 96,
