@@ -20,7 +20,7 @@ SHAPES = [(256, 8, 32), (256, 4, 64), (20, 32, 64), (20, 16, 128), (20, 8, 256),
 
 
 def xla(x, kernel):
-    return _conv_cpu._plain(x, kernel)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def ours(x, kernel):

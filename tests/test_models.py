@@ -435,7 +435,7 @@ def test_forward_mode_and_hessian_vector_products(model, x64, monkeypatch):
     if model.activation == "relu":
         expected = jax.jit(jax.grad(lambda params: along(jax.grad(loss)(params))))(variables["params"])
     else:
-        monkeypatch.setattr(_conv_cpu, "_conv", _conv_cpu._plain)
+        monkeypatch.setattr(_conv_cpu, "_CONV", _conv_cpu._CONV.definition)
         _, (_, expected) = jax.jit(lambda params: tangents(params))(variables["params"])
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-9), product, expected)
 

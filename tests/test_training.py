@@ -329,7 +329,7 @@ def test_the_ways_of_a_cpu_change_nothing_but_rounding(monkeypatch, x64):
     images = normalise(jnp.asarray(digits.images[:80]), data.spec("digits").augmentation).astype(jnp.float64)
     for plainly in (False, True):
         if plainly:
-            monkeypatch.setattr(_conv_cpu, "_conv", _conv_cpu._plain)
+            monkeypatch.setattr(_conv_cpu, "_CONV", _conv_cpu._CONV.definition)
         model, tx = models.VGG((64, 64, "M", 64), param_dtype=jnp.float64), optimizers.create()
         state = train.init_state(jax.random.key(0), model, tx, images[:1])
         step = jax.jit(

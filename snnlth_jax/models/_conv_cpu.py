@@ -3,9 +3,10 @@
 In a compiled loop XLA's CPU backend computes the gradients of a convolution sixteen to a hundred times slower
 than outside of one. Convolutions of images of 2x2 pixels take some eighty times longer than the same sums as
 a matrix product, anywhere (docs/performance.md). On CPUs, and only there, the gradient of the input is
-therefore written out as the convolution that it is, and the others as products of patches and matrices;
-with enough channels, both use minimal filtering (`_winograd`), and where oneDNN is installed, it computes
-what that does not (`_onednn`). The results are the same up to the order of summation.
+therefore written out as the convolution that it is, and the others as products of patches and matrices, for
+the smallest images of one matrix (`_dense`); with enough channels, both use minimal filtering (`_winograd`),
+and where oneDNN is installed, it computes the rest (`_onednn`). The results are the same up to the order of
+summation.
 """
 
 import functools
@@ -15,18 +16,17 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import promoted
-from snnlth_jax.models import _onednn, _winograd
-from snnlth_jax.models._linear import linear
+from snnlth_jax.models import _dense, _onednn, _winograd
+from snnlth_jax.models._bilinear import Bilinear, are_derivatives
 
 __all__ = ["conv"]
 
 # layouts of flax and of this package: images N H W C, kernels H W I O
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_TINY = 2  # pixels in a row of an image that is convolved as a matrix product
+Shape = tuple[int, ...]
 _CACHE = 6 * 2**20  # bytes of patches at a time
 
 
@@ -56,64 +56,95 @@ def conv(
     for name in ("lhs_dilation", "rhs_dilation", "feature_group_count", "precision"):
         if options.get(name) not in (None, 1, (1, 1)):
             raise NotImplementedError(f"{name} {options[name]}")
-    # in shard_map both vary over the devices, since all branches below must have gradients of one type
-    return _conv(vary_like(x, kernel), vary_like(kernel, x), stride)
+    height, width = (-(-extent // stride) for extent in x.shape[1:3])
+    # in shard_map both vary over the devices, as both of their gradients do
+    pair = vary_like(x, kernel), vary_like(kernel, x)
+    return _CONV(*pair, stride=stride, shape=(len(x), height, width, kernel.shape[-1]))
 
 
-def _plain(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+# --- the definition: of the convolution, the gradient of its images, and that of its kernel
+
+
+def _conv(x: jax.Array, kernel: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
     padding = [(kernel.shape[0] // 2,) * 2] * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_LAYOUT)
+
+
+def _grad_x(kernel: jax.Array, grad: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
+    convolve = functools.partial(_conv, stride=stride, shape=grad.shape)
+    (grad_x,) = jax.linear_transpose(lambda x: convolve(x, kernel), jnp.empty_like(grad, shape=shape))(grad)
+    return cast(jax.Array, grad_x)
+
+
+def _grad_kernel(x: jax.Array, grad: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
+    convolve = functools.partial(_conv, stride=stride, shape=grad.shape)
+    (grad_kernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), jnp.empty_like(x, shape=shape))(grad)
+    return cast(jax.Array, grad_kernel)
 
 
 # --- on a CPU
 
 
-def _cpu(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    if stride == 1 and _winograd.fits(x, kernel, channels=_many(x, kernel), tiles=64):
+def _cpu(x: jax.Array, kernel: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
+    if _dense.fits(x.shape, kernel.shape):
+        return _dense.conv(x, kernel, stride)
+    if _filtered(x.shape, kernel.shape, stride, x.dtype):
         return _winograd.conv(x, kernel)
     if _onednn.takes(x, kernel):
-        return _onednn.conv(x, kernel, stride)
-    if stride == 1 and (len(kernel) == 1 or max(x.shape[1:3]) > _TINY):
-        return _plain(x, kernel, stride)
+        return _onednn.conv(x, kernel, stride, shape)
+    if stride == 1:
+        return _conv(x, kernel, stride=stride, shape=shape)
     return jnp.tensordot(_patches(x, len(kernel), stride), kernel.reshape(-1, kernel.shape[-1]), 1)
 
 
-def _many(x: jax.Array, kernel: jax.Array) -> int:
-    """Channels from which minimal filtering is the fastest: of oneDNN and it, or of XLA's own and it."""
-    return 128 if _onednn.takes(x, kernel) else 64
-
-
-def _cpu_grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
-    if stride == 1 and _winograd.fits(grad, kernel, channels=_many(x, kernel), tiles=64):
+def _cpu_grad_x(kernel: jax.Array, grad: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
+    if _dense.fits(shape, kernel.shape):
+        return _dense.grad_x(kernel, grad, stride, shape)
+    if _filtered(shape, kernel.shape, stride, kernel.dtype):
         return _winograd.grad_x(kernel, grad)
-    if _onednn.takes(x, kernel):
-        return _onednn.grad_x(x, kernel, stride, grad)
+    if _onednn.takes(kernel, grad):
+        return _onednn.grad_x(kernel, grad, stride, shape)
     if stride == 1:
-        return _cpu(grad, jnp.flip(kernel, (0, 1)).swapaxes(2, 3), stride)
-    (grad_x,) = jax.vjp(lambda x: _cpu(x, kernel, stride), x)[1](grad)
+        turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        return _cpu(grad, turned, stride=stride, shape=shape)
+    pullback = jax.linear_transpose(
+        lambda x: _cpu(x, kernel, stride=stride, shape=grad.shape), jnp.empty_like(grad, shape=shape)
+    )
+    (grad_x,) = pullback(grad)
     return cast(jax.Array, grad_x)
 
 
-def _cpu_grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
+def _filtered(images: Shape, kernel: Shape, stride: int, dtype: Any) -> bool:
+    """Whether minimal filtering is the fastest, and worth its compilation beside oneDNN or XLA's own."""
+    channels = 256 if _onednn.takes_type(dtype) else 64
+    return stride == 1 and _winograd.fits(images, kernel, dtype, channels=channels, tiles=64)
+
+
+def _cpu_grad_kernel(x: jax.Array, grad: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
     """Multiply patches by the gradient, some images at a time, so that their patches stay in the cache."""
-    if stride == 1 and _winograd.fits(x, kernel, channels=128, tiles=max(kernel.shape)):
-        return _winograd.grad_kernel(x, kernel, grad)
-    if _onednn.takes(x, kernel):
-        return _onednn.grad_kernel(x, kernel, stride, grad)
-    inputs, outputs = kernel.size // kernel.shape[-1], kernel.shape[-1]
+    if _dense.fits(x.shape, shape):
+        return _dense.grad_kernel(x, grad, stride, shape)
+    by_library = _onednn.takes(x, grad)
+    narrow = not (by_library and _onednn.library().wide)  # with AVX-512 the library's is as fast
+    if stride == 1 and narrow and _winograd.fits(x.shape, shape, x.dtype, channels=128, tiles=max(shape)):
+        return _winograd.grad_kernel(x, grad)
+    if by_library:
+        return _onednn.grad_kernel(x, grad, stride, shape)
+    size, outputs = shape[0], shape[-1]
+    inputs = math.prod(shape[:-1])
     per_image = x.dtype.itemsize * inputs * math.prod(grad.shape[1:3])
-    total = jnp.zeros_like(kernel, promoted(kernel, jnp.float32)).reshape(outputs, inputs)
+    total = jnp.zeros_like(x, promoted(x, jnp.float32), shape=(outputs, inputs))
 
     def add(total: jax.Array, images: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
         x, grad = images
-        patches = _patches(x, len(kernel), stride).reshape(-1, inputs)
+        patches = _patches(x, size, stride).reshape(-1, inputs)
         grad = grad.reshape(-1, outputs)
         if inputs > outputs:  # columns are slow to read, and these would be read more than once
             grad = lax.optimization_barrier(grad.T).T
         return total + jnp.tensordot(grad, patches, (0, 0), preferred_element_type=total.dtype), None
 
     total, _ = lax.scan(add, total, tuple(_winograd.chunks(a, per_image, _CACHE) for a in (x, grad)))
-    return total.T.reshape(kernel.shape).astype(kernel.dtype)
+    return total.T.reshape(shape).astype(x.dtype)
 
 
 def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
@@ -128,60 +159,7 @@ def _patches(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
     return jnp.concatenate(windows, axis=-1)
 
 
-# --- with its gradients
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    on_cpu, plain = functools.partial(_cpu, stride=stride), functools.partial(_plain, stride=stride)
-    output: jax.Array = lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
-    return output
-
-
-_traced_once = jax.jit(_conv, static_argnums=2)  # for the several places of it in a tangent
-
-
-def _tangent(
-    stride: int, primals: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]
-) -> tuple[jax.Array, jax.Array]:
-    """The convolution and its change: a linear function of the image's change, plus one of the kernel's."""
-    (x, kernel), (dx, dkernel) = primals, tangents
-    output = _conv(x, kernel, stride)
-
-    def by_x(dx: jax.Array) -> jax.Array:
-        return cast(jax.Array, _traced_once(dx, kernel, stride))
-
-    def by_kernel(dkernel: jax.Array) -> jax.Array:
-        return cast(jax.Array, _traced_once(x, dkernel, stride))
-
-    grad_x, grad_kernel = (functools.partial(grad, x, kernel, stride) for grad in (_grad_x, _grad_kernel))
-    terms = ((by_x, grad_x, dx), (by_kernel, grad_kernel, dkernel))
-    changes = [linear(fun, grad, d, output) for fun, grad, d in terms if not isinstance(d, SymbolicZero)]
-    return output, functools.reduce(jnp.add, changes) if changes else jnp.zeros_like(output)
-
-
-_conv.defjvp(_tangent, symbolic_zeros=True)
-
-
-def _grad_x(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
-    def on_cpu(kernel: jax.Array, grad: jax.Array) -> jax.Array:
-        return _cpu_grad_x(x, kernel, stride, grad)
-
-    def plain(kernel: jax.Array, grad: jax.Array) -> jax.Array:
-        (grad_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, stride), x)(grad)
-        return cast(jax.Array, grad_x)
-
-    result: jax.Array = lax.platform_dependent(kernel, grad, cpu=on_cpu, default=plain)
-    return result
-
-
-def _grad_kernel(x: jax.Array, kernel: jax.Array, stride: int, grad: jax.Array) -> jax.Array:
-    def on_cpu(x: jax.Array, grad: jax.Array) -> jax.Array:
-        return _cpu_grad_kernel(x, kernel, stride, grad)
-
-    def plain(x: jax.Array, grad: jax.Array) -> jax.Array:
-        (grad_kernel,) = jax.linear_transpose(lambda kernel: _plain(x, kernel, stride), kernel)(grad)
-        return cast(jax.Array, grad_kernel)
-
-    result: jax.Array = lax.platform_dependent(x, grad, cpu=on_cpu, default=plain)
-    return result
+_CONV = Bilinear("convolution", _conv, _cpu, rows=0)
+_GRAD_X = Bilinear("convolution_grad_x", _grad_x, _cpu_grad_x, rows=1)
+_GRAD_KERNEL = Bilinear("convolution_grad_kernel", _grad_kernel, _cpu_grad_kernel, rows=-1)
+are_derivatives(_CONV, _GRAD_X, _GRAD_KERNEL)

@@ -20,6 +20,7 @@ typedef struct { int major, minor, patch; const char* hash; unsigned cpu_runtime
 
 #define FUNCTIONS(X) \
   X(const Version*, version, (void)) \
+  X(int, get_effective_cpu_isa, (void)) \
   X(int, engine_create, (Handle*, int, size_t)) \
   X(int, stream_create, (Handle*, Handle, unsigned)) \
   X(int, stream_wait, (Handle)) \
@@ -45,7 +46,7 @@ typedef struct { int major, minor, patch; const char* hash; unsigned cpu_runtime
 FUNCTIONS(DECLARE)
 
 // constants of dnnl_types.h
-enum { CPU = 1, IN_ORDER = 1, USER = 1, F32 = 3, ANY = 1, TRAINING = 64, DIRECT = 1 };
+enum { AVX512 = 0x20, CPU = 1, IN_ORDER = 1, USER = 1, F32 = 3, ANY = 1, TRAINING = 64, DIRECT = 1 };
 enum { SRC = 1, DST = 17, WEIGHTS = 33, SCRATCHPAD = 80, DIFF_SRC = 129, DIFF_DST = 145, DIFF_WEIGHTS = 161 };
 enum { QUERY_WEIGHTS = 131, QUERY_DIFF_WEIGHTS = 132, QUERY_SCRATCHPAD = 136 };
 enum { FORWARD, GRAD_X, GRAD_KERNEL };
@@ -229,7 +230,8 @@ XLA_FFI_Error* snnlth_convolution(XLA_FFI_CallFrame* frame) {
   return frame->api->XLA_FFI_Error_Create(&error);
 }
 
-// Load oneDNN from a file and write its version; return NULL, or what failed.
+// Load oneDNN from a file; write the three parts of its version, and whether it has instructions of AVX-512.
+// Return NULL, or what failed.
 const char* snnlth_open(const char* file, int* numbers) {
   void* library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
   if (!library) return dlerror();
@@ -242,6 +244,7 @@ const char* snnlth_open(const char* file, int* numbers) {
   if (found->major != 3) return "version 3 is needed";
   if (!(found->cpu_runtime & 7)) return "its threads are neither its own nor those of OpenMP or TBB";
   FUNCTIONS(LOAD)
+  numbers[3] = (get_effective_cpu_isa() & AVX512) != 0;
   CHECK(engine_create, &engine, CPU, 0);
   CHECK(stream_create, &stream, engine, IN_ORDER);
   CHECK(primitive_attr_create, &attributes);

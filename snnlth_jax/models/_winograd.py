@@ -12,7 +12,7 @@ processor's cache.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +25,16 @@ _B = ((1, 0, 0, 0), (0, 1, -1, 1), (-1, 1, 1, 0), (0, 0, 0, -1))
 _G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _CACHE = 12 * 2**20  # bytes of tiles at a time
 
+Shape = tuple[int, ...]
 Matrix = Sequence[Sequence[float]]
 T = TypeVar("T")
 
 
-def fits(x: jax.Array, kernel: jax.Array, channels: int, tiles: int) -> bool:
+def fits(images: Shape, kernel: Shape, dtype: Any, channels: int, tiles: int) -> bool:
     """Whether images divide into at least `tiles` tiles, numbers are precise and `channels` are reached."""
-    whole = kernel.shape[:2] == (3, 3) and x.shape[1] % 2 == x.shape[2] % 2 == 0
-    precise = x.dtype == kernel.dtype and x.dtype in (jnp.float32, jnp.float64)
-    return whole and precise and min(kernel.shape[2:]) >= channels and math.prod(x.shape[:3]) >= 4 * tiles
+    whole = kernel[:2] == (3, 3) and images[1] % 2 == images[2] % 2 == 0
+    precise = dtype in (jnp.float32, jnp.float64)
+    return whole and precise and min(kernel[2:]) >= channels and math.prod(images[:3]) >= 4 * tiles
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -65,7 +66,7 @@ def _conv(x: jax.Array, channels: int, product: Callable[[jax.Array, int, int], 
     return output.reshape(-1, *output.shape[2:])[: len(x)]
 
 
-def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
+def grad_kernel(x: jax.Array, grad: jax.Array) -> jax.Array:
     """The gradient of the kernel `[3, 3, C, K]`, from that of the output `[N, H, W, K]`."""
 
     def add(total: jax.Array, images: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -73,8 +74,9 @@ def grad_kernel(x: jax.Array, kernel: jax.Array, grad: jax.Array) -> jax.Array:
         tiles, grads = (_stacked(part) for part in (_input_tiles(images[0]), _output_tiles(images[1])))
         return total + lax.dot_general(tiles, grads, (([1], [1]), ([0], [0]))), None
 
-    per_image = _tile_bytes(x, sum(kernel.shape[2:]))
-    total = jnp.zeros_like(kernel, shape=(16, *kernel.shape[2:]))
+    channels = x.shape[-1], grad.shape[-1]
+    per_image = _tile_bytes(x, sum(channels))
+    total = jnp.zeros_like(x, shape=(16, *channels))
     total, _ = lax.scan(add, total, (chunks(x, per_image, _CACHE), chunks(grad, per_image, _CACHE)))
     rows = _transform(_transposed(_G), [[total[4 * i + j] for j in range(4)] for i in range(4)])
     return jnp.stack([jnp.stack(row) for row in rows])
