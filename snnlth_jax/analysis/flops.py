@@ -51,9 +51,9 @@ def _count(jaxpr: Any, padding: bool) -> int:
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += eqn.outvars[0].aval.size * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
-        elif definition := getattr(eqn.primitive, "definition", None):  # of what a CPU computes in its own way
-            traced = jax.make_jaxpr(functools.partial(definition, **eqn.params))(*(x.aval for x in eqn.invars))
-            total += _count(traced.jaxpr, padding)
+        elif definition := getattr(eqn.primitive, "definition", None):  # CPUs compute it otherwise
+            traced = jax.make_jaxpr(functools.partial(definition, **eqn.params))
+            total += _count(traced(*(x.aval for x in eqn.invars)).jaxpr, padding)
         elif eqn.primitive.name == "custom_linear_solve":  # the other programs in it do not run
             total += _count(eqn.params["jaxprs"].solve.jaxpr, padding)
         elif eqn.primitive.name == "cond":  # the last is the default of `lax.platform_dependent`

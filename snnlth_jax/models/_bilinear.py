@@ -1,7 +1,7 @@
 """Functions of two arrays, linear in each, that a CPU computes in a way of its own.
 
-Such a function is a primitive of JAX: a derivative needs its name only, so that what computes it is traced and
-lowered once for each shape of a program, and not for each of its derivatives on each platform.
+Such a function is a primitive of JAX: a derivative needs its name only, so that what computes it is traced
+and lowered once for each shape of a program, and not for each of its derivatives on each platform.
 """
 
 import functools
@@ -20,17 +20,19 @@ __all__ = ["Bilinear", "are_derivatives"]
 Shape = tuple[int, ...]
 
 
-class Bilinear(Primitive):  # type: ignore[misc]
+class Bilinear(Primitive):
     """A bilinear function of arrays of one type.
 
-    Called with two arrays, the shape of its output and a stride. Arrays that are divided over an explicit mesh
-    are computed by the definition, which says how the output is divided.
+    Called with two arrays, the shape of its output and a stride. Of arrays that are divided over an explicit
+    mesh it is computed by the definition, which says how the output is divided.
 
     Attributes:
       definition: the function, of two arrays and the parameters of the primitive.
     """
 
-    def __init__(self, name: str, definition: Callable[..., jax.Array], cpu: Callable[..., jax.Array], rows: int):
+    def __init__(
+        self, name: str, definition: Callable[..., jax.Array], cpu: Callable[..., jax.Array], rows: int
+    ):
         """Define the primitive.
 
         Args:
@@ -42,8 +44,13 @@ class Bilinear(Primitive):  # type: ignore[misc]
         """
         super().__init__(name)
         self.definition, self._rows = functools.partial(_over_maps, definition), rows
-        self.def_impl(jax.jit(self.bind, static_argnames=("stride", "shape", "maps")))
-        self.def_abstract_eval(lambda a, b, *, shape, maps, **_: a.update(shape=(*a.shape[:maps], *shape)))
+        Primitive.def_impl(
+            self,
+            jax.jit(functools.partial(Primitive.bind, self), static_argnames=("stride", "shape", "maps")),
+        )
+        Primitive.def_abstract_eval(
+            self, lambda a, b, *, shape, maps, **_: a.update(shape=(*a.shape[:maps], *shape))
+        )
         batching.primitive_batchers[self] = self._mapped
         for function, platform in ((self.definition, None), (functools.partial(_over_maps, cpu), "cpu")):
             mlir.register_lowering(self, mlir.lower_fun(function, multiple_results=False), platform)
@@ -52,9 +59,11 @@ class Bilinear(Primitive):  # type: ignore[misc]
         """The output `[*maps, *shape]`; arrays may have leading axes of maps, over which it is mapped."""
         if is_explicit(a) or is_explicit(b):
             return self.definition(a, b, stride=stride, shape=shape, maps=maps)
-        return cast(jax.Array, self.bind(a, b, stride=stride, shape=tuple(shape), maps=maps))
+        return cast(jax.Array, Primitive.bind(self, a, b, stride=stride, shape=tuple(shape), maps=maps))
 
-    def _mapped(self, arrays: Any, axes: Any, *, stride: int, shape: Shape, maps: int) -> tuple[jax.Array, int]:
+    def _mapped(
+        self, arrays: Any, axes: Any, *, stride: int, shape: Shape, maps: int
+    ) -> tuple[jax.Array, int]:
         """Under `vmap` more rows, or a further map."""
         [size] = {a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None}
         rows = self._rows
@@ -72,7 +81,13 @@ class Bilinear(Primitive):  # type: ignore[misc]
 
 
 def _over_maps(
-    function: Callable[..., jax.Array], a: jax.Array, b: jax.Array, *, stride: int, shape: Shape, maps: int = 0
+    function: Callable[..., jax.Array],
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    stride: int,
+    shape: Shape,
+    maps: int = 0,
 ) -> jax.Array:
     mapped: Callable[..., jax.Array] = functools.partial(function, stride=stride, shape=shape)
     for _ in range(maps):

@@ -78,7 +78,9 @@ def _grad_x(kernel: jax.Array, grad: jax.Array, *, stride: int, shape: Shape) ->
 
 def _grad_kernel(x: jax.Array, grad: jax.Array, *, stride: int, shape: Shape) -> jax.Array:
     convolve = functools.partial(_conv, stride=stride, shape=grad.shape)
-    (grad_kernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), jnp.empty_like(x, shape=shape))(grad)
+    (grad_kernel,) = jax.linear_transpose(lambda kernel: convolve(x, kernel), jnp.empty_like(x, shape=shape))(
+        grad
+    )
     return cast(jax.Array, grad_kernel)
 
 

@@ -27,7 +27,7 @@ _SIDE = 2
 
 
 def fits(images: Shape, kernel: Shape) -> bool:
-    """Whether images `[N, H, W, C]` are that small, and the kernel `[size, size, C, K]` larger than a pixel."""
+    """Whether images `[N, H, W, C]` are that small, and a kernel `[size, size, C, K]` larger than a pixel."""
     return max(images[1:3]) <= _SIDE and kernel[0] > 1
 
 

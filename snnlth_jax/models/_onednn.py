@@ -71,7 +71,7 @@ def library() -> Library:
 
 
 def takes(a: jax.Array, b: jax.Array) -> bool:
-    """Whether programs call it for these arrays: not without numbers, nor in another precision than float32."""
+    """Whether programs call it for these arrays: not for empty ones, and in float32 only."""
     return takes_type(a.dtype) and a.dtype == b.dtype and a.size > 0 and b.size > 0
 
 
@@ -94,7 +94,7 @@ _elsewhere = contextvars.ContextVar("_elsewhere", default=False)
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int, shape: Shape) -> jax.Array:
-    """`[N, H, W, C]` with `[size, size, C, K]`, a border of zeros: `[N, ceil(H / stride), ..., K]`, the shape."""
+    """`[N, H, W, C]` with `[size, size, C, K]`, a border of zeros: `[N, ceil(H / stride), ..., K]`."""
     return _call(0, x, kernel, stride, shape)
 
 
