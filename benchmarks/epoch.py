@@ -18,6 +18,7 @@ import numpy as np
 import train_step
 
 from snnlth_jax import data, models, train
+from snnlth_jax.machine import memory
 from snnlth_jax.train import optimizers
 
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
+    memory.keep()
     spec, rng = data.spec("cifar10"), np.random.default_rng(0)
     dtype = None if options.dtype == "float32" else jnp.dtype(options.dtype)
     model, tx = models.create(options.arch, 10, dtype=dtype), optimizers.create()

@@ -24,7 +24,7 @@ from snnlth_jax.commands import export, ticket
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
-from snnlth_jax.machine import compile_cache, hosts
+from snnlth_jax.machine import compile_cache, hosts, memory
 from snnlth_jax.machine.signals import Stopped, answered_within
 from snnlth_jax.train import NonFiniteLoss
 
@@ -201,6 +201,7 @@ def search(config: configs.TrainConfig) -> None:
         "retrain": retrain,
     }
     compile_cache.keep_programs()
+    memory.keep()
     if config.distributed:
         hosts.connect()
     run = modules[config.method].search

@@ -1,0 +1,48 @@
+"""A process that trains keeps the memory that its programs free."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+from snnlth_jax.machine import memory
+kept = memory.keep() if sys.argv[1] == "keep" else False
+import jax, jax.numpy as jnp
+program = jax.jit(lambda x: jax.lax.fori_loop(0, 2, lambda i, y: jnp.sort(y * i, 0), jnp.outer(x, x)).sum())
+x = jnp.ones(3000)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    program(x).block_until_ready()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(kept, faults)
+"""
+
+
+def outcome(how, **environment):
+    """Whether memory is kept, and the pages that the third call of a program asks for."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    kept, faults = done.stdout.split()
+    return kept == "True", int(faults)
+
+
+@pytest.mark.subprocess
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
+def test_a_call_asks_for_no_memory_again():
+    """The program's arrays have 36 MB, 9,000 pages."""
+    kept, faults = outcome("keep")
+    assert kept
+    assert faults < 500
+    assert outcome("leave")[1] > 5000
+    assert not outcome("keep", MALLOC_ARENA_MAX="4")[0]  # of the user
