@@ -6,6 +6,7 @@ run again (EX_TEMPFAIL); 130: interrupted before the search began, or twice.
 """
 
 import dataclasses
+import inspect
 import logging
 import os
 import re
@@ -18,9 +19,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from rich.console import Console
 
-from snnlth_jax import configs, streams
+from snnlth_jax import __version__, configs, streams
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands import export, ticket
+from snnlth_jax.commands import completion, export, help, ticket
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
@@ -162,6 +163,13 @@ class _Doctor(configs.Dataset):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Completion:
+    """Print a script that completes commands, flags and names: `source <(snnlth completion bash)`."""
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Report(_Energy):
     """Write plots and tables of searches: a page, report.html, and PNG, PDF, CSV files. Needs matplotlib."""
 
@@ -277,6 +285,11 @@ def _report(command: _Report) -> None:
     show(report.write(command.workdirs, command.output, command.energy_mac, command.energy_ac))
 
 
+def _completion(command: _Completion) -> None:
+    parsers = {name: parser for name, (parser, _) in COMMANDS.items()}
+    print(completion.script(command.shell, parsers, ["--help"]), end="")
+
+
 def _compile(command: _Compile) -> None:
     from snnlth_jax.search import ahead
 
@@ -292,11 +305,6 @@ def _doctor(command: _Doctor) -> int:
     findings = doctor.examine(command.dataset, command.data_dir, command.workdir)
     show(doctor.report(findings))
     return int(any(finding.level == "error" for finding in findings))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tickets:
-    """Look at ticket files, compare, combine and verify them, and import masks of others."""
 
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
@@ -322,9 +330,11 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "eval": (_Eval, _eval),
     "predict": (_Predict, _predict),
     "report": (_Report, _report),
+    "completion": (_Completion, _completion),
 }
 
-GROUPS: dict[str, Any] = {"ticket": _Tickets}  # first words of commands of two
+# first words of commands of two
+GROUPS = {"ticket": "Look at ticket files, compare, combine and verify them, and import masks of others."}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -332,6 +342,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
 
     def action() -> int | None:
+        if arguments[:1] == ["--version"]:
+            show(f"snnlth_jax {__version__}")
+            return 0
         name, command = _parse(arguments)
         if isinstance(command, _Train):
             command = _with_settings_of(command, arguments)
@@ -502,20 +515,52 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 def _parse(arguments: list[str]) -> tuple[str, Any]:
     """The name of the command, such as "imp" or "ticket diff", and its dataclass."""
+    if arguments[:1] == ["--tyro-print-completion"]:  # as other programs of tyro have it
+        arguments = ["completion", *arguments[1:]]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     arguments = _spelled_out(arguments)
-    group = arguments[:1] if arguments[:1] and arguments[0] in GROUPS else []
-    rest, prog = arguments[len(group) :], " ".join(["snnlth", *group])
-    commands = {
-        name.split()[-1]: parser for name, (parser, _) in COMMANDS.items() if name.split()[:-1] == group
-    }
-    commands |= {} if group else GROUPS
-    if rest and not rest[0].startswith("-") and rest[0] not in commands:
-        raise not_one_of(prog, rest[0], commands)
-    command = parsed(
-        lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest, registry=_LISTS),
-        " ".join([prog, *(word for word in rest[:1] if word in commands), "--help"]),
+    name, rest = _command_of(arguments)
+    parser, prog = COMMANDS[name][0], f"snnlth {name}"
+    return name, parsed(
+        lambda: tyro.cli(parser, args=rest, prog=prog, registry=_LISTS),
+        f"{prog} --help",
     )
-    return " ".join([*group, rest[0]]), command
+
+
+def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command and the words after it.
+
+    Raises:
+      InputError: no command, or one that does not exist.
+      SystemExit: help for several commands was asked for, and is printed.
+    """
+    group, commands = "", _names("")
+    while (word := next(iter(arguments), "")) in commands and f"{group} {word}".strip() not in COMMANDS:
+        group, commands, arguments = word, _names(word), arguments[1:]
+    prog = f"snnlth {group}".strip()
+    if word in ("-h", "--help"):
+        show(help.overview(prog, {word: _about(f"{group} {word}".strip()) for word in commands}))
+        raise SystemExit(0)
+    if word in commands:
+        return f"{group} {word}".strip(), [*arguments[1:]]
+    if word.startswith("-"):
+        raise InputError(f"Unrecognized options: {word} (see {prog} --help)")
+    if word:
+        raise not_one_of(prog, word, commands)
+    raise InputError(f"Expected one of {{{', '.join(commands)}}} (see {prog} --help)")
+
+
+def _names(group: str) -> list[str]:
+    """The words that may follow a group of commands, or the program."""
+    if not group:
+        return list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+    return [name.split()[1] for name in COMMANDS if name.split()[0] == group]
+
+
+def _about(name: str) -> str:
+    """A command in a sentence or two."""
+    return GROUPS[name] if name in GROUPS else inspect.getdoc(COMMANDS[name][0]) or ""
 
 
 def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:

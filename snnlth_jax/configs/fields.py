@@ -21,6 +21,7 @@ __all__ = [
     "Bounds",
     "Declared",
     "Role",
+    "choices",
     "declared",
 ]
 
@@ -109,12 +110,17 @@ def declared(config: Any) -> Iterator[Declared]:
         if len(roles) != 1:
             raise TypeError(f"{field.name} has {len(roles)} roles, it needs one")
         bounds = next((note for note in notes if isinstance(note, Bounds)), None)
-        yield Declared(field.name, plain, roles[0], bounds, _choices(plain))
+        yield Declared(field.name, plain, roles[0], bounds, choices(plain))
 
 
-def _choices(plain: Any) -> tuple[str, ...]:
+def choices(plain: Any) -> tuple[str, ...]:
+    """The values of the `Literal` in a type without annotations; empty where there is none.
+
+    >>> choices(tuple[Literal["crop", "flip"], ...])
+    ('crop', 'flip')
+    """
     if get_origin(plain) is UnionType:
-        return tuple(choice for kind in get_args(plain) for choice in _choices(kind))
+        return tuple(choice for kind in get_args(plain) for choice in choices(kind))
     if get_origin(plain) is tuple:
-        return _choices(get_args(plain)[0])
+        return choices(get_args(plain)[0])
     return get_args(plain) if get_origin(plain) is Literal else ()
