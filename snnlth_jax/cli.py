@@ -521,11 +521,17 @@ def _parse(arguments: list[str]) -> tuple[str, Any]:
         arguments = [*arguments[1:], "--help"]
     arguments = _spelled_out(arguments)
     name, rest = _command_of(arguments)
-    parser, prog = COMMANDS[name][0], f"snnlth {name}"
-    return name, parsed(
-        lambda: tyro.cli(parser, args=rest, prog=prog, registry=_LISTS),
-        f"{prog} --help",
-    )
+    prog = f"snnlth {name}"
+    if {"-h", "--help"} & {*rest}:
+        show(_help(name, [word for word in rest if word not in ("-h", "--help")], "--help" not in rest))
+        raise SystemExit(0)
+    return name, parsed(lambda: _parsed_by_tyro(name, rest), f"{prog} --help")
+
+
+def _parsed_by_tyro(name: str, words: Sequence[str], default: Any = None) -> Any:
+    """The dataclass of a command, with the fields of another one as defaults."""
+    defaults = {} if default is None else {"default": default}
+    return tyro.cli(COMMANDS[name][0], args=words, prog=f"snnlth {name}", registry=_LISTS, **defaults)
 
 
 def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -551,6 +557,34 @@ def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
     raise InputError(f"Expected one of {{{', '.join(commands)}}} (see {prog} --help)")
 
 
+def _help(name: str, words: list[str], short: bool) -> str:
+    """The help for a command, with the defaults that it has beside the other words of the command line."""
+    command, prog = COMMANDS[name][0], f"snnlth {name}"
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
+    note = ""
+    if issubclass(command, configs.TrainConfig):
+        try:
+            found, note = _found_defaults(name, words)
+        except InputError:  # without words that are not allowed
+            found, note = _found_defaults(name, [])
+        defaults |= found
+    return help.options(command, prog, defaults, note, short=short)
+
+
+def _found_defaults(name: str, words: list[str]) -> tuple[dict[str, Any], str]:
+    """Values of the fields that a search does not get from these words, and a line about them."""
+    config = parsed(lambda: _parsed_by_tyro(name, words), "")
+    if isinstance(config, _Train):
+        if not config.ticket:
+            note = f"The defaults are the ticket's: snnlth {name} FILE --help shows those of a file."
+            return dict.fromkeys(configs.of_tickets(), "the ticket's"), note
+        config = _with_settings_of(config, [name, *words])
+    resolved = configs.resolve(config)
+    beside = " ".join(words) or f"--dataset {config.dataset}"
+    note = f"The defaults are those with {beside}: snnlth {name} --dataset NAME --help shows others."
+    return dataclasses.asdict(resolved) | {"augment": configs.steps(resolved, resolved.dataset)}, note
+
+
 def _names(group: str) -> list[str]:
     """The words that may follow a group of commands, or the program."""
     if not group:
@@ -570,10 +604,7 @@ def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
     own = {"dataset": command.dataset} if given else {}
     own |= {} if command.arch is None else {"arch": command.arch}
     defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
-    whole: _Train = parsed(
-        lambda: tyro.cli(_Train, args=words[1:], default=defaults, prog="snnlth train", registry=_LISTS),
-        "snnlth train --help",
-    )
+    whole: _Train = parsed(lambda: _parsed_by_tyro("train", words[1:], defaults), "snnlth train --help")
     return whole
 
 

@@ -1,12 +1,15 @@
 """What a newcomer types: versions, help, completion, slips of the pen, configuration files."""
 
+import dataclasses
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import snnlth_jax
+from snnlth_jax import tickets
 from snnlth_jax.cli import COMMANDS, main
 
 
@@ -57,6 +60,60 @@ def test_help_lists_every_command_and_each_has_its_own(capsys):
     assert shown(capsys, "help", "imp") == shown(capsys, "imp", "--help")
     assert shown(capsys, "help", "ticket", "diff") == shown(capsys, "ticket", "diff", "--help")
     assert "nearest: imp" in refused(capsys, "help", "impp")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_and_says_every_flag_and_default(name, capsys):
+    words, (command, _) = name.split(), COMMANDS[name]
+    whole, short = shown(capsys, *words, "--help"), shown(capsys, *words, "-h")
+    for text in (whole, short):
+        assert max(map(len, text.splitlines())) <= 100
+        assert "None" not in text
+        assert "default: )" not in text
+        assert "default: ''" not in text
+        for field in dataclasses.fields(command):
+            flag = field.name.rstrip("_").replace("_", "-")
+            if "Positional" not in str(field.type):
+                assert re.search(rf"^  --(\[no-\])?{flag}( |$)", text, re.M)
+    assert len(short.splitlines()) <= len(whole.splitlines())
+
+
+def test_help_has_the_search_first_and_the_defaults_of_the_dataset(capsys):
+    text = shown(capsys, "imp", "--help")
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[0] == "rounds:"
+    assert headings.index("rounds:") < headings.index("network:") < headings.index("devices:")
+    flags = re.findall(r"^  (--[a-z-]+)", text, re.M)
+    assert flags[0] == "--rounds"
+
+    def default(text, flag):
+        entry = re.search(rf"^  {flag} .*?(?=\n  -|\n\n)", text, re.M | re.S)[0]
+        return re.search(r"\(default: (.*)\)$", " ".join(entry.split()))[1]
+
+    paper = shown(capsys, "imp", "--dataset", "cifar10", "--help")
+    for flag, digits, cifar10 in (
+        *(("--rounds", "12", "15"), ("--epochs", "15", "300"), ("--batch-size", "64", "128")),
+        *(("--arch", "vgg5", "vgg16"), ("--rewind-epoch", "1", "20"), ("--learning-rate", "0.1", "0.3")),
+        *(
+            ("--augment", "crop", "crop,flip,cutout"),
+            ("--final-rounds", "11", "14"),
+            ("--surrogate-scale", "2", "2"),
+        ),
+    ):
+        assert default(text, flag) == digits
+        assert default(paper, flag) == cifar10
+    assert default(shown(capsys, "imp", "--epochs", "3", "-h"), "--epochs") == "3"
+    assert shown(capsys, "imp", "--epochs", "nothing", "-h") == shown(capsys, "imp", "-h")
+
+
+def test_help_of_train_has_the_defaults_of_the_ticket(capsys):
+    assert "(default: the ticket's)" in shown(capsys, "train", "-h")
+    ticket = str(next(Path(__file__).parents[1].glob("zoo/*imp_*/ticket.safetensors")))
+    text = shown(capsys, "train", ticket, "-h")
+    for flag, name in (("learning-rate", "learning_rate"), ("rewind-epoch", "rewind_epoch")):
+        (value,) = re.findall(rf"--{flag} [A-Z]+.*?default: ([0-9.]+)", text, re.S)
+        assert float(value) == tickets.load(ticket).provenance[name]
+    assert "the ticket's" not in text
 
 
 @pytest.mark.subprocess

@@ -5,13 +5,14 @@ import dataclasses
 import functools
 import inspect
 import textwrap
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from snnlth_jax import data
-from snnlth_jax.configs.fields import choices
 from snnlth_jax.errors import flag
 
-__all__ = ["description", "flags", "is_positional", "is_switch", "names", "owner", "plain_type"]
+__all__ = ["description", "flags", "is_list", "is_positional", "is_switch", "kinds", "names", "owner"]
 
 
 def is_positional(field: dataclasses.Field[Any]) -> bool:
@@ -26,14 +27,34 @@ def is_switch(field: dataclasses.Field[Any]) -> bool:
 
 def flags(field: dataclasses.Field[Any]) -> list[str]:
     """The flags of a field: one, and for a switch the one that turns it off."""
-    name = flag(field.name)
+    name = flag(field.name.rstrip("_"))
     return [name, f"--no-{name[2:]}"] if is_switch(field) else [name]
 
 
-def plain_type(command: Any, name: str) -> Any:
-    """The type of a field, without annotations."""
-    kind = _types(command)[name]
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+def kinds(command: Any, name: str) -> list[Any]:
+    """The types of which a value of a field is one, or a list; without None.
+
+    >>> from snnlth_jax.configs import ImpConfig
+    >>> kinds(ImpConfig, "epochs"), kinds(ImpConfig, "final_rounds")
+    ([<class 'int'>], [<class 'int'>])
+    """
+    return list(dict.fromkeys(_parts(_types(command)[name])))
+
+
+def is_list(command: Any, name: str) -> bool:
+    """Whether a field may hold several values."""
+    return any(word in str(_types(command)[name]) for word in ("tuple[", "list["))
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """The types that a type is made of."""
+    if get_origin(kind) is Annotated:
+        yield from _parts(get_args(kind)[0])
+    elif get_origin(kind) in (UnionType, Union, tuple, list):
+        for part in get_args(kind):
+            yield from _parts(part)
+    elif kind not in (NoneType, Ellipsis):
+        yield kind
 
 
 @functools.cache
@@ -55,7 +76,8 @@ def names(command: Any, field: str) -> tuple[str, ...]:
             from snnlth_jax import models  # loads Flax
 
             return tuple(models.names())
-    return choices(plain_type(command, field))
+    literals = (kind for kind in kinds(command, field) if get_origin(kind) is Literal)
+    return tuple(name for literal in literals for name in get_args(literal))
 
 
 def owner(command: Any, name: str) -> Any:

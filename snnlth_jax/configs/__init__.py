@@ -65,8 +65,9 @@ from snnlth_jax.configs.resolving import (
     method_name,
     proportional_rewind_epoch,
     resolve,
+    steps,
 )
-from snnlth_jax.configs.retraining import of_ticket
+from snnlth_jax.configs.retraining import of_ticket, of_tickets
 from snnlth_jax.configs.unused import check as check_used
 
 __all__ = [
@@ -120,7 +121,9 @@ __all__ = [
     "method_name",
     "not_overridable",
     "of_ticket",
+    "of_tickets",
     "overridable",
     "proportional_rewind_epoch",
     "resolve",
+    "steps",
 ]

@@ -21,7 +21,6 @@ __all__ = [
     "Bounds",
     "Declared",
     "Role",
-    "choices",
     "declared",
 ]
 
@@ -110,17 +109,12 @@ def declared(config: Any) -> Iterator[Declared]:
         if len(roles) != 1:
             raise TypeError(f"{field.name} has {len(roles)} roles, it needs one")
         bounds = next((note for note in notes if isinstance(note, Bounds)), None)
-        yield Declared(field.name, plain, roles[0], bounds, choices(plain))
+        yield Declared(field.name, plain, roles[0], bounds, _choices(plain))
 
 
-def choices(plain: Any) -> tuple[str, ...]:
-    """The values of the `Literal` in a type without annotations; empty where there is none.
-
-    >>> choices(tuple[Literal["crop", "flip"], ...])
-    ('crop', 'flip')
-    """
+def _choices(plain: Any) -> tuple[str, ...]:
     if get_origin(plain) is UnionType:
-        return tuple(choice for kind in get_args(plain) for choice in choices(kind))
+        return tuple(choice for kind in get_args(plain) for choice in _choices(kind))
     if get_origin(plain) is tuple:
-        return choices(get_args(plain)[0])
+        return _choices(get_args(plain)[0])
     return get_args(plain) if get_origin(plain) is Literal else ()

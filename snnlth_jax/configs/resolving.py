@@ -27,8 +27,9 @@ from snnlth_jax.configs.commands import (
     TrainConfig,
     TransferConfig,
 )
-from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds
+from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds, Training
 from snnlth_jax.configs.targets import rounds_to
+from snnlth_jax.data import augment
 from snnlth_jax.data.augment import STEPS
 from snnlth_jax.data.frames import split_shape
 from snnlth_jax.errors import InputError
@@ -40,6 +41,7 @@ __all__ = [
     "method_name",
     "proportional_rewind_epoch",
     "resolve",
+    "steps",
 ]
 
 
@@ -214,6 +216,18 @@ def load_dataset(config: Data) -> data.Dataset:
     )
     checks.check_examples(config, len(dataset.train.labels))
     return dataset
+
+
+def steps(config: Training, dataset: str) -> str:
+    """The random steps for training images of a dataset, as `--augment` has them.
+
+    >>> steps(Training(), "cifar10"), steps(Training(augment=False), "cifar10")
+    ('crop,flip,cutout', 'none')
+    """
+    if config.augment is True:
+        own = data.dataset.SPECS.get(dataset)
+        return (",".join(augment.steps(own.augmentation)) or "none") if own else "crop"
+    return ",".join(config.augment or ("none",))
 
 
 def dataset_name(config: Dataset) -> str:
