@@ -21,7 +21,7 @@ from rich.console import Console
 
 from snnlth_jax import __version__, configs, streams
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands import completion, export, help, ticket
+from snnlth_jax.commands import completion, export, fields, help, spelling, ticket
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
@@ -32,7 +32,6 @@ from snnlth_jax.train import NonFiniteLoss
 __all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
 PATIENCE = 25.0  # seconds to answer a signal in
-_SWITCHES = {"--no-augment": ["--augment", "none"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +239,8 @@ def _give_up(number: signal.Signals) -> None:
 def _data(command: _Data) -> None:
     from snnlth_jax import data
 
+    if not os.path.exists(command.name):
+        command = dataclasses.replace(command, name=spelling.known(command.name, data.dataset.SPECS))
     if command.action == "check":
         show(data.describe(data.load(command.name, command.data_dir)))
         return
@@ -293,9 +294,9 @@ def _completion(command: _Completion) -> None:
 def _compile(command: _Compile) -> None:
     from snnlth_jax.search import ahead
 
-    fields = dataclasses.asdict(command)
-    name = fields.pop("topology")
-    ahead.show(ahead.compile_for(name, configs.ImpConfig(**fields)), Console())
+    settings = dataclasses.asdict(command)
+    name = settings.pop("topology").lower()
+    ahead.show(ahead.compile_for(name, configs.ImpConfig(**settings)), Console())
 
 
 def _doctor(command: _Doctor) -> int:
@@ -346,8 +347,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(f"snnlth_jax {__version__}")
             return 0
         name, command = _parse(arguments)
-        if isinstance(command, _Train):
-            command = _with_settings_of(command, arguments)
         for field in dataclasses.fields(command):
             if isinstance(value := getattr(command, field.name), _Nothing) and value == field.default:
                 raise InputError(f"`{field.name}`", "of no entries", allowed="one or more, or not this flag")
@@ -434,7 +433,7 @@ _OUTSIDE = re.compile(r",(?![^()\[\]{}]*[)\]}])")  # commas outside of brackets
 def _list(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Lists are written with commas: `--seeds 0,1,2`."""
+    """Lists are written with commas: `--seeds 0,1,2`; whole numbers also as a range: `--seeds 0-2`."""
     if info.type_origin is not tuple:
         return None
     (kind, _) = get_args(info.type)
@@ -445,6 +444,8 @@ def _list(
             return _Nothing()
         if not all(part.strip() for part in parts):
             raise ValueError(f"an empty part in {texts[0]!r:.80}")
+        if kind is int:
+            return tuple(number for part in parts for number in spelling.numbers(part))
         return tuple(part if names else kind(part) for part in parts)
 
     names = get_args(kind)  # the choices of a Literal
@@ -502,36 +503,58 @@ def _fail(status: int, message: object) -> int:
     return status
 
 
-def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments with --augment none for --no-augment, and with --neuron-tau for --tau, but not where a
-    command has another --tau."""
-    words = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
-    parser = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
-    names = {field.name for field in dataclasses.fields(parser)} if parser else set()
-    if "neuron_tau" not in names or "tau" in names:
-        return words
-    return [re.sub(r"^--tau(?==|$)", "--neuron-tau", argument) for argument in words]
+def _parse(arguments: Sequence[str]) -> tuple[str, Any]:
+    """The name of the command, such as "imp" or "ticket diff", and its dataclass.
 
-
-def _parse(arguments: list[str]) -> tuple[str, Any]:
-    """The name of the command, such as "imp" or "ticket diff", and its dataclass."""
+    Raises:
+      InputError: no such command, or words that it does not take.
+      SystemExit: help was asked for, and is printed.
+    """
+    arguments = list(arguments)
     if arguments[:1] == ["--tyro-print-completion"]:  # as other programs of tyro have it
         arguments = ["completion", *arguments[1:]]
     if arguments[:1] == ["help"]:
         arguments = [*arguments[1:], "--help"]
-    arguments = _spelled_out(arguments)
     name, rest = _command_of(arguments)
-    prog = f"snnlth {name}"
-    if {"-h", "--help"} & {*rest}:
-        show(_help(name, [word for word in rest if word not in ("-h", "--help")], "--help" not in rest))
+    words = spelling.spelled_out(rest, COMMANDS[name][0])
+    if {"-h", "--help"} & {*words}:
+        others = [word for word in words if word not in ("-h", "--help")]
+        show(_help(name, others, "--help" not in words))
         raise SystemExit(0)
-    return name, parsed(lambda: _parsed_by_tyro(name, rest), f"{prog} --help")
+    return name, _read(name, words)
+
+
+def _read(name: str, words: Sequence[str]) -> Any:
+    """The dataclass of a command."""
+    command = _parsed_by_tyro(name, words)
+    return _with_settings_of(command, words) if isinstance(command, _Train) and command.ticket else command
 
 
 def _parsed_by_tyro(name: str, words: Sequence[str], default: Any = None) -> Any:
     """The dataclass of a command, with the fields of another one as defaults."""
+    command, prog = COMMANDS[name][0], f"snnlth {name}"
     defaults = {} if default is None else {"default": default}
-    return tyro.cli(COMMANDS[name][0], args=words, prog=f"snnlth {name}", registry=_LISTS, **defaults)
+    return parsed(
+        lambda: tyro.cli(command, args=words, prog=prog, registry=_LISTS, **defaults),
+        f"{prog} --help",
+        lambda options: _unrecognized(options, command),
+    )
+
+
+def _unrecognized(options: Sequence[str], command: Any) -> str:
+    """The line for words that a command does not take: its nearest flags, or the commands that take them."""
+    line = f"Unrecognized options: {', '.join(options)}"
+    flags = [flag for field in dataclasses.fields(command) for flag in fields.flags(field)]
+    asked = {word.partition("=")[0].lower().replace("_", "-") for word in options if word.startswith("--")}
+    others = [
+        name
+        for name, (other, _) in COMMANDS.items()
+        if asked & {flag for field in dataclasses.fields(other) for flag in fields.flags(field)}
+    ]
+    nearest = spelling.nearest_flags(options, flags)
+    if others and len(others) < 6:
+        line += f"; options of {', '.join(others)}"
+    return f"{line}; nearest: {', '.join(nearest)}" if nearest else line
 
 
 def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -542,7 +565,7 @@ def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
       SystemExit: help for several commands was asked for, and is printed.
     """
     group, commands = "", _names("")
-    while (word := next(iter(arguments), "")) in commands and f"{group} {word}".strip() not in COMMANDS:
+    while (word := _word(arguments, commands)) in commands and f"{group} {word}".strip() not in COMMANDS:
         group, commands, arguments = word, _names(word), arguments[1:]
     prog = f"snnlth {group}".strip()
     if word in ("-h", "--help"):
@@ -555,6 +578,10 @@ def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if word:
         raise not_one_of(prog, word, commands)
     raise InputError(f"Expected one of {{{', '.join(commands)}}} (see {prog} --help)")
+
+
+def _word(arguments: Sequence[str], names: Sequence[str]) -> str:
+    return spelling.known(arguments[0], names) if arguments else ""
 
 
 def _help(name: str, words: list[str], short: bool) -> str:
@@ -573,15 +600,15 @@ def _help(name: str, words: list[str], short: bool) -> str:
 
 def _found_defaults(name: str, words: list[str]) -> tuple[dict[str, Any], str]:
     """Values of the fields that a search does not get from these words, and a line about them."""
-    config = parsed(lambda: _parsed_by_tyro(name, words), "")
-    if isinstance(config, _Train):
-        if not config.ticket:
-            note = f"The defaults are the ticket's: snnlth {name} FILE --help shows those of a file."
-            return dict.fromkeys(configs.of_tickets(), "the ticket's"), note
-        config = _with_settings_of(config, [name, *words])
+    config = _read(name, words)
+    if isinstance(config, _Train) and not config.ticket:
+        note = f"The defaults are the ticket's: snnlth {name} FILE --help shows those of a file."
+        return dict.fromkeys(configs.of_tickets(), "the ticket's"), note
     resolved = configs.resolve(config)
-    beside = " ".join(words) or f"--dataset {config.dataset}"
-    note = f"The defaults are those with {beside}: snnlth {name} --dataset NAME --help shows others."
+    note = f"The defaults are those with {' '.join(words)}."
+    if not words:
+        others = f"snnlth {name} --dataset NAME --help shows others"
+        note = f"The defaults are those with --dataset {config.dataset}: {others}."
     return dataclasses.asdict(resolved) | {"augment": configs.steps(resolved, resolved.dataset)}, note
 
 
@@ -597,23 +624,25 @@ def _about(name: str) -> str:
     return GROUPS[name] if name in GROUPS else inspect.getdoc(COMMANDS[name][0]) or ""
 
 
-def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
+def _with_settings_of(command: _Train, words: Sequence[str]) -> _Train:
     """The command line again, with the settings of the ticket's search in place of the defaults."""
-    words = _spelled_out(arguments)
     given = any(word.partition("=")[0] == "--dataset" for word in words)
     own = {"dataset": command.dataset} if given else {}
     own |= {} if command.arch is None else {"arch": command.arch}
     defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
-    whole: _Train = parsed(lambda: _parsed_by_tyro("train", words[1:], defaults), "snnlth train --help")
+    whole: _Train = _parsed_by_tyro("train", words, defaults)
     return whole
 
 
-def parsed(parse: Callable[[], Any], more: str) -> Any:
+def parsed(
+    parse: Callable[[], Any], more: str, unrecognized: Callable[[Sequence[str]], str] | None = None
+) -> Any:
     """Run a parser of tyro; a command line that it refuses is one line, not a box.
 
     Args:
       parse: the parser.
       more: the command that shows the help, named at the end of the line.
+      unrecognized: function from words that are not taken to the line about them.
 
     Raises:
       InputError: with that line.
@@ -629,6 +658,10 @@ def parsed(parse: Callable[[], Any], more: str) -> Any:
     def refuse(event: Any) -> None:
         if type(event).__name__ == "InvalidChoice":
             raise not_one_of(_name(event.argument), event.value, event.choices)
+        if type(event).__name__ == "UnrecognizedArgs" and unrecognized:
+            raise InputError(f"{unrecognized(event.tokens)} (see {more})")
+        if type(event).__name__ == "MissingArgs" and event.unrecognized_tokens and unrecognized:
+            raise InputError(f"{_problem(event)}; {unrecognized(event.unrecognized_tokens)} (see {more})")
         if problem := _problem(event):
             raise InputError(f"{problem} (see {more})")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import snnlth_jax
-from snnlth_jax import tickets
+from snnlth_jax import cli, tickets
 from snnlth_jax.cli import COMMANDS, main
 
 
@@ -113,7 +113,7 @@ def test_help_of_train_has_the_defaults_of_the_ticket(capsys):
     for flag, name in (("learning-rate", "learning_rate"), ("rewind-epoch", "rewind_epoch")):
         (value,) = re.findall(rf"--{flag} [A-Z]+.*?default: ([0-9.]+)", text, re.S)
         assert float(value) == tickets.load(ticket).provenance[name]
-    assert "the ticket's" not in text
+    assert "default: the ticket's" not in text
 
 
 @pytest.mark.subprocess
@@ -137,3 +137,79 @@ def test_bash_completes(words, completed, capsys, tmp_path):
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert set(done.stdout.split()) == completed
     assert done.stderr == ""
+
+
+# ---------------------------------------------------------------- slips of the pen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        ("imp --epoch 3", "--epochs"),
+        ("imp --lr 3", "--learning-rate"),
+        ("imp --end_iter 3", "--epochs"),  # the authors' name
+        ("imp --timesteps 3", "--num-timesteps"),
+        ("imp -epochs 3", "--epochs"),
+        ("imp --rewind-epoc 3", "--rewind-epoch"),
+        ("imp --shedule=step", "--schedule"),
+        ("train x --epcohs 3", "--epochs"),
+        ("ticket combine a b --ouput c", "--output"),
+        ("report --outptu x", "--output"),
+        ("impp", "imp"),
+        ("Reprot x", "report"),
+        ("ticket verifi a", "verify"),
+        ("imp --schedule Cosin", "cosine"),
+        ("imp --dataset CIFAR11", "cifar10"),
+        ("imp --arch VGG166", "vgg16"),
+        ("imp --controls ramdom", "random"),
+        ("imp --augment corp", "crop"),
+        ("export x --to ONX --output y", "onnx"),
+    ],
+)
+def test_the_nearest_name_is_suggested(arguments, nearest, capsys, empty_directory):
+    line = refused(capsys, *arguments.split())
+    assert re.search(rf"nearest: {nearest}( |$)", line), line
+    assert list(empty_directory.iterdir()) == []
+
+
+def test_an_option_of_other_commands_is_said_to_be_theirs(capsys):
+    assert "--rounds, 3; options of imp, transfer" in refused(capsys, "eb", "--rounds", "3")
+    assert "nearest" not in refused(capsys, "imp", "--frobnicate", "3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "value"),
+    [
+        ("imp --dataset CIFAR10", "dataset", "cifar10"),
+        ("imp --dataset=Fashion-MNIST", "dataset", "fashion_mnist"),
+        ("IMP --dtype BF16", "dtype", "bfloat16"),
+        ("imp --dtype bf16", "dtype", "bfloat16"),
+        ("eb --dtype FP32", "dtype", "float32"),
+        ("imp --arch VGG-16", "arch", "vgg16"),
+        ("imp --arch ResNet19", "arch", "resnet19"),
+        ("imp --Scope LAYER", "scope", "layer"),
+        ("imp --controls Random,DENSE", "controls", ("random", "dense")),
+        ("imp --augment Crop,Flip", "augment", ("crop", "flip")),
+        ("imp --augment None", "augment", False),
+        ("imp --v-reset None", "v_reset", "none"),
+        ("imp --surrogate FastSigmoid", "surrogate", "fast_sigmoid"),
+        ("one-shot --criterion SNIP", "criterion", "snip"),
+        ("export x --to ONNX --output y", "to", "onnx"),
+        ("imp --seeds 0-4", "seeds", (0, 1, 2, 3, 4)),
+        ("imp --seeds 0-2,7", "seeds", (0, 1, 2, 7)),
+        ("imp --final-rounds 2-4", "final_rounds", (2, 3, 4)),
+        ("imp --arch_option A=B", "arch_option", ("A=B",)),
+    ],
+)
+def test_names_forgive_case_and_ranges_are_lists(arguments, field, value):
+    assert getattr(cli._parse(arguments.split())[1], field) == value
+
+
+def test_a_folder_comes_before_a_name_in_another_case(empty_directory):
+    (empty_directory / "CIFAR10").mkdir()
+    assert cli._parse(["imp", "--dataset", "CIFAR10"])[1].dataset == "CIFAR10"
+
+
+@pytest.mark.parametrize("seeds", ["4-0", "0-99999", "1-", "-2-3", "0-2,1"])
+def test_ranges_that_mean_nothing_are_refused(seeds, capsys):
+    assert "--seeds" in refused(capsys, "imp", f"--seeds={seeds}")

@@ -169,8 +169,8 @@ class Seeds:
     seed: Annotated[int, SEED, VARIED] = 0
     """Seed of initialisation, data order, augmentation and the choice of capped training examples."""
     seeds: Annotated[tuple[int, ...], SEED, LOCAL] = ()
-    """Seeds of replicates, in place of --seed: run once for each, in WORKDIR/seedN, and report mean and
-    standard deviation."""
+    """Seeds of replicates, such as 0,1,2 or 0-2, in place of --seed: run once for each, in WORKDIR/seedN, and
+    report mean and standard deviation."""
 
 
 @dataclasses.dataclass(frozen=True)
