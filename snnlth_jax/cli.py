@@ -185,6 +185,7 @@ def search(config: configs.TrainConfig) -> None:
     Raises:
       InputError: the configuration is not allowed, or not on these devices.
     """
+    from snnlth_jax.run import earlier
     from snnlth_jax.search import (
         dynamic,
         early_bird,
@@ -213,7 +214,7 @@ def search(config: configs.TrainConfig) -> None:
     run = modules[config.method].search
 
     def resolve() -> configs.ResolvedTrain:
-        resolved = configs.resolve(config)
+        resolved = earlier.adopted(config, configs.resolve(config))
         configs.check_devices(resolved)  # before --seeds take a directory
         return resolved
 

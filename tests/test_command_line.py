@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 import snnlth_jax
-from snnlth_jax import cli, tickets
+from snnlth_jax import cli, configs, tickets
 from snnlth_jax.cli import COMMANDS, main
+from snnlth_jax.errors import InputError
+from snnlth_jax.run import directory, earlier
+
+SEARCHES = ("imp", "eb", "one-shot", "dynamic", "transfer", "probe-timesteps", "stability")
 
 
 @pytest.fixture(autouse=True)
@@ -213,3 +217,55 @@ def test_a_folder_comes_before_a_name_in_another_case(empty_directory):
 @pytest.mark.parametrize("seeds", ["4-0", "0-99999", "1-", "-2-3", "0-2,1"])
 def test_ranges_that_mean_nothing_are_refused(seeds, capsys):
     assert "--seeds" in refused(capsys, "imp", f"--seeds={seeds}")
+
+
+# ---------------------------------------------------------------- defaults that follow others
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (configs.ImpConfig(dataset="cifar10", epochs=10), {"rewind_epoch": 1}),
+        (configs.ImpConfig(dataset="cifar10", epochs=150), {"rewind_epoch": 10}),
+        (configs.ImpConfig(dataset="svhn_cropped", epochs=30), {"rewind_epoch": 4}),
+        (configs.ImpConfig(epochs=1), {"rewind_epoch": 0}),
+        (configs.ImpConfig(epochs=2, early_time=True), {"rewind_epoch": 1, "early_time_epochs": 1}),
+        (configs.TransferConfig(dataset="cifar100", epochs=60), {"rewind_epoch": 4}),
+        (configs.ImpConfig(epochs=150, rewind_epoch=3), {"rewind_epoch": 3}),
+        (configs.EbConfig(epochs=2), {"queue": 3}),
+        (configs.EbConfig(), {"queue": 5}),
+        (configs.ImpConfig(train_examples=32), {"batch_size": 32}),
+        (configs.ImpConfig(train_examples=100, validation_examples=1400), {"batch_size": 37}),
+        (configs.ImpConfig(dataset="cifar10", train_examples=100, batch_size=50), {"batch_size": 50}),
+    ],
+)
+def test_defaults_follow_each_other(config, expected):
+    resolved = configs.resolve(config)
+    assert {name: getattr(resolved, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 7, 50])
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+def test_no_flag_is_refused_that_nobody_gave(name, epochs, dataset):
+    config = COMMANDS[name][0](dataset=dataset, epochs=epochs)
+    if (name, epochs) == ("dynamic", 1):  # masks that never move
+        with pytest.raises(InputError, match=r"^epochs 1: allowed: 2 or more"):
+            configs.resolve(config)
+    else:
+        configs.resolve(config)
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_its_defaults(empty_directory):
+    """It had the rewind epoch of the default number of epochs."""
+    config = configs.ImpConfig(epochs=45, workdir="run")
+    resolved = configs.resolve(config)
+    assert earlier.adopted(config, resolved) == resolved
+    before = configs.resolve_as_before(config)
+    assert (resolved.rewind_epoch, before.rewind_epoch) == (3, 1)
+    images = configs.Images("digits", "digits-0")
+    directory.claim(directory.paths("run"), configs.identity(before, images))
+    assert earlier.adopted(config, resolved) == before
+    assert earlier.adopted(resolved, resolved) == resolved  # nothing of it was left open
+    other = dataclasses.replace(config, width=0.5)
+    assert earlier.adopted(other, configs.resolve(other)).rewind_epoch == 3  # and is refused there

@@ -34,6 +34,7 @@ from snnlth_jax.configs.commands import (
     TransferConfig,
 )
 from snnlth_jax.configs.identities import (
+    Images,
     chosen,
     common,
     completed,
@@ -45,6 +46,7 @@ from snnlth_jax.configs.identities import (
     not_overridable,
     overridable,
 )
+from snnlth_jax.configs.methods import method_name
 from snnlth_jax.configs.parts import (
     Controls,
     Data,
@@ -62,9 +64,9 @@ from snnlth_jax.configs.parts import (
 from snnlth_jax.configs.resolving import (
     dataset_name,
     load_dataset,
-    method_name,
     proportional_rewind_epoch,
     resolve,
+    resolve_as_before,
     steps,
 )
 from snnlth_jax.configs.retraining import of_ticket, of_tickets
@@ -78,6 +80,7 @@ __all__ = [
     "DynamicConfig",
     "EarlyTime",
     "EbConfig",
+    "Images",
     "ImpConfig",
     "Machine",
     "Network",
@@ -125,5 +128,6 @@ __all__ = [
     "overridable",
     "proportional_rewind_epoch",
     "resolve",
+    "resolve_as_before",
     "steps",
 ]

@@ -244,7 +244,8 @@ class Rounds:
     of each layer (Fig. 6b); erk, a density of each layer in proportion to the sum of its axes."""
     rewind_epoch: Annotated[int | None, IDENTITY] = None
     """Number of completed epochs to whose weights the survivors return; 0 is the original lottery ticket.
-    Default: 20 (paper, IMP); 1 for digits; for your own data 20 of 150 epochs, or in proportion."""
+    Default: 20 of the default number of epochs (paper, IMP), 1 of the 15 for digits; with other --epochs in
+    proportion."""
     bn_on_rewind: Annotated[Literal["rewind", "keep", "reset"], OVERRIDABLE] = "rewind"
     """Running statistics of batch norm at a rewind: rewind them with the weights, keep them (authors' code),
     or reset them to mean 0 and variance 1."""
