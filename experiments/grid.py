@@ -233,7 +233,8 @@ def jobs(
         if isinstance(resolved, configs.EarlyTime) and resolved.measures_timesteps:
             fields["early_time_start"] = resolved.early_time_start  # the default has changed
         name_of_all = configs.digest(fields)[:8]
-        directory = epath.Path(workdir) / f"{epath.Path(resolved.workdir).name}_{name_of_all}"
+        dataset = configs.dataset_name(resolved)
+        directory = epath.Path(workdir) / f"{configs.short_name(resolved, dataset)}_{name_of_all}"
         planned[name, seed] = dataclasses.replace(resolved, workdir=str(directory), data_dir=data_dir)
     return planned
 

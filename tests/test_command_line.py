@@ -269,3 +269,81 @@ def test_a_run_of_an_earlier_version_is_resumed_with_its_defaults(empty_director
     assert earlier.adopted(resolved, resolved) == resolved  # nothing of it was left open
     other = dataclasses.replace(config, width=0.5)
     assert earlier.adopted(other, configs.resolve(other)).rewind_epoch == 3  # and is refused there
+
+
+# ---------------------------------------------------------------- default directories
+
+
+def begun(config):
+    """Make the directory of a configuration that of its run."""
+    images = configs.Images("digits", "digits-0")
+    directory.claim(directory.paths(config.workdir), configs.identity(config, images))
+
+
+def settled(config):
+    return earlier.adopted(config, configs.resolve(config))
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (configs.ImpConfig(), "imp_digits_vgg5_seed0"),
+        (configs.ImpConfig(epochs=15, width=1.0, rounds=12), "imp_digits_vgg5_seed0"),
+        (configs.ImpConfig(width=0.25), "imp_digits_vgg5_width0.25_seed0"),
+        (configs.ImpConfig(learning_rate=0.2, num_timesteps=3), "imp_digits_vgg5_T3_lr0.2_seed0"),
+        (configs.ImpConfig(epochs=30), "imp_digits_vgg5_epochs30_seed0"),  # nothing of what follows from it
+        (configs.ImpConfig(augment=False, seeds=(0, 1)), "imp_digits_vgg5_no-augment"),
+        (configs.ImpConfig(controls=("random", "dense")), "imp_digits_vgg5_controls-random-dense_seed0"),
+        (configs.EbConfig(sparsity=0.5, scope="erk", seed=3), "eb_0.5_digits_vgg5_scope-erk_seed3"),
+        (configs.OneShotConfig(criterion="grasp"), "one-shot_grasp_0.9_digits_vgg5_seed0"),
+        (configs.ImpConfig(devices=4, checkpoint_every=3, dry_run=True), "imp_digits_vgg5_seed0"),
+    ],
+)
+def test_the_default_directory_names_what_differs(config, name):
+    assert configs.resolve(config).workdir == f"runs/{name}"
+
+
+def test_a_long_name_is_cut_and_stays_apart():
+    many = {"neuron": "plif", "norm": "bntt", "loss": "tet", "optimizer": "adam", "surrogate": "sigmoid"}
+    many |= {
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.1,
+        "dtype": "bfloat16",
+        "v_reset": "none",
+        "epochs": 7,
+    }
+    first = configs.resolve(configs.ImpConfig(**many, eval_every=3, test_examples=100))
+    second = configs.resolve(configs.ImpConfig(**many, eval_every=3, test_examples=101))
+    assert first.workdir != second.workdir
+    assert len(first.workdir) < 160
+
+
+def test_a_run_in_the_directory_of_before_is_found_there(empty_directory):
+    config = configs.ImpConfig(width=0.25, epochs=45)
+    new = configs.resolve(config)
+    assert settled(config) == new
+    before = configs.resolve_as_before(config)
+    assert before.workdir == "runs/imp_digits_vgg5_seed0"
+    begun(before)
+    assert settled(config) == before
+    other = configs.ImpConfig(width=0.5)
+    assert settled(other).workdir == "runs/imp_digits_vgg5_width0.5_seed0"  # the old one is another's
+    begun(new)
+    assert settled(config) == new
+
+
+def test_override_finds_the_run_that_it_is_for(empty_directory):
+    begun(configs.resolve(configs.ImpConfig(rounds=3)))
+    more = configs.ImpConfig(rounds=5, override=True)
+    assert settled(more).workdir == "runs/imp_digits_vgg5_rounds3_seed0"
+    assert settled(dataclasses.replace(more, width=0.5)).workdir.endswith("_width0.5_rounds5_seed0")
+    begun(configs.resolve(configs.ImpConfig(rounds=4)))
+    with pytest.raises(InputError, match=r"override: may be for runs/.*rounds3_seed0, runs/.*rounds4_seed0"):
+        settled(more)
+
+
+def test_a_shorter_search_is_mentioned(empty_directory, caplog):
+    begun(configs.resolve(configs.ImpConfig(rounds=3)))
+    with caplog.at_level("INFO", logger="snnlth_jax"):
+        settled(configs.ImpConfig(rounds=5, final_rounds=(2,)))
+    assert "runs/imp_digits_vgg5_rounds3_seed0 differs in --rounds alone: --override" in caplog.text

@@ -7,7 +7,7 @@ Importing this package loads neither Flax nor Orbax, and resolving starts no dev
 
 >>> config = resolve(ImpConfig(epochs=4))
 >>> config.workdir, config.rewind_epoch
-('runs/imp_digits_vgg5_seed0', 1)
+('runs/imp_digits_vgg5_epochs4_seed0', 1)
 """
 
 from snnlth_jax.configs.checks import check, check_devices, check_examples, check_frames
@@ -47,6 +47,7 @@ from snnlth_jax.configs.identities import (
     overridable,
 )
 from snnlth_jax.configs.methods import method_name
+from snnlth_jax.configs.naming import short_name
 from snnlth_jax.configs.parts import (
     Controls,
     Data,
@@ -129,5 +130,6 @@ __all__ = [
     "proportional_rewind_epoch",
     "resolve",
     "resolve_as_before",
+    "short_name",
     "steps",
 ]

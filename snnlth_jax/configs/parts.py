@@ -192,7 +192,8 @@ class Run:
 
     workdir: Annotated[str | None, LOCAL] = None
     """Directory of the run: checkpoints, tickets, metrics. The same command resumes the run there. Default:
-    runs/METHOD_DATASET_ARCH_seedN, where METHOD names what varies, such as eb_0.9."""
+    runs/METHOD_DATASET_ARCH_seedN with what differs from the defaults, such as
+    runs/eb_0.9_digits_vgg5_width0.25_lr0.2_seed0."""
     eval_every: Annotated[int, AT_LEAST_1, OVERRIDABLE] = 1
     """Number of epochs between evaluations; the last epoch of a round is always evaluated."""
     checkpoint_every: Annotated[int, AT_LEAST_1, LOCAL] = 1

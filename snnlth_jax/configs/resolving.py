@@ -27,7 +27,7 @@ from snnlth_jax.configs.commands import (
     TrainConfig,
     TransferConfig,
 )
-from snnlth_jax.configs.methods import content, method_name
+from snnlth_jax.configs.naming import run_name, short_name
 from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds, Training
 from snnlth_jax.configs.targets import rounds_to
 from snnlth_jax.data import augment
@@ -122,7 +122,7 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
 def resolve_as_before(config: TrainConfig) -> ResolvedTrain:
     """`resolve`, with the defaults of earlier versions, for runs that they began.
 
-    The rewind epoch did not follow the number of epochs.
+    The rewind epoch did not follow the number of epochs, nor the name of the directory the settings.
 
     >>> resolve_as_before(ImpConfig(epochs=45)).rewind_epoch, resolve(ImpConfig(epochs=45)).rewind_epoch
     (1, 3)
@@ -133,6 +133,19 @@ def resolve_as_before(config: TrainConfig) -> ResolvedTrain:
 
 def _resolved(config: TrainConfig, before: bool = False) -> Any:
     spec = data.spec(config.dataset, config.data_dir)
+    make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
+    resolved = make(**_filled(config, spec, before))
+    if config.workdir is None:
+        name = short_name(resolved, spec.name)
+        if not before:
+            name = run_name(config, resolved, spec.name, lambda other: _filled(other, spec, before))
+        resolved = dataclasses.replace(resolved, workdir=f"runs/{name}")
+    checks.check(resolved)
+    return resolved
+
+
+def _filled(config: TrainConfig, spec: data.Spec, before: bool) -> dict[str, Any]:
+    """The fields of a configuration, with every default except the directory."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     own = config.dataset not in _BY_DATASET
     checks.check_fields(config)
@@ -170,12 +183,7 @@ def _resolved(config: TrainConfig, before: bool = False) -> Any:
     for name, default in defaults.items():
         if name in fields and fields[name] is None:
             fields[name] = default
-    make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
-    resolved = make(**fields)
-    if config.workdir is None:
-        resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved, spec.name)}")
-    checks.check(resolved)
-    return resolved
+    return fields
 
 
 def proportional_rewind_epoch(dataset: str, epochs: int) -> int:
@@ -242,18 +250,3 @@ def _examples(spec: data.Spec, config: Data) -> int:
     if config.train_examples is not None and config.train_examples >= 1:
         examples = min(examples, config.train_examples)
     return max(1, examples)
-
-
-def _run_name(config: TrainConfig, dataset: str) -> str:
-    sparsity = getattr(config, "sparsity", None)
-    file = config.ticket if isinstance(config, RetrainConfig) else ""
-    ticket = content("ticket", file)[:6] if file else None
-    parts = [
-        method_name(config).replace(" ", "_"),
-        ticket,
-        sparsity,
-        dataset,
-        str(config.arch).replace(":", "."),
-    ]
-    parts.append(None if config.seeds else f"seed{config.seed}")
-    return "_".join(str(part) for part in parts if part is not None)

@@ -23,6 +23,7 @@ from snnlth_jax.run import results
 log = logging.getLogger(__name__)
 
 __all__ = [
+    "LENGTH",
     "Paths",
     "claim",
     "hold",
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 
-_LENGTH = ("rounds", "final_rounds", "controls")  # fields that add training runs to a finished search
+LENGTH = ("rounds", "final_rounds", "controls")  # fields that add training runs to a finished search
 
 
 class Paths(NamedTuple):
@@ -183,7 +184,7 @@ def _over(run: Paths, recorded: dict[str, Any], wanted: dict[str, Any]) -> bool:
         finished = results.read(run.result).finished
     except InputError:
         return False
-    return finished and all(recorded.get(name) == wanted.get(name) for name in _LENGTH)
+    return finished and all(recorded.get(name) == wanted.get(name) for name in LENGTH)
 
 
 def _storage_error(run: Paths, error: OSError) -> OSError | InputError:
