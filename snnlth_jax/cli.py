@@ -21,7 +21,7 @@ from rich.console import Console
 
 from snnlth_jax import __version__, configs, streams
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands import completion, export, fields, help, spelling, ticket
+from snnlth_jax.commands import completion, export, fields, help, settings, spelling, ticket
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
@@ -31,6 +31,7 @@ from snnlth_jax.train import NonFiniteLoss
 
 __all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
+_CONFIG = "Read settings from a TOML file, such as the config.toml of a run; flags win over it."
 PATIENCE = 25.0  # seconds to answer a signal in
 
 
@@ -289,15 +290,15 @@ def _report(command: _Report) -> None:
 
 def _completion(command: _Completion) -> None:
     parsers = {name: parser for name, (parser, _) in COMMANDS.items()}
-    print(completion.script(command.shell, parsers, ["--help"]), end="")
+    print(completion.script(command.shell, parsers, ["--help", "--config"]), end="")
 
 
 def _compile(command: _Compile) -> None:
     from snnlth_jax.search import ahead
 
-    settings = dataclasses.asdict(command)
-    name = settings.pop("topology").lower()
-    ahead.show(ahead.compile_for(name, configs.ImpConfig(**settings)), Console())
+    values = dataclasses.asdict(command)
+    name = values.pop("topology").lower()
+    ahead.show(ahead.compile_for(name, configs.ImpConfig(**values)), Console())
 
 
 def _doctor(command: _Doctor) -> int:
@@ -526,9 +527,24 @@ def _parse(arguments: Sequence[str]) -> tuple[str, Any]:
 
 
 def _read(name: str, words: Sequence[str]) -> Any:
-    """The dataclass of a command."""
-    command = _parsed_by_tyro(name, words)
-    return _with_settings_of(command, words) if isinstance(command, _Train) and command.ticket else command
+    """The dataclass of a command: flags win over its configuration file, that over the ticket's search.
+
+    Raises:
+      InputError: words or a file that it does not take.
+    """
+    command = COMMANDS[name][0]
+    file, words = None, list(words)
+    if issubclass(command, configs.TrainConfig):
+        file, words = spelling.taken(words, "--config")
+    values = {} if file is None else settings.read(file, command)
+    config = _parsed_by_tyro(name, words, command(**values) if values else None)
+    if not (isinstance(config, _Train) and config.ticket):
+        return config
+    given = "dataset" in values or any(word.partition("=")[0] == "--dataset" for word in words)
+    own = {"dataset": config.dataset} if given else {}
+    own |= {} if config.arch is None else {"arch": config.arch}
+    of_ticket = dataclasses.asdict(configs.of_ticket(config.ticket, **own))
+    return _parsed_by_tyro(name, words, _Train(**(of_ticket | values | {"ticket": config.ticket})))
 
 
 def _parsed_by_tyro(name: str, words: Sequence[str], default: Any = None) -> Any:
@@ -546,6 +562,7 @@ def _unrecognized(options: Sequence[str], command: Any) -> str:
     """The line for words that a command does not take: its nearest flags, or the commands that take them."""
     line = f"Unrecognized options: {', '.join(options)}"
     flags = [flag for field in dataclasses.fields(command) for flag in fields.flags(field)]
+    flags += ["--config"] * issubclass(command, configs.TrainConfig)
     asked = {word.partition("=")[0].lower().replace("_", "-") for word in options if word.startswith("--")}
     others = [
         name
@@ -596,7 +613,8 @@ def _help(name: str, words: list[str], short: bool) -> str:
         except InputError:  # without words that are not allowed
             found, note = _found_defaults(name, [])
         defaults |= found
-    return help.options(command, prog, defaults, note, short=short)
+    common = {"--config FILE": _CONFIG} if issubclass(command, configs.TrainConfig) else {}
+    return help.options(command, prog, defaults, note, common, short)
 
 
 def _found_defaults(name: str, words: list[str]) -> tuple[dict[str, Any], str]:
@@ -623,16 +641,6 @@ def _names(group: str) -> list[str]:
 def _about(name: str) -> str:
     """A command in a sentence or two."""
     return GROUPS[name] if name in GROUPS else inspect.getdoc(COMMANDS[name][0]) or ""
-
-
-def _with_settings_of(command: _Train, words: Sequence[str]) -> _Train:
-    """The command line again, with the settings of the ticket's search in place of the defaults."""
-    given = any(word.partition("=")[0] == "--dataset" for word in words)
-    own = {"dataset": command.dataset} if given else {}
-    own |= {} if command.arch is None else {"arch": command.arch}
-    defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
-    whole: _Train = _parsed_by_tyro("train", words, defaults)
-    return whole
 
 
 def parsed(

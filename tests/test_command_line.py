@@ -347,3 +347,100 @@ def test_a_shorter_search_is_mentioned(empty_directory, caplog):
     with caplog.at_level("INFO", logger="snnlth_jax"):
         settled(configs.ImpConfig(rounds=5, final_rounds=(2,)))
     assert "runs/imp_digits_vgg5_rounds3_seed0 differs in --rounds alone: --override" in caplog.text
+
+
+# ---------------------------------------------------------------- configuration files
+
+
+SETTINGS = [
+    configs.ImpConfig(epochs=3, width=0.25, augment=("flip", "crop"), controls=("random",), v_reset="none"),
+    configs.ImpConfig(sparsity=0.97),
+    configs.ImpConfig(sparsity=0.97, rounds=6),
+    configs.ImpConfig(rounds=1, augment=False, seeds=(0, 3)),
+    configs.ImpConfig(early_time=True, activation="lif", final_rounds=(3, 1), arch="resnet7"),
+    configs.EbConfig(epochs=2, dtype="bfloat16", surrogate="sigmoid", data_dir='a "quoted" \\ place'),
+    configs.OneShotConfig(criterion="grasp", score_examples=5),
+    configs.DynamicConfig(),
+    configs.TransferConfig(search_learning_rate_factor=0.1),
+    configs.ProbeConfig(epochs=3),
+    configs.StabilityConfig(stability_epochs=(0, 2)),
+]
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=lambda config: config.method)
+def test_the_file_of_a_run_gives_its_configuration_back(config, empty_directory):
+    resolved = configs.resolve(config)
+    (empty_directory / "run.toml").write_text(configs.written(resolved))
+    _, read = cli._parse([config.method, "--config", "run.toml"])
+    assert configs.resolve(read) == resolved  # its directory too
+    configs.check_used(read)
+    _, changed = cli._parse([config.method, "--seed", "5", "--config=run.toml", "--batch-size", "32"])
+    assert (changed.seed, changed.batch_size, changed.epochs) == (5, 32, resolved.epochs)
+
+
+def test_a_file_may_be_written_as_flags_are(empty_directory):
+    text = 'dataset = "CIFAR10"\nnum-timesteps = 3\nBatch_Size = 64\nseeds = "0-2"\ncontrols = ["Random"]\n'
+    text += 'dtype = "bf16"\nlearning-rate = 1\naugment = "none"\nwidth = 0.5\nworkdir = "here"\n'
+    (empty_directory / "run.toml").write_text(text)
+    config = cli._parse(["imp", "--config", "run.toml", "--width", "0.25"])[1]
+    expected = configs.ImpConfig(
+        dataset="cifar10",
+        num_timesteps=3,
+        batch_size=64,
+        seeds=(0, 1, 2),
+        width=0.25,
+        controls=("random",),
+        dtype="bfloat16",
+        learning_rate=1.0,
+        augment=False,
+        workdir="here",
+    )
+    assert config == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epoch = 3", "run.toml: key epoch: no such setting; nearest: epochs"),
+        ("lr = 0.1", "nearest: learning_rate"),
+        ("frobnicate = 1", "run.toml: key frobnicate: no such setting"),
+        ("method = 'eb'", "run.toml: key method: no such setting"),
+        ("epochs = 'many'", "run.toml: epochs many: expected int"),
+        ("epochs = 2.5", "run.toml: epochs 2.5: expected int"),
+        ("schedule = 'cosin'", "run.toml: schedule cosin: allowed: cosine, step; nearest: cosine"),
+        ("controls = ['ramdom']", "run.toml: controls ramdom: allowed: random, redrawn, dense; nearest"),
+        ("command = 'eb'", "run.toml: command eb: allowed: imp, or run it by snnlth eb"),
+        ("epochs = ", "run.toml: no TOML"),
+        ("epochs = 2\nepochs = 3", "run.toml: no TOML"),
+        ("batch-size = 2\nbatch_size = 3", "run.toml: key batch_size: allowed: once"),
+        ("[training]\nepochs = 3", "run.toml: key training: no such setting"),
+        ("epochs = 0", "--epochs 0: allowed: 1 or more"),
+        ("seeds = '4-1'", "run.toml: seeds: in 4-1 the first comes after the last"),
+    ],
+)
+def test_a_file_that_means_nothing_is_refused(text, expected, empty_directory, capsys):
+    (empty_directory / "run.toml").write_text(text)
+    assert expected in refused(capsys, "imp", "--config", "run.toml")
+    assert [path.name for path in empty_directory.iterdir()] == ["run.toml"]
+
+
+def test_only_searches_take_a_file(capsys):
+    assert "Unrecognized options: --config" in refused(capsys, "analyse", "x", "--config", "a")
+    assert "a.toml: no such configuration file" in refused(capsys, "imp", "--config", "a.toml")
+    assert refused(capsys, "imp", "--config") == "--config: needs one file"
+    assert refused(capsys, "imp", "--config", "a", "--config", "b") == "--config: is given twice"
+    assert "nearest: --config" in refused(capsys, "imp", "--confg", "a")
+
+
+def test_a_run_has_its_file_and_leaves_those_of_others(empty_directory):
+    resolved = configs.resolve(configs.ImpConfig(width=0.25, workdir="run"))
+    paths = directory.paths("run")
+    begun(resolved)
+    directory.write_settings(paths, resolved)
+    assert paths.settings.read_text() == configs.written(resolved)
+    own = directory.paths("own")
+    own.settings.parent.mkdir()
+    own.settings.write_text("epochs = 3")
+    begun(dataclasses.replace(resolved, workdir="own"))
+    directory.write_settings(own, resolved)
+    assert own.settings.read_text() == "epochs = 3"

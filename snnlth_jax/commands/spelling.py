@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from snnlth_jax.commands import fields
+from snnlth_jax.errors import InputError
 
-__all__ = ["MOST_IN_RANGE", "known", "nearest_flags", "numbers", "spelled_out"]
+__all__ = ["MOST_IN_RANGE", "known", "nearest_flags", "numbers", "spelled_out", "taken"]
 
 MOST_IN_RANGE = 10_000
 _ABBREVIATIONS = {
@@ -116,6 +117,25 @@ def _value(command: type[Any], field: dataclasses.Field[Any], text: str) -> str:
     if fields.is_list(command, field.name):
         return ",".join(known(part.strip(), (*names, "none")) for part in text.split(","))
     return known(text, names)
+
+
+def taken(words: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of a flag among some words, if it is there, and the other words.
+
+    >>> taken(["--epochs", "3", "--config=a.toml"], "--config")
+    ('a.toml', ['--epochs', '3'])
+
+    Raises:
+      InputError: the flag has no value, or stands there twice.
+    """
+    value, rest = None, list(words)
+    for place in reversed([i for i, word in enumerate(words) if word.partition("=")[0] == flag]):
+        _, equals, own = rest[place].partition("=")
+        if value is not None or not (own if equals else rest[place + 1 : place + 2]):
+            raise InputError(flag, problem="needs one file" if value is None else "is given twice")
+        value = own if equals else rest[place + 1]
+        del rest[place : place + (1 if equals else 2)]
+    return value, rest
 
 
 def nearest_flags(words: Iterable[str], flags: Iterable[str]) -> list[str]:

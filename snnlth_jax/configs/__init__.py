@@ -71,6 +71,7 @@ from snnlth_jax.configs.resolving import (
     steps,
 )
 from snnlth_jax.configs.retraining import of_ticket, of_tickets
+from snnlth_jax.configs.toml import written
 from snnlth_jax.configs.unused import check as check_used
 
 __all__ = [
@@ -132,4 +133,5 @@ __all__ = [
     "resolve_as_before",
     "short_name",
     "steps",
+    "written",
 ]
