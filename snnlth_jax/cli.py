@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -29,9 +30,19 @@ from snnlth_jax.machine import compile_cache, hosts
 from snnlth_jax.machine.signals import Stopped, answered_within
 from snnlth_jax.train import NonFiniteLoss
 
+log = logging.getLogger("snnlth_jax.cli")  # this module may be __main__
+
 __all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
 _CONFIG = "Read settings from a TOML file, such as the config.toml of a run; flags win over it."
+_COMMON = {
+    "--quiet": "Print nothing but errors and, of commands that are no searches, what they are asked for.",
+    "--verbose": "Print also every setting of a search, and the traceback of an error.",
+}
+_NO_CHOICE = (
+    "warning: with T = 3 Early-Time has one candidate, T' = 2, which is compared with itself and never chosen: "
+    "the search has all 3 timesteps; --early-time-timesteps 2 sets T', and --num-timesteps 4 gives a choice"
+)
 PATIENCE = 25.0  # seconds to answer a signal in
 
 
@@ -180,8 +191,12 @@ class _Report(_Energy):
     current one."""
 
 
-def search(config: configs.TrainConfig) -> None:
+def search(config: configs.TrainConfig, console: Console | None = None) -> None:
     """Run the search of a configuration, resolved or not, as its command does.
+
+    Args:
+      config: the configuration.
+      console: console for progress and results; standard output by default.
 
     Raises:
       InputError: the configuration is not allowed, or not on these devices.
@@ -220,11 +235,19 @@ def search(config: configs.TrainConfig) -> None:
         return resolved
 
     resolved: configs.ResolvedTrain = hosts.raise_together(resolve)
+    if (
+        isinstance(resolved, configs.EarlyTime)
+        and resolved.measures_timesteps
+        and resolved.num_timesteps == 3
+    ):
+        log.warning("%s", _NO_CHOICE)
+    if hosts.is_first():
+        log.debug("%s\n%s", resolved.workdir, configs.written(resolved).rstrip())
     with answered_within(PATIENCE, _give_up):
         if resolved.seeds:
-            replicates.run(run, resolved)
+            replicates.run(run, resolved, console)
         else:
-            run(resolved)
+            run(resolved, console=console)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -290,7 +313,7 @@ def _report(command: _Report) -> None:
 
 def _completion(command: _Completion) -> None:
     parsers = {name: parser for name, (parser, _) in COMMANDS.items()}
-    print(completion.script(command.shell, parsers, ["--help", "--config"]), end="")
+    print(completion.script(command.shell, parsers, ["--help", "--config", *_COMMON]), end="")
 
 
 def _compile(command: _Compile) -> None:
@@ -348,7 +371,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["--version"]:
             show(f"snnlth_jax {__version__}")
             return 0
-        name, command = _parse(arguments)
+        words, quiet, verbose = spelling.without_loudness(arguments)
+        if quiet:
+            logging.getLogger("snnlth_jax").setLevel(logging.ERROR)
+        if verbose:
+            logging.getLogger("snnlth_jax").setLevel(logging.DEBUG)
+        name, command = _parse(words)
         for field in dataclasses.fields(command):
             if isinstance(value := getattr(command, field.name), _Nothing) and value == field.default:
                 raise InputError(f"`{field.name}`", "of no entries", allowed="one or more, or not this flag")
@@ -357,6 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
         if isinstance(command, configs.TrainConfig):
             configs.check_used(command)
+            return search(command, Console(quiet=True) if quiet else None)
         return COMMANDS[name][1](command)
 
     return exit_status(action)
@@ -398,6 +427,8 @@ def _status(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except InputError as error:
+        if logger.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
         return _fail(2, error.text(flag))
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
@@ -410,6 +441,8 @@ def _status(action: Callable[[], int | None]) -> int:
     except Exception as error:
         if (failure := refusal(error)) is None:
             raise  # a bug
+        if logger.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
         return _fail(*failure)
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command resumes after the last checkpoint")
@@ -562,7 +595,7 @@ def _unrecognized(options: Sequence[str], command: Any) -> str:
     """The line for words that a command does not take: its nearest flags, or the commands that take them."""
     line = f"Unrecognized options: {', '.join(options)}"
     flags = [flag for field in dataclasses.fields(command) for flag in fields.flags(field)]
-    flags += ["--config"] * issubclass(command, configs.TrainConfig)
+    flags += [*_COMMON, *["--config"] * issubclass(command, configs.TrainConfig)]
     asked = {word.partition("=")[0].lower().replace("_", "-") for word in options if word.startswith("--")}
     others = [
         name
@@ -614,6 +647,7 @@ def _help(name: str, words: list[str], short: bool) -> str:
             found, note = _found_defaults(name, [])
         defaults |= found
     common = {"--config FILE": _CONFIG} if issubclass(command, configs.TrainConfig) else {}
+    common |= _COMMON
     return help.options(command, prog, defaults, note, common, short)
 
 

@@ -444,3 +444,62 @@ def test_a_run_has_its_file_and_leaves_those_of_others(empty_directory):
     begun(dataclasses.replace(resolved, workdir="own"))
     directory.write_settings(own, resolved)
     assert own.settings.read_text() == "epochs = 3"
+
+
+# ---------------------------------------------------------------- said less, said more
+
+
+SMALL = (
+    "--width 0.1 --train-examples 64 --test-examples 60 --num-timesteps 2 --epochs 1 --rounds 2 --devices 1"
+)
+
+
+def test_quiet_prints_nothing_and_verbose_the_settings(capsys, empty_directory):
+    command = ["imp", *SMALL.split(), "--batch-size", "32"]
+    assert main([*command, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    (run,) = (empty_directory / "runs").iterdir()
+    assert (run / "result.json").exists()
+    assert main([*command, "--verbose"]) == 0
+    out, err = capsys.readouterr()
+    assert "momentum = 0.9" in out
+    assert "this search is finished" in out
+    assert err == ""
+    assert (run / "config.toml").read_text().rstrip() in out
+    # and its file is the same run
+    assert main(["imp", "--config", str(run / "config.toml"), "--devices", "1"]) == 0
+    assert f"runs/{run.name}: this search is finished" in capsys.readouterr().out
+    # which a report takes beside what is none
+    (empty_directory / "runs" / "notes.txt").write_text("mine")
+    (empty_directory / "runs" / "empty").mkdir()
+    assert main(["report", *sorted(map(str, (empty_directory / "runs").iterdir()))]) == 0
+    out = capsys.readouterr().out
+    assert "runs/notes.txt: passed over, no directory" in out
+    assert "runs/empty: passed over, no search in it or below" in out
+
+
+def test_verbose_shows_where_an_error_is_from(capsys):
+    assert main(["imp", "--verbose", "--epochs", "0"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert err.endswith("snnlth: error: --epochs 0: allowed: 1 or more\n")
+    assert refused(capsys, "imp", "--verbose", "--quiet") == "--quiet: allowed: without --verbose"
+
+
+def test_like_is_random(capsys):
+    assert "a: no such ticket file" in refused(capsys, "one-shot", "--like", "a")
+    assert "--criterion snip: allowed: random" in refused(
+        capsys, "one-shot", "--like", "a", "--criterion", "snip"
+    )
+    assert configs.resolve(configs.OneShotConfig()).criterion == "snip"
+    assert configs.method_name(configs.OneShotConfig(like="a")) == "one-shot random"
+
+
+def test_early_time_without_a_choice_is_warned_of(capsys):
+    flags = SMALL.replace("--num-timesteps 2", "--num-timesteps 3").replace("--epochs 1", "--epochs 2")
+    assert main(["imp", "--early-time", "--dry-run", *flags.split()]) == 0
+    out = capsys.readouterr().out
+    assert "warning: with T = 3 Early-Time has one candidate" in out
+    assert re.search(r"at most [0-9.]+ [kMGT]FLOP and", out)
+    assert main(["imp", "--early-time", "--early-time-timesteps", "2", "--dry-run", *flags.split()]) == 0
+    assert "warning" not in capsys.readouterr().out

@@ -10,7 +10,7 @@ from typing import Any
 from snnlth_jax.commands import fields
 from snnlth_jax.errors import InputError
 
-__all__ = ["MOST_IN_RANGE", "known", "nearest_flags", "numbers", "spelled_out", "taken"]
+__all__ = ["MOST_IN_RANGE", "known", "nearest_flags", "numbers", "spelled_out", "taken", "without_loudness"]
 
 MOST_IN_RANGE = 10_000
 _ABBREVIATIONS = {
@@ -136,6 +136,21 @@ def taken(words: Sequence[str], flag: str) -> tuple[str | None, list[str]]:
         value = own if equals else rest[place + 1]
         del rest[place : place + (1 if equals else 2)]
     return value, rest
+
+
+def without_loudness(words: Sequence[str]) -> tuple[list[str], bool, bool]:
+    """Words without --quiet and --verbose, and whether these were there.
+
+    >>> without_loudness(["imp", "--quiet"])
+    (['imp'], True, False)
+
+    Raises:
+      InputError: both were.
+    """
+    quiet, verbose = "--quiet" in words, "--verbose" in words
+    if quiet and verbose:
+        raise InputError("--quiet", allowed="without --verbose")
+    return [word for word in words if word not in ("--quiet", "--verbose")], quiet, verbose
 
 
 def nearest_flags(words: Iterable[str], flags: Iterable[str]) -> list[str]:

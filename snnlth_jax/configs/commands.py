@@ -121,13 +121,16 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
     method: ClassVar[str] = "eb"
 
 
+Criterion = Literal["magnitude", "random", "snip", "grasp", "synflow"]
+
+
 @dataclasses.dataclass(frozen=True)
 class OneShotConfig(Controls, TrainConfig):
     """Prune once, at initialisation, and train what remains (paper, Fig. 9 and baselines)."""
 
-    criterion: Annotated[Literal["magnitude", "random", "snip", "grasp", "synflow"], IDENTITY] = "snip"
+    criterion: Annotated[Criterion | None, IDENTITY] = None
     """Score of a weight: magnitude, random, snip (Lee et al. 2019), grasp (Wang et al. 2020) or synflow
-    (Tanaka et al. 2020)."""
+    (Tanaka et al. 2020). Default: snip; random with --like."""
     sparsity: Annotated[float | None, FRACTION, VARIED] = None
     """Fraction of the prunable weights to remove. Default: 0.9; with --like, that of the ticket."""
     scope: Annotated[Scope, OVERRIDABLE] = "global"
@@ -261,6 +264,8 @@ class ResolvedEb(ResolvedDivergence, ResolvedTrain, EbConfig):
 
 class ResolvedOneShot(ResolvedTrain, OneShotConfig):
     """`OneShotConfig`, resolved; `sparsity` is None with `like`."""
+
+    criterion: Criterion
 
 
 class ResolvedDynamic(ResolvedTrain, DynamicConfig):

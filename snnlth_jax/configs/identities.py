@@ -187,7 +187,12 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    filled_in = {"surrogate_scale": surrogate.default_scale(values["surrogate"]), "queue": MASKS_IN_QUEUE}
+    filled_in: dict[str, Any] = {
+        "surrogate_scale": surrogate.default_scale(values["surrogate"]),
+        "queue": MASKS_IN_QUEUE,
+    }
+    if isinstance(config, OneShotConfig):
+        filled_in["criterion"] = "snip"
     return {k: v for k, v in values.items() if k != "workdir" and v not in (defaults[k], filled_in.get(k))}
 
 

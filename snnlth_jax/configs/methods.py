@@ -3,11 +3,11 @@
 import hashlib
 
 from snnlth_jax import files
-from snnlth_jax.configs.commands import DynamicConfig, OneShotConfig, RetrainConfig, TrainConfig
+from snnlth_jax.configs.commands import Criterion, DynamicConfig, OneShotConfig, RetrainConfig, TrainConfig
 from snnlth_jax.configs.parts import EarlyTime
 from snnlth_jax.errors import InputError
 
-__all__ = ["content", "method_name"]
+__all__ = ["content", "method_name", "one_shot_criterion"]
 
 
 def method_name(config: TrainConfig) -> str:
@@ -17,11 +17,18 @@ def method_name(config: TrainConfig) -> str:
     >>> method_name(ImpConfig(early_time=True)), method_name(OneShotConfig(criterion="random"))
     ('imp+et', 'one-shot random')
     """
-    if isinstance(config, (OneShotConfig, DynamicConfig)):
+    if isinstance(config, OneShotConfig):
+        return f"{config.method} {one_shot_criterion(config)}"
+    if isinstance(config, DynamicConfig):
         return f"{config.method} {config.criterion}"
     if isinstance(config, RetrainConfig):
         return config.method + " redrawn" * config.redraw + " random" * config.shuffle
     return config.method + ("+et" if isinstance(config, EarlyTime) and config.early_time else "")
+
+
+def one_shot_criterion(config: OneShotConfig) -> Criterion:
+    """The score of a configuration: its own, or random with a ticket to be like, or snip."""
+    return config.criterion or ("snip" if config.like is None else "random")
 
 
 def content(what: str, file: str) -> str:

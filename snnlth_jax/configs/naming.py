@@ -1,5 +1,6 @@
 """The default directory of a run, named after what differs from the defaults."""
 
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -97,8 +98,9 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return words if value else f"no-{words}"
     if name == "like":
-        return f"{words}-{content('`like`', value)[:6]}"
-    if name == "tickets":
+        with contextlib.suppress(InputError):  # refused where it is read
+            return f"{words}-{content('`like`', value)[:6]}"
+    if name in ("like", "tickets"):
         return f"{words}-{hashlib.sha256(repr(value).encode()).hexdigest()[:6]}"
     text = "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return f"{words}{text}" if text[:1].isdigit() else f"{words}-{text}"

@@ -27,6 +27,7 @@ from snnlth_jax.configs.commands import (
     TrainConfig,
     TransferConfig,
 )
+from snnlth_jax.configs.methods import one_shot_criterion
 from snnlth_jax.configs.naming import run_name, short_name
 from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds, Training
 from snnlth_jax.configs.targets import rounds_to
@@ -163,8 +164,10 @@ def _filled(config: TrainConfig, spec: data.Spec, before: bool) -> dict[str, Any
     measures = isinstance(config, EarlyTime) and config.measures_timesteps
     most = max(1, epochs - 1) if measures else epochs  # a search has epochs of its own after these
     defaults["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, most)
-    if isinstance(config, OneShotConfig) and config.like is None:
-        defaults["sparsity"] = 0.9
+    if isinstance(config, OneShotConfig):
+        defaults["criterion"] = one_shot_criterion(config)
+        if config.like is None:
+            defaults["sparsity"] = 0.9
     if config.surrogate in surrogate.NAMES:  # others are refused
         defaults["surrogate_scale"] = surrogate.default_scale(config.surrogate)
     defaults["v_reset"] = "none"
