@@ -40,8 +40,8 @@ _COMMON = {
     "--verbose": "Print also every setting of a search, and the traceback of an error.",
 }
 _NO_CHOICE = (
-    "warning: with T = 3 Early-Time has one candidate, T' = 2, which is compared with itself and never chosen: "
-    "the search has all 3 timesteps; --early-time-timesteps 2 sets T', and --num-timesteps 4 gives a choice"
+    "warning: with T = 3 Early-Time has one candidate, T' = 2, which is compared with itself and never "
+    "chosen: the search has all 3 timesteps; --early-time-timesteps 2 sets T', --num-timesteps 4 gives a choice"
 )
 PATIENCE = 25.0  # seconds to answer a signal in
 
@@ -235,11 +235,8 @@ def search(config: configs.TrainConfig, console: Console | None = None) -> None:
         return resolved
 
     resolved: configs.ResolvedTrain = hosts.raise_together(resolve)
-    if (
-        isinstance(resolved, configs.EarlyTime)
-        and resolved.measures_timesteps
-        and resolved.num_timesteps == 3
-    ):
+    measures = isinstance(resolved, configs.EarlyTime) and resolved.measures_timesteps
+    if measures and resolved.num_timesteps == 3:
         log.warning("%s", _NO_CHOICE)
     if hosts.is_first():
         log.debug("%s\n%s", resolved.workdir, configs.written(resolved).rstrip())
@@ -247,7 +244,7 @@ def search(config: configs.TrainConfig, console: Console | None = None) -> None:
         if resolved.seeds:
             replicates.run(run, resolved, console)
         else:
-            run(resolved, console=console)
+            run(resolved, **({} if console is None else {"console": console}))
 
 
 def _stop(number: int, frame: object) -> None:
@@ -385,7 +382,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
         if isinstance(command, configs.TrainConfig):
             configs.check_used(command)
-            return search(command, Console(quiet=True) if quiet else None)
+            search(command, Console(quiet=True) if quiet else None)
+            return 0
         return COMMANDS[name][1](command)
 
     return exit_status(action)
@@ -587,7 +585,7 @@ def _parsed_by_tyro(name: str, words: Sequence[str], default: Any = None) -> Any
     return parsed(
         lambda: tyro.cli(command, args=words, prog=prog, registry=_LISTS, **defaults),
         f"{prog} --help",
-        lambda options: _unrecognized(options, command),
+        command,
     )
 
 
@@ -677,15 +675,13 @@ def _about(name: str) -> str:
     return GROUPS[name] if name in GROUPS else inspect.getdoc(COMMANDS[name][0]) or ""
 
 
-def parsed(
-    parse: Callable[[], Any], more: str, unrecognized: Callable[[Sequence[str]], str] | None = None
-) -> Any:
+def parsed(parse: Callable[[], Any], more: str, command: Any = None) -> Any:
     """Run a parser of tyro; a command line that it refuses is one line, not a box.
 
     Args:
       parse: the parser.
       more: the command that shows the help, named at the end of the line.
-      unrecognized: function from words that are not taken to the line about them.
+      command: dataclass of the command, for the nearest flags.
 
     Raises:
       InputError: with that line.
@@ -700,11 +696,15 @@ def parsed(
 
     def refuse(event: Any) -> None:
         if type(event).__name__ == "InvalidChoice":
-            raise not_one_of(_name(event.argument), event.value, event.choices)
-        if type(event).__name__ == "UnrecognizedArgs" and unrecognized:
-            raise InputError(f"{unrecognized(event.tokens)} (see {more})")
-        if type(event).__name__ == "MissingArgs" and event.unrecognized_tokens and unrecognized:
-            raise InputError(f"{_problem(event)}; {unrecognized(event.unrecognized_tokens)} (see {more})")
+            field = _name(event.argument).lstrip("-").replace("-", "_")
+            known = command is not None and hasattr(command, field)
+            choices = fields.names(command, field) if known else event.choices  # tyro adds None
+            raise not_one_of(_name(event.argument), event.value, choices or event.choices)
+        if type(event).__name__ == "UnrecognizedArgs" and command is not None:
+            raise InputError(f"{_unrecognized(event.tokens, command)} (see {more})")
+        if type(event).__name__ == "MissingArgs" and event.unrecognized_tokens and command is not None:
+            unknown = _unrecognized(event.unrecognized_tokens, command)
+            raise InputError(f"{_problem(event)}; {unknown} (see {more})")
         if problem := _problem(event):
             raise InputError(f"{problem} (see {more})")
 
