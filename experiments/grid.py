@@ -179,6 +179,8 @@ class Options:
     """Seeds, such as 0,1,2. Default: those of the scale."""
     show: bool = False
     """Run nothing: tables and claims of the results that are there, such as those of experiments/results."""
+    dry_run: bool = False
+    """Run nothing: list the cells, their directories, and which of them are finished."""
     distributed: bool = False
     """Connect the processes that run this command, one on each of several hosts, as `snnlth imp` does."""
 
@@ -233,7 +235,8 @@ def jobs(
         if isinstance(resolved, configs.EarlyTime) and resolved.measures_timesteps:
             fields["early_time_start"] = resolved.early_time_start  # the default has changed
         name_of_all = configs.digest(fields)[:8]
-        directory = epath.Path(workdir) / f"{epath.Path(resolved.workdir).name}_{name_of_all}"
+        dataset = configs.dataset_name(resolved)
+        directory = epath.Path(workdir) / f"{configs.short_name(resolved, dataset)}_{name_of_all}"
         planned[name, seed] = dataclasses.replace(resolved, workdir=str(directory), data_dir=data_dir)
     return planned
 
@@ -298,6 +301,29 @@ def with_controls_there(config: configs.ResolvedTrain) -> configs.ResolvedTrain:
     override = len(together) > len(_controls(recorded))
     changes: dict[str, Any] = {"controls": together, "override": override}
     return dataclasses.replace(config, **changes)
+
+
+def listed(planned: Mapping[Job, configs.ResolvedTrain], mine: Sequence[Job]) -> list[str]:
+    """A line for each cell that would be run, and one for all of them."""
+    lines = []
+    todo: list[int] = []
+    for name, seed in mine:
+        config = planned[name, seed]
+        state = "finished"
+        if result(config) is None:
+            todo.append(sum(epochs_by_phase(config)))
+            state = f"at most {todo[-1]:,} epochs"
+        lines.append(f"{name}, seed {seed}: {state}, {config.workdir}")
+    return [*lines, f"{len(todo)} of {len(mine)} cells to run, at most {sum(todo):,} epochs; nothing was run"]
+
+
+def epochs_by_phase(config: configs.ResolvedTrain) -> list[int]:
+    """Number of epochs of each phase of a search, at most."""
+    planned = phases.of(config)
+    numbers: list[int] = []
+    for phase in planned:
+        numbers.append(phases.epochs(planned, numbers, phase))
+    return numbers
 
 
 def run(
@@ -374,6 +400,10 @@ def main(
         seeds = chosen_seeds(scale(parsed.scale), parsed.seeds)
         mine = chosen(cells(parsed.scale, **where), parsed.only)
         planned = jobs(mine, seeds, parsed.workdir, parsed.data_dir)
+        if parsed.dry_run:
+            for line in listed(planned, share(planned, parsed.cells)):
+                print(line)
+            return 0
         console = Console(width=max(Console().width, 110), highlight=False, quiet=not hosts.is_first())
         failed = run(planned, [] if parsed.show else share(planned, parsed.cells), console)
         report(planned, tables, claims, console)

@@ -6,11 +6,13 @@ run again (EX_TEMPFAIL); 130: interrupted before the search began, or twice.
 """
 
 import dataclasses
+import inspect
 import logging
 import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -18,9 +20,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import tyro
 from rich.console import Console
 
-from snnlth_jax import configs, streams
+from snnlth_jax import __version__, configs, streams
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands import export, ticket
+from snnlth_jax.commands import completion, export, fields, help, settings, spelling, ticket
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
@@ -28,10 +30,20 @@ from snnlth_jax.machine import compile_cache, hosts, memory
 from snnlth_jax.machine.signals import Stopped, answered_within
 from snnlth_jax.train import NonFiniteLoss
 
+log = logging.getLogger("snnlth_jax.cli")  # this module may be __main__
+
 __all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
 
+_CONFIG = "Read settings from a TOML file, such as the config.toml of a run; flags win over it."
+_COMMON = {
+    "--quiet": "Print nothing but errors and, of commands that are no searches, what they are asked for.",
+    "--verbose": "Print also every setting of a search, and the traceback of an error.",
+}
+_NO_CHOICE = (
+    "warning: with T = 3 Early-Time has one candidate, T' = 2, which is compared with itself and never "
+    "chosen: the search has all 3 timesteps; --early-time-timesteps 2 sets T', --num-timesteps 4 gives a choice"
+)
 PATIENCE = 25.0  # seconds to answer a signal in
-_SWITCHES = {"--no-augment": ["--augment", "none"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +174,13 @@ class _Doctor(configs.Dataset):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Completion:
+    """Print a script that completes commands, flags and names: `source <(snnlth completion bash)`."""
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
+
+
+@dataclasses.dataclass(frozen=True)
 class _Report(_Energy):
     """Write plots and tables of searches: a page, report.html, and PNG, PDF, CSV files. Needs matplotlib."""
 
@@ -172,12 +191,17 @@ class _Report(_Energy):
     current one."""
 
 
-def search(config: configs.TrainConfig) -> None:
+def search(config: configs.TrainConfig, console: Console | None = None) -> None:
     """Run the search of a configuration, resolved or not, as its command does.
+
+    Args:
+      config: the configuration.
+      console: console for progress and results; standard output by default.
 
     Raises:
       InputError: the configuration is not allowed, or not on these devices.
     """
+    from snnlth_jax.run import earlier
     from snnlth_jax.search import (
         dynamic,
         early_bird,
@@ -207,16 +231,21 @@ def search(config: configs.TrainConfig) -> None:
     run = modules[config.method].search
 
     def resolve() -> configs.ResolvedTrain:
-        resolved = configs.resolve(config)
+        resolved = earlier.adopted(config, configs.resolve(config))
         configs.check_devices(resolved)  # before --seeds take a directory
         return resolved
 
     resolved: configs.ResolvedTrain = hosts.raise_together(resolve)
+    measures = isinstance(resolved, configs.EarlyTime) and resolved.measures_timesteps
+    if measures and resolved.num_timesteps == 3:
+        log.warning("%s", _NO_CHOICE)
+    if hosts.is_first():
+        log.debug("%s\n%s", resolved.workdir, configs.written(resolved).rstrip())
     with answered_within(PATIENCE, _give_up):
         if resolved.seeds:
-            replicates.run(run, resolved)
+            replicates.run(run, resolved, console)
         else:
-            run(resolved)
+            run(resolved, **({} if console is None else {"console": console}))
 
 
 def _stop(number: int, frame: object) -> None:
@@ -233,6 +262,8 @@ def _give_up(number: signal.Signals) -> None:
 def _data(command: _Data) -> None:
     from snnlth_jax import data
 
+    if not os.path.exists(command.name):
+        command = dataclasses.replace(command, name=spelling.known(command.name, data.dataset.SPECS))
     if command.action == "check":
         show(data.describe(data.load(command.name, command.data_dir)))
         return
@@ -278,12 +309,17 @@ def _report(command: _Report) -> None:
     show(report.write(command.workdirs, command.output, command.energy_mac, command.energy_ac))
 
 
+def _completion(command: _Completion) -> None:
+    parsers = {name: parser for name, (parser, _) in COMMANDS.items()}
+    print(completion.script(command.shell, parsers, ["--help", "--config", *_COMMON]), end="")
+
+
 def _compile(command: _Compile) -> None:
     from snnlth_jax.search import ahead
 
-    fields = dataclasses.asdict(command)
-    name = fields.pop("topology")
-    ahead.show(ahead.compile_for(name, configs.ImpConfig(**fields)), Console())
+    values = dataclasses.asdict(command)
+    name = values.pop("topology").lower()
+    ahead.show(ahead.compile_for(name, configs.ImpConfig(**values)), Console())
 
 
 def _doctor(command: _Doctor) -> int:
@@ -293,11 +329,6 @@ def _doctor(command: _Doctor) -> int:
     findings = doctor.examine(command.dataset, command.data_dir, command.workdir)
     show(doctor.report(findings))
     return int(any(finding.level == "error" for finding in findings))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tickets:
-    """Look at ticket files, compare, combine and verify them, and import masks of others."""
 
 
 COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
@@ -323,9 +354,11 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "eval": (_Eval, _eval),
     "predict": (_Predict, _predict),
     "report": (_Report, _report),
+    "completion": (_Completion, _completion),
 }
 
-GROUPS: dict[str, Any] = {"ticket": _Tickets}  # first words of commands of two
+# first words of commands of two
+GROUPS = {"ticket": "Look at ticket files, compare, combine and verify them, and import masks of others."}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -333,9 +366,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
 
     def action() -> int | None:
-        name, command = _parse(arguments)
-        if isinstance(command, _Train):
-            command = _with_settings_of(command, arguments)
+        if arguments[:1] == ["--version"]:
+            show(f"snnlth_jax {__version__}")
+            return 0
+        words, quiet, verbose = spelling.without_loudness(arguments)
+        if quiet:
+            logging.getLogger("snnlth_jax").setLevel(logging.ERROR)
+        if verbose:
+            logging.getLogger("snnlth_jax").setLevel(logging.DEBUG)
+        name, command = _parse(words)
         for field in dataclasses.fields(command):
             if isinstance(value := getattr(command, field.name), _Nothing) and value == field.default:
                 raise InputError(f"`{field.name}`", "of no entries", allowed="one or more, or not this flag")
@@ -344,6 +383,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
         if isinstance(command, configs.TrainConfig):
             configs.check_used(command)
+            search(command, Console(quiet=True) if quiet else None)
+            return 0
         return COMMANDS[name][1](command)
 
     return exit_status(action)
@@ -385,6 +426,8 @@ def _status(action: Callable[[], int | None]) -> int:
     try:
         return action() or 0
     except InputError as error:
+        if logger.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
         return _fail(2, error.text(flag))
     except NonFiniteLoss as error:
         return _fail(3, f"{error}: the loss or a weight is not finite; the last checkpoint is from before")
@@ -397,6 +440,8 @@ def _status(action: Callable[[], int | None]) -> int:
     except Exception as error:
         if (failure := refusal(error)) is None:
             raise  # a bug
+        if logger.isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
         return _fail(*failure)
     except KeyboardInterrupt:
         _fail(130, "interrupted; the same command resumes after the last checkpoint")
@@ -422,7 +467,7 @@ _OUTSIDE = re.compile(r",(?![^()\[\]{}]*[)\]}])")  # commas outside of brackets
 def _list(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-    """Lists are written with commas: `--seeds 0,1,2`."""
+    """Lists are written with commas: `--seeds 0,1,2`; whole numbers also as a range: `--seeds 0-2`."""
     if info.type_origin is not tuple:
         return None
     (kind, _) = get_args(info.type)
@@ -433,6 +478,8 @@ def _list(
             return _Nothing()
         if not all(part.strip() for part in parts):
             raise ValueError(f"an empty part in {texts[0]!r:.80}")
+        if kind is int:
+            return tuple(number for part in parts for number in spelling.numbers(part))
         return tuple(part if names else kind(part) for part in parts)
 
     names = get_args(kind)  # the choices of a Literal
@@ -490,55 +537,152 @@ def _fail(status: int, message: object) -> int:
     return status
 
 
-def _spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments with --augment none for --no-augment, and with --neuron-tau for --tau, but not where a
-    command has another --tau."""
-    words = [word for one in arguments for word in _SWITCHES.get(one.replace("_", "-"), [one])]
-    parser = COMMANDS[arguments[0]][0] if arguments and arguments[0] in COMMANDS else None
-    names = {field.name for field in dataclasses.fields(parser)} if parser else set()
-    if "neuron_tau" not in names or "tau" in names:
-        return words
-    return [re.sub(r"^--tau(?==|$)", "--neuron-tau", argument) for argument in words]
+def _parse(arguments: Sequence[str]) -> tuple[str, Any]:
+    """The name of the command, such as "imp" or "ticket diff", and its dataclass.
+
+    Raises:
+      InputError: no such command, or words that it does not take.
+      SystemExit: help was asked for, and is printed.
+    """
+    arguments = list(arguments)
+    if arguments[:1] == ["--tyro-print-completion"]:  # as other programs of tyro have it
+        arguments = ["completion", *arguments[1:]]
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    name, rest = _command_of(arguments)
+    words = spelling.spelled_out(rest, COMMANDS[name][0])
+    if {"-h", "--help"} & {*words}:
+        others = [word for word in words if word not in ("-h", "--help")]
+        show(_help(name, others, "--help" not in words))
+        raise SystemExit(0)
+    return name, _read(name, words)
 
 
-def _parse(arguments: list[str]) -> tuple[str, Any]:
-    """The name of the command, such as "imp" or "ticket diff", and its dataclass."""
-    arguments = _spelled_out(arguments)
-    group = arguments[:1] if arguments[:1] and arguments[0] in GROUPS else []
-    rest, prog = arguments[len(group) :], " ".join(["snnlth", *group])
-    commands = {
-        name.split()[-1]: parser for name, (parser, _) in COMMANDS.items() if name.split()[:-1] == group
-    }
-    commands |= {} if group else GROUPS
-    if rest and not rest[0].startswith("-") and rest[0] not in commands:
-        raise not_one_of(prog, rest[0], commands)
-    command = parsed(
-        lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=rest, registry=_LISTS),
-        " ".join([prog, *(word for word in rest[:1] if word in commands), "--help"]),
+def _read(name: str, words: Sequence[str]) -> Any:
+    """The dataclass of a command: flags win over its configuration file, that over the ticket's search.
+
+    Raises:
+      InputError: words or a file that it does not take.
+    """
+    command = COMMANDS[name][0]
+    file, words = None, list(words)
+    if issubclass(command, configs.TrainConfig):
+        file, words = spelling.taken(words, "--config")
+    values = {} if file is None else settings.read(file, command)
+    config = _parsed_by_tyro(name, words, command(**values) if values else None)
+    if not (isinstance(config, _Train) and config.ticket):
+        return config
+    given = "dataset" in values or any(word.partition("=")[0] == "--dataset" for word in words)
+    own = {"dataset": config.dataset} if given else {}
+    own |= {} if config.arch is None else {"arch": config.arch}
+    of_ticket = dataclasses.asdict(configs.of_ticket(config.ticket, **own))
+    return _parsed_by_tyro(name, words, _Train(**(of_ticket | values | {"ticket": config.ticket})))
+
+
+def _parsed_by_tyro(name: str, words: Sequence[str], default: Any = None) -> Any:
+    """The dataclass of a command, with the fields of another one as defaults."""
+    command, prog = COMMANDS[name][0], f"snnlth {name}"
+    defaults = {} if default is None else {"default": default}
+    return parsed(
+        lambda: tyro.cli(command, args=words, prog=prog, registry=_LISTS, **defaults),
+        f"{prog} --help",
+        command,
     )
-    return " ".join([*group, rest[0]]), command
 
 
-def _with_settings_of(command: _Train, arguments: list[str]) -> _Train:
-    """The command line again, with the settings of the ticket's search in place of the defaults."""
-    words = _spelled_out(arguments)
-    given = any(word.partition("=")[0] == "--dataset" for word in words)
-    own = {"dataset": command.dataset} if given else {}
-    own |= {} if command.arch is None else {"arch": command.arch}
-    defaults = _Train(**dataclasses.asdict(configs.of_ticket(command.ticket, **own)))
-    whole: _Train = parsed(
-        lambda: tyro.cli(_Train, args=words[1:], default=defaults, prog="snnlth train", registry=_LISTS),
-        "snnlth train --help",
-    )
-    return whole
+def _unrecognized(options: Sequence[str], command: Any) -> str:
+    """The line for words that a command does not take: its nearest flags, or the commands that take them."""
+    line = f"Unrecognized options: {', '.join(options)}"
+    flags = [flag for field in dataclasses.fields(command) for flag in fields.flags(field)]
+    flags += [*_COMMON, *["--config"] * issubclass(command, configs.TrainConfig)]
+    asked = {word.partition("=")[0].lower().replace("_", "-") for word in options if word.startswith("--")}
+    others = [
+        name
+        for name, (other, _) in COMMANDS.items()
+        if asked & {flag for field in dataclasses.fields(other) for flag in fields.flags(field)}
+    ]
+    nearest = spelling.nearest_flags(options, flags)
+    if others and len(others) < 6:
+        line += f"; options of {', '.join(others)}"
+    return f"{line}; nearest: {', '.join(nearest)}" if nearest else line
 
 
-def parsed(parse: Callable[[], Any], more: str) -> Any:
+def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command and the words after it.
+
+    Raises:
+      InputError: no command, or one that does not exist.
+      SystemExit: help for several commands was asked for, and is printed.
+    """
+    group, commands = "", _names("")
+    while (word := _word(arguments, commands)) in commands and f"{group} {word}".strip() not in COMMANDS:
+        group, commands, arguments = word, _names(word), arguments[1:]
+    prog = f"snnlth {group}".strip()
+    if word in ("-h", "--help"):
+        show(help.overview(prog, {word: _about(f"{group} {word}".strip()) for word in commands}))
+        raise SystemExit(0)
+    if word in commands:
+        return f"{group} {word}".strip(), [*arguments[1:]]
+    if word.startswith("-"):
+        raise InputError(f"Unrecognized options: {word} (see {prog} --help)")
+    if word:
+        raise not_one_of(prog, word, commands)
+    raise InputError(f"Expected one of {{{', '.join(commands)}}} (see {prog} --help)")
+
+
+def _word(arguments: Sequence[str], names: Sequence[str]) -> str:
+    return spelling.known(arguments[0], names) if arguments else ""
+
+
+def _help(name: str, words: list[str], short: bool) -> str:
+    """The help for a command, with the defaults that it has beside the other words of the command line."""
+    command, prog = COMMANDS[name][0], f"snnlth {name}"
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
+    note = ""
+    if issubclass(command, configs.TrainConfig):
+        try:
+            found, note = _found_defaults(name, words)
+        except InputError:  # without words that are not allowed
+            found, note = _found_defaults(name, [])
+        defaults |= found
+    common = {"--config FILE": _CONFIG} if issubclass(command, configs.TrainConfig) else {}
+    common |= _COMMON
+    return help.options(command, prog, defaults, note, common, short)
+
+
+def _found_defaults(name: str, words: list[str]) -> tuple[dict[str, Any], str]:
+    """Values of the fields that a search does not get from these words, and a line about them."""
+    config = _read(name, words)
+    if isinstance(config, _Train) and not config.ticket:
+        note = f"The defaults are the ticket's: snnlth {name} FILE --help shows those of a file."
+        return dict.fromkeys(configs.of_tickets(), "the ticket's"), note
+    resolved = configs.resolve(config)
+    note = f"The defaults are those with {' '.join(words)}."
+    if not words:
+        others = f"snnlth {name} --dataset NAME --help shows others"
+        note = f"The defaults are those with --dataset {config.dataset}: {others}."
+    return dataclasses.asdict(resolved) | {"augment": configs.steps(resolved, resolved.dataset)}, note
+
+
+def _names(group: str) -> list[str]:
+    """The words that may follow a group of commands, or the program."""
+    if not group:
+        return list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+    return [name.split()[1] for name in COMMANDS if name.split()[0] == group]
+
+
+def _about(name: str) -> str:
+    """A command in a sentence or two."""
+    return GROUPS[name] if name in GROUPS else inspect.getdoc(COMMANDS[name][0]) or ""
+
+
+def parsed(parse: Callable[[], Any], more: str, command: Any = None) -> Any:
     """Run a parser of tyro; a command line that it refuses is one line, not a box.
 
     Args:
       parse: the parser.
       more: the command that shows the help, named at the end of the line.
+      command: dataclass of the command, for the nearest flags.
 
     Raises:
       InputError: with that line.
@@ -553,7 +697,15 @@ def parsed(parse: Callable[[], Any], more: str) -> Any:
 
     def refuse(event: Any) -> None:
         if type(event).__name__ == "InvalidChoice":
-            raise not_one_of(_name(event.argument), event.value, event.choices)
+            field = _name(event.argument).lstrip("-").replace("-", "_")
+            known = command is not None and hasattr(command, field)
+            choices = fields.names(command, field) if known else event.choices  # tyro adds None
+            raise not_one_of(_name(event.argument), event.value, choices or event.choices)
+        if type(event).__name__ == "UnrecognizedArgs" and command is not None:
+            raise InputError(f"{_unrecognized(event.tokens, command)} (see {more})")
+        if type(event).__name__ == "MissingArgs" and event.unrecognized_tokens and command is not None:
+            unknown = _unrecognized(event.unrecognized_tokens, command)
+            raise InputError(f"{_problem(event)}; {unknown} (see {more})")
         if problem := _problem(event):
             raise InputError(f"{problem} (see {more})")
 

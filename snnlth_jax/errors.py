@@ -127,7 +127,8 @@ def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputErro
     arch vgg61: allowed: vgg5, vgg16; nearest: vgg16
     """
     names = list(allowed)
-    nearest = difflib.get_close_matches(str(value), names, n=1)
+    lower = {name.lower(): name for name in reversed(names)}
+    nearest = [lower[name] for name in difflib.get_close_matches(str(value).lower(), lower, n=1)]
     return InputError(what, value, allowed=", ".join(names), nearest=nearest[0] if nearest else "")
 
 

@@ -141,7 +141,7 @@ def test_identity_and_directory_are_those_of_runs_that_exist(config, digest, wor
     restarts = {"early_time_start": "restart"} if measured else {}
     as_then = dataclasses.replace(resolved, **restarts)  # Early-Time began the search anew
     assert configs.digest(identity_of(as_then)) == digest
-    assert resolved.workdir == workdir
+    assert configs.resolve_as_before(config).workdir == workdir  # where it is looked for, see run/earlier.py
     assert configs.digest(configs.chosen(resolved)) == chosen  # names the directories of experiments
 
 

@@ -7,7 +7,7 @@ Importing this package loads neither Flax nor Orbax, and resolving starts no dev
 
 >>> config = resolve(ImpConfig(epochs=4))
 >>> config.workdir, config.rewind_epoch
-('runs/imp_digits_vgg5_seed0', 1)
+('runs/imp_digits_vgg5_epochs4_seed0', 1)
 """
 
 from snnlth_jax.configs.checks import check, check_devices, check_examples, check_frames
@@ -34,6 +34,7 @@ from snnlth_jax.configs.commands import (
     TransferConfig,
 )
 from snnlth_jax.configs.identities import (
+    Images,
     chosen,
     common,
     completed,
@@ -45,6 +46,8 @@ from snnlth_jax.configs.identities import (
     not_overridable,
     overridable,
 )
+from snnlth_jax.configs.methods import method_name
+from snnlth_jax.configs.naming import short_name
 from snnlth_jax.configs.parts import (
     Controls,
     Data,
@@ -62,11 +65,13 @@ from snnlth_jax.configs.parts import (
 from snnlth_jax.configs.resolving import (
     dataset_name,
     load_dataset,
-    method_name,
     proportional_rewind_epoch,
     resolve,
+    resolve_as_before,
+    steps,
 )
-from snnlth_jax.configs.retraining import of_ticket
+from snnlth_jax.configs.retraining import of_ticket, of_tickets
+from snnlth_jax.configs.toml import written
 from snnlth_jax.configs.unused import check as check_used
 
 __all__ = [
@@ -77,6 +82,7 @@ __all__ = [
     "DynamicConfig",
     "EarlyTime",
     "EbConfig",
+    "Images",
     "ImpConfig",
     "Machine",
     "Network",
@@ -120,7 +126,12 @@ __all__ = [
     "method_name",
     "not_overridable",
     "of_ticket",
+    "of_tickets",
     "overridable",
     "proportional_rewind_epoch",
     "resolve",
+    "resolve_as_before",
+    "short_name",
+    "steps",
+    "written",
 ]

@@ -74,6 +74,8 @@ def check(config: ResolvedTrain) -> None:
         _require(config, "processing_elements", lambda v: False, even)
         _require(config, "sparsity", lambda v: False, "not with `budget` synops, which counts no weights")
     if isinstance(config, DynamicConfig):
+        if config.update_until == DynamicConfig.update_until:
+            _require(config, "epochs", lambda v: v >= 2, "2 or more, for masks that change after the first")
         moving = f"enough of {config.epochs} epochs for a change after the first"
         _require(config, "update_until", lambda v: round(v * config.epochs) >= 2, moving)
     if isinstance(config, ResolvedTransfer):

@@ -25,6 +25,7 @@ from snnlth_jax.configs.parts import (
 from snnlth_jax.pruning import Scope
 
 __all__ = [
+    "MASKS_IN_QUEUE",
     "DynamicConfig",
     "EbConfig",
     "ImpConfig",
@@ -46,6 +47,9 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
 ]
+
+
+MASKS_IN_QUEUE = 5  # of Early-Bird: authors' code
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +97,10 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
 
     sparsity: Annotated[float, FRACTION, VARIED] = 0.9
     """Fraction of the prunable weights that the ticket lacks. Paper, Table 1: 0.683, 0.899, 0.957, 0.981."""
-    queue: Annotated[int, IDENTITY] = 5
+    queue: Annotated[int | None, IDENTITY] = None
     """q, the number of masks that must agree, the newest included: it is compared with q - 1 earlier ones
-    (authors' code). The paper's text compares it with q earlier ones: that is this number plus 1."""
+    (authors' code). The paper's text compares it with q earlier ones: that is this number plus 1. Default: 5
+    (authors' code), or the masks drawn in --epochs if those are fewer."""
     tau: Annotated[float, Bounds("0 to 1", lambda v: 0 <= v <= 1), IDENTITY] = 0.02
     """Distance below which two masks agree: the search stops when the newest mask is closer than this to all
     others in the queue (paper, EB)."""
@@ -116,13 +121,16 @@ class EbConfig(Controls, EarlyTime, TrainConfig):
     method: ClassVar[str] = "eb"
 
 
+Criterion = Literal["magnitude", "random", "snip", "grasp", "synflow"]
+
+
 @dataclasses.dataclass(frozen=True)
 class OneShotConfig(Controls, TrainConfig):
     """Prune once, at initialisation, and train what remains (paper, Fig. 9 and baselines)."""
 
-    criterion: Annotated[Literal["magnitude", "random", "snip", "grasp", "synflow"], IDENTITY] = "snip"
+    criterion: Annotated[Criterion | None, IDENTITY] = None
     """Score of a weight: magnitude, random, snip (Lee et al. 2019), grasp (Wang et al. 2020) or synflow
-    (Tanaka et al. 2020)."""
+    (Tanaka et al. 2020). Default: snip; random with --like."""
     sparsity: Annotated[float | None, FRACTION, VARIED] = None
     """Fraction of the prunable weights to remove. Default: 0.9; with --like, that of the ticket."""
     scope: Annotated[Scope, OVERRIDABLE] = "global"
@@ -251,9 +259,13 @@ class ResolvedTransfer(ResolvedRounds, ResolvedTrain, TransferConfig):
 class ResolvedEb(ResolvedDivergence, ResolvedTrain, EbConfig):
     """`EbConfig`, resolved."""
 
+    queue: int
+
 
 class ResolvedOneShot(ResolvedTrain, OneShotConfig):
     """`OneShotConfig`, resolved; `sparsity` is None with `like`."""
+
+    criterion: Criterion
 
 
 class ResolvedDynamic(ResolvedTrain, DynamicConfig):

@@ -8,11 +8,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from snnlth_jax import data, surrogate
 from snnlth_jax.configs import commands
 from snnlth_jax.configs.commands import (
+    MASKS_IN_QUEUE,
     OneShotConfig,
     ResolvedStability,
     ResolvedTrain,
@@ -20,10 +21,11 @@ from snnlth_jax.configs.commands import (
     TrainConfig,
 )
 from snnlth_jax.configs.fields import Role, declared
+from snnlth_jax.configs.methods import content, method_name
 from snnlth_jax.configs.parts import Rounds
-from snnlth_jax.configs.resolving import content, method_name
 
 __all__ = [
+    "Images",
     "chosen",
     "common",
     "completed",
@@ -63,7 +65,14 @@ _SINCE: Mapping[str, Any] = {
 _ROLES = {field.name: field.role for command in _COMMANDS for field in declared(command)}
 
 
-def identity(config: ResolvedTrain, dataset: data.Dataset) -> dict[str, Any]:
+class Images(NamedTuple):
+    """Name and fingerprint of a dataset, in its place where its images are not needed."""
+
+    name: str
+    fingerprint: str | None
+
+
+def identity(config: ResolvedTrain, dataset: data.Dataset | Images) -> dict[str, Any]:
     """The fields that decide the results of a run, as JSON values: the content of config.json.
 
     A field that came after the first release is among them only where it differs from what was before, so
@@ -178,7 +187,12 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    filled_in = {"surrogate_scale": surrogate.default_scale(values["surrogate"])}
+    filled_in: dict[str, Any] = {
+        "surrogate_scale": surrogate.default_scale(values["surrogate"]),
+        "queue": MASKS_IN_QUEUE,
+    }
+    if isinstance(config, OneShotConfig):
+        filled_in["criterion"] = "snip"
     return {k: v for k, v in values.items() if k != "workdir" and v not in (defaults[k], filled_in.get(k))}
 
 

@@ -169,8 +169,8 @@ class Seeds:
     seed: Annotated[int, SEED, VARIED] = 0
     """Seed of initialisation, data order, augmentation and the choice of capped training examples."""
     seeds: Annotated[tuple[int, ...], SEED, LOCAL] = ()
-    """Seeds of replicates, in place of --seed: run once for each, in WORKDIR/seedN, and report mean and
-    standard deviation."""
+    """Seeds of replicates, such as 0,1,2 or 0-2, in place of --seed: run once for each, in WORKDIR/seedN, and
+    report mean and standard deviation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +192,8 @@ class Run:
 
     workdir: Annotated[str | None, LOCAL] = None
     """Directory of the run: checkpoints, tickets, metrics. The same command resumes the run there. Default:
-    runs/METHOD_DATASET_ARCH_seedN, where METHOD names what varies, such as eb_0.9."""
+    runs/METHOD_DATASET_ARCH_seedN with what differs from the defaults, such as
+    runs/eb_0.9_digits_vgg5_width0.25_lr0.2_seed0."""
     eval_every: Annotated[int, AT_LEAST_1, OVERRIDABLE] = 1
     """Number of epochs between evaluations; the last epoch of a round is always evaluated."""
     checkpoint_every: Annotated[int, AT_LEAST_1, LOCAL] = 1
@@ -244,7 +245,8 @@ class Rounds:
     of each layer (Fig. 6b); erk, a density of each layer in proportion to the sum of its axes."""
     rewind_epoch: Annotated[int | None, IDENTITY] = None
     """Number of completed epochs to whose weights the survivors return; 0 is the original lottery ticket.
-    Default: 20 (paper, IMP); 1 for digits; for your own data 20 of 150 epochs, or in proportion."""
+    Default: 20 of the default number of epochs (paper, IMP), 1 of the 15 for digits; with other --epochs in
+    proportion."""
     bn_on_rewind: Annotated[Literal["rewind", "keep", "reset"], OVERRIDABLE] = "rewind"
     """Running statistics of batch norm at a rewind: rewind them with the weights, keep them (authors' code),
     or reset them to mean 0 and variance 1."""

@@ -1,12 +1,12 @@
 """Defaults that depend on the dataset or on another field, filled in."""
 
 import dataclasses
-import hashlib
 from typing import Any, NamedTuple, overload
 
-from snnlth_jax import data, files, surrogate
+from snnlth_jax import data, surrogate
 from snnlth_jax.configs import checks
 from snnlth_jax.configs.commands import (
+    MASKS_IN_QUEUE,
     DynamicConfig,
     EbConfig,
     ImpConfig,
@@ -27,19 +27,21 @@ from snnlth_jax.configs.commands import (
     TrainConfig,
     TransferConfig,
 )
-from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds
+from snnlth_jax.configs.methods import one_shot_criterion
+from snnlth_jax.configs.naming import run_name, short_name
+from snnlth_jax.configs.parts import Data, Dataset, EarlyTime, Rounds, Training
 from snnlth_jax.configs.targets import rounds_to
+from snnlth_jax.data import augment
 from snnlth_jax.data.augment import STEPS
 from snnlth_jax.data.frames import split_shape
-from snnlth_jax.errors import InputError
 
 __all__ = [
-    "content",
     "dataset_name",
     "load_dataset",
-    "method_name",
     "proportional_rewind_epoch",
     "resolve",
+    "resolve_as_before",
+    "steps",
 ]
 
 
@@ -114,7 +116,37 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     >>> resolve(ImpConfig(dataset="cifar10")).epochs
     300
     """
+    resolved: ResolvedTrain = _resolved(config)
+    return resolved
+
+
+def resolve_as_before(config: TrainConfig) -> ResolvedTrain:
+    """`resolve`, with the defaults of earlier versions, for runs that they began.
+
+    The rewind epoch did not follow the number of epochs, nor the name of the directory the settings.
+
+    >>> resolve_as_before(ImpConfig(epochs=45)).rewind_epoch, resolve(ImpConfig(epochs=45)).rewind_epoch
+    (1, 3)
+    """
+    resolved: ResolvedTrain = _resolved(config, before=True)
+    return resolved
+
+
+def _resolved(config: TrainConfig, before: bool = False) -> Any:
     spec = data.spec(config.dataset, config.data_dir)
+    make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
+    resolved = make(**_filled(config, spec, before))
+    if config.workdir is None:
+        name = short_name(resolved, spec.name)
+        if not before:
+            name = run_name(config, resolved, spec.name, lambda other: _filled(other, spec, before))
+        resolved = dataclasses.replace(resolved, workdir=f"runs/{name}")
+    checks.check(resolved)
+    return resolved
+
+
+def _filled(config: TrainConfig, spec: data.Spec, before: bool) -> dict[str, Any]:
+    """The fields of a configuration, with every default except the directory."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     own = config.dataset not in _BY_DATASET
     checks.check_fields(config)
@@ -127,16 +159,20 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     if config.activation == "relu":
         defaults["num_timesteps"] = 1
     epochs = defaults["epochs"] if config.epochs is None else config.epochs
-    if own:
+    if own or not before:
         defaults["rewind_epoch"] = proportional_rewind_epoch(spec.name, epochs)
     measures = isinstance(config, EarlyTime) and config.measures_timesteps
     most = max(1, epochs - 1) if measures else epochs  # a search has epochs of its own after these
     defaults["early_time_epochs"] = min(10 if isinstance(config, ProbeConfig) else 2, most)
-    if isinstance(config, OneShotConfig) and config.like is None:
-        defaults["sparsity"] = 0.9
+    if isinstance(config, OneShotConfig):
+        defaults["criterion"] = one_shot_criterion(config)
+        if config.like is None:
+            defaults["sparsity"] = 0.9
     if config.surrogate in surrogate.NAMES:  # others are refused
         defaults["surrogate_scale"] = surrogate.default_scale(config.surrogate)
     defaults["v_reset"] = "none"
+    defaults["queue"] = min(MASKS_IN_QUEUE, epochs + 1)
+    defaults["batch_size"] = min(defaults["batch_size"], _examples(spec, config))
     if isinstance(config, Rounds) and config.sparsity is not None and not isinstance(config, ResolvedRounds):
         fields |= rounds_to(config.sparsity, config.rounds, config.prune_fraction)
     if isinstance(config, Rounds):
@@ -150,12 +186,7 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     for name, default in defaults.items():
         if name in fields and fields[name] is None:
             fields[name] = default
-    make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
-    resolved = make(**fields)
-    if config.workdir is None:
-        resolved = dataclasses.replace(resolved, workdir=f"runs/{_run_name(resolved, spec.name)}")
-    checks.check(resolved)
-    return resolved
+    return fields
 
 
 def proportional_rewind_epoch(dataset: str, epochs: int) -> int:
@@ -166,36 +197,6 @@ def proportional_rewind_epoch(dataset: str, epochs: int) -> int:
     """
     defaults = _BY_DATASET.get(dataset, _OWN)
     return max(0, min(max(1, round(defaults.rewind_epoch * epochs / defaults.epochs)), epochs - 1))
-
-
-def method_name(config: TrainConfig) -> str:
-    """The method of a configuration: "imp", "eb", with Early-Time or without, "one-shot snip" ...
-
-    >>> method_name(ImpConfig(early_time=True)), method_name(OneShotConfig(criterion="random"))
-    ('imp+et', 'one-shot random')
-    """
-    if isinstance(config, (OneShotConfig, DynamicConfig)):
-        return f"{config.method} {config.criterion}"
-    if isinstance(config, RetrainConfig):
-        return config.method + " redrawn" * config.redraw + " random" * config.shuffle
-    return config.method + ("+et" if isinstance(config, EarlyTime) and config.early_time else "")
-
-
-def content(what: str, file: str) -> str:
-    """A short hash of the content of a ticket file.
-
-    Args:
-      what: the argument that names the file, for the error.
-      file: path of the file.
-
-    Raises:
-      InputError: the file cannot be read.
-    """
-    try:
-        return hashlib.sha256(files.read(file, "ticket file")).hexdigest()[:12]
-    except InputError as error:
-        problem = getattr(error.__cause__, "strerror", None) or error.problem
-        raise InputError(what, file, problem=problem, allowed="a ticket file") from error
 
 
 def load_dataset(config: Data) -> data.Dataset:
@@ -216,6 +217,18 @@ def load_dataset(config: Data) -> data.Dataset:
     return dataset
 
 
+def steps(config: Training, dataset: str) -> str:
+    """The random steps for training images of a dataset, as `--augment` has them.
+
+    >>> steps(Training(), "cifar10"), steps(Training(augment=False), "cifar10")
+    ('crop,flip,cutout', 'none')
+    """
+    if config.augment is True:
+        own = data.dataset.SPECS.get(dataset)
+        return (",".join(augment.steps(own.augmentation)) or "none") if own else "crop"
+    return ",".join(config.augment or ("none",))
+
+
 def dataset_name(config: Dataset) -> str:
     """The name of the dataset of a configuration, as results and directories have it.
 
@@ -231,22 +244,12 @@ def _own(spec: data.Spec, config: TrainConfig) -> _Defaults:
 
     side = min(spec.image_shape[-3:-1])
     arch = next(name for name in ("vgg16", "vgg9", "vgg5", "resnet7") if models.min_image_size(name) <= side)
-    examples = max(1, spec.train_size - config.validation_examples)
-    if config.train_examples is not None:
-        examples = max(1, min(examples, config.train_examples))
-    return _OWN._replace(arch=arch, batch_size=min(128 if examples >= 10_000 else 64, examples))
+    return _OWN._replace(arch=arch, batch_size=128 if _examples(spec, config) >= 10_000 else 64)
 
 
-def _run_name(config: TrainConfig, dataset: str) -> str:
-    sparsity = getattr(config, "sparsity", None)
-    file = config.ticket if isinstance(config, RetrainConfig) else ""
-    ticket = content("ticket", file)[:6] if file else None
-    parts = [
-        method_name(config).replace(" ", "_"),
-        ticket,
-        sparsity,
-        dataset,
-        str(config.arch).replace(":", "."),
-    ]
-    parts.append(None if config.seeds else f"seed{config.seed}")
-    return "_".join(str(part) for part in parts if part is not None)
+def _examples(spec: data.Spec, config: Data) -> int:
+    """Number of training images that are left; numbers that are not allowed are refused with the data."""
+    examples = spec.train_size - max(0, config.validation_examples)
+    if config.train_examples is not None and config.train_examples >= 1:
+        examples = min(examples, config.train_examples)
+    return max(1, examples)

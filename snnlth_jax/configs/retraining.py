@@ -12,9 +12,18 @@ from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.identities import completed
 from snnlth_jax.errors import InputError
 
-__all__ = ["of_ticket"]
+__all__ = ["of_ticket", "of_tickets"]
 
 _OWN = ("ticket", "redraw", "shuffle")
+
+
+def of_tickets() -> tuple[str, ...]:
+    """The fields of `RetrainConfig` that `of_ticket` takes from a ticket."""
+    return tuple(
+        field.name
+        for field in declared(RetrainConfig)
+        if Role.IDENTITY in field.role and field.name not in _OWN
+    )
 
 
 def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
@@ -40,7 +49,7 @@ def of_ticket(path: epath.PathLike, **changes: Any) -> RetrainConfig:
     provenance = completed(tickets.load(path).provenance)
     values: dict[str, Any] = {}
     for field in declared(RetrainConfig):
-        if Role.IDENTITY not in field.role or field.name in _OWN or field.name not in provenance:
+        if field.name not in of_tickets() or field.name not in provenance:
             continue
         value = provenance[field.name]
         try:

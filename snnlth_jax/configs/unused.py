@@ -87,6 +87,13 @@ _RULES = (
 )
 
 
+def _default(config: TrainConfig, name: str) -> Any:
+    """The value of a field that is not set."""
+    (usual,) = (field.default for field in dataclasses.fields(config) if field.name == name)
+    without: dict[str, Any] = {name: usual}
+    return getattr(resolve(dataclasses.replace(config, **without)), name)
+
+
 def check(config: TrainConfig) -> None:
     """Check that a configuration sets no field that it does not use.
 
@@ -106,7 +113,8 @@ def check(config: TrainConfig) -> None:
     for rule in _RULES:
         if isinstance(resolved, rule.of) and rule.unused(resolved):
             for name in rule.names:
-                if (value := getattr(config, name)) != usual[name]:
+                value = getattr(config, name)
+                if value != usual[name] and value != _default(config, name):
                     default = "no value" if usual[name] is None else usual[name]
                     allowed = f"{default}, {rule.why}"
                     raise InputError(f"`{name}`", value, problem="would change nothing", allowed=allowed)

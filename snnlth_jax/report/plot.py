@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
 from snnlth_jax.run.results import Row, Spread, spread
+from snnlth_jax.run.tables import si
 
 __all__ = [
     "ROW",
@@ -77,18 +78,6 @@ def seeds(counts: Sequence[int]) -> str:
     fewest, *_, most = sorted((*counts, *counts))
     several = f"{fewest} to {most}" if fewest < most else str(most)
     return "one seed" if most == 1 else f"mean and standard deviation of {several} seeds"
-
-
-def si(value: float) -> str:
-    """Three digits and a prefix.
-
-    >>> si(7.154e11), si(48719.3), si(12.0), si(0.0)
-    ('715 G', '48.7 k', '12', '0')
-    """
-    for factor, prefix in ((1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= 0.9995 * factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
 
 
 def weights_axis(axes: Any, densities: Iterable[float]) -> None:

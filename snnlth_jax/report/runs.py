@@ -1,6 +1,7 @@
 """Runs: directories of searches, with their `result.json` and `metrics.jsonl`."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterator, Sequence
 
@@ -11,6 +12,8 @@ from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import events, results
 from snnlth_jax.run.events import Event
 from snnlth_jax.run.results import Result
+
+log = logging.getLogger(__name__)
 
 __all__ = ["Run", "Runs", "collect", "read"]
 
@@ -50,6 +53,9 @@ def collect(workdirs: Sequence[str]) -> Runs:
     allowed = "allowed: a directory with a result.json, which a search has after its first training"
     for workdir in workdirs:
         root = epath.Path(workdir)
+        if len(workdirs) > 1 and root.exists() and not root.is_dir():
+            log.warning("%s: passed over, no directory", workdir)
+            continue
         if not root.is_dir():
             raise InputError(
                 f"{workdir}: no such directory; allowed: those of searches, or one with them below"
@@ -61,7 +67,9 @@ def collect(workdirs: Sequence[str]) -> Runs:
                 without[_place(directory)] = printable(directory)
             elif (run := read(directory)) is not None:
                 runs[_place(directory)] = run
-        if not begun:
+        if not begun and len(workdirs) > 1:
+            log.warning("%s: passed over, no search in it or below", workdir)
+        elif not begun:
             raise InputError(f"{workdir}: no search in it or below; {allowed}")
     if not runs:
         raise InputError(f"{', '.join(workdirs)}: no result ({len(without)} begun); {allowed}")

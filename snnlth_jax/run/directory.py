@@ -16,6 +16,7 @@ import numpy as np
 from etils import epath
 
 from snnlth_jax import configs, files
+from snnlth_jax.configs.toml import HEAD
 from snnlth_jax.errors import InputError, StorageError, flag, named, one_line, passes
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import results
@@ -23,6 +24,7 @@ from snnlth_jax.run import results
 log = logging.getLogger(__name__)
 
 __all__ = [
+    "LENGTH",
     "Paths",
     "claim",
     "hold",
@@ -33,17 +35,19 @@ __all__ = [
     "write_bits",
     "write_correct",
     "write_json",
+    "write_settings",
     "writing",
 ]
 
 
-_LENGTH = ("rounds", "final_rounds", "controls")  # fields that add training runs to a finished search
+LENGTH = ("rounds", "final_rounds", "controls")  # fields that add training runs to a finished search
 
 
 class Paths(NamedTuple):
     """The paths of a run."""
 
     config: epath.Path
+    settings: epath.Path
     metrics: epath.Path
     result: epath.Path
     checkpoints: epath.Path
@@ -83,6 +87,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         root = root.absolute()  # required by Orbax
     return Paths(
         config=root / "config.json",
+        settings=root / "config.toml",
         metrics=root / "metrics.jsonl",
         result=root / "result.json",
         checkpoints=root / "checkpoints",
@@ -123,7 +128,7 @@ def _make(run: Paths, identity: dict[str, Any]) -> None:
     try:
         if run.config.exists():
             return
-        if orphans := [path.name for path in run if path.exists()]:
+        if orphans := [path.name for path in run if path != run.settings and path.exists()]:
             raise InputError(
                 "`workdir`",
                 root,
@@ -183,7 +188,18 @@ def _over(run: Paths, recorded: dict[str, Any], wanted: dict[str, Any]) -> bool:
         finished = results.read(run.result).finished
     except InputError:
         return False
-    return finished and all(recorded.get(name) == wanted.get(name) for name in _LENGTH)
+    return finished and all(recorded.get(name) == wanted.get(name) for name in LENGTH)
+
+
+def write_settings(run: Paths, config: configs.ResolvedTrain) -> None:
+    """Write the settings of a run as a file for `--config`; a file that is someone's own stays."""
+    text = configs.written(config)
+    try:
+        there = results.content(run.settings).decode() if run.settings.exists() else HEAD
+    except (ValueError, InputError):
+        return
+    if there != text and there.startswith(HEAD):
+        files.replace(run.settings, text.encode())
 
 
 def _storage_error(run: Paths, error: OSError) -> OSError | InputError:

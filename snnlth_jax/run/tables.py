@@ -9,7 +9,7 @@ from rich.text import Text
 from snnlth_jax.errors import printable
 from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summary
 
-__all__ = ["gigabytes", "mean_table", "new_table", "plus_minus", "print_result", "say"]
+__all__ = ["gigabytes", "mean_table", "new_table", "operations", "plus_minus", "print_result", "say", "si"]
 
 
 def print_result(result: Result, console: Console) -> None:
@@ -76,30 +76,59 @@ def _cost(cost: Cost | None) -> str:
     if cost is None:
         return "of unknown cost"
     return (
-        f"{cost.epochs} epochs, {cost.train_flops / 1e12:.3g} TFLOP, "
+        f"{cost.epochs} epochs, {operations(cost.train_flops)}, "
         f"{cost.device_seconds:.0f} s and {cost.compile_seconds:.0f} s compiling"
     )
+
+
+def si(value: float) -> str:
+    """Three digits and a prefix.
+
+    >>> si(7.154e11), si(48719.3), si(12.0), si(0.0)
+    ('715 G', '48.7 k', '12', '0')
+    """
+    for factor, prefix in ((1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:.3g}"
+
+
+def operations(count: float) -> str:
+    """A number of FLOPs as a text for people.
+
+    >>> operations(3.41e8), operations(7.92e12), operations(0)
+    ('341 MFLOP', '7.92 TFLOP', '0 FLOP')
+    """
+    text = f"{si(count)}FLOP"
+    return text if " " in text else f"{si(count)} FLOP"
 
 
 def gigabytes(size: int | None) -> str:
     """Number of bytes as a text for people.
 
-    >>> gigabytes(1_500_000_000), gigabytes(None)
-    ('1.5 GB', 'an unknown size')
+    >>> gigabytes(1_500_000_000), gigabytes(886_000), gigabytes(None)
+    ('1.5 GB', '886 kB', 'an unknown size')
     """
-    return "an unknown size" if size is None else f"{size / 1e9:.3g} GB"
+    if size is None:
+        return "an unknown size"
+    return f"{si(size)}B" if size >= 1000 else f"{size} B"
 
 
 def mean_table(summary: Summary) -> Table:
     """Mean and standard deviation over seeds: a line per training run."""
     title = f"{summary.title}: mean ± std of {len(summary.seeds)} seeds"
-    table = new_table(title, "", "sparsity", "accuracy", "search TFLOP", "of IMP", "device s")
+    most = max(
+        (row.search_train_flops.mean for row in summary.trainings if row.search_train_flops), default=0
+    )
+    unit = si(most).partition(" ")[2]
+    scale = {"": 1.0, "k": 1e-3, "M": 1e-6, "G": 1e-9, "T": 1e-12, "P": 1e-15, "E": 1e-18}[unit]
+    table = new_table(title, "", "sparsity", "accuracy", f"search {unit}FLOP", "of IMP", "device s")
     for row in summary.trainings:
         table.add_row(
             row.name,
             f"{100 * row.sparsity:.2f} %",
             plus_minus(row.final_test_accuracy, ".4f"),
-            plus_minus(row.search_train_flops, ".4g", 1e-12),
+            plus_minus(row.search_train_flops, ".4g", scale),
             plus_minus(row.search_relative_to_imp, ".3f"),
             plus_minus(row.search_device_seconds, ".0f"),
         )

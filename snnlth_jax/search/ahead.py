@@ -17,7 +17,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.machine import accelerators, aot, sharding
 from snnlth_jax.machine.kernels import KINDS, Budget, Kernel, budget, kernels_of_step
 from snnlth_jax.run.metrics import duration
-from snnlth_jax.run.tables import gigabytes, new_table, say
+from snnlth_jax.run.tables import gigabytes, new_table, operations, say
 from snnlth_jax.search import phases, plan
 from snnlth_jax.search.programs import Variants, full_variant
 from snnlth_jax.train import compile_steps
@@ -179,7 +179,7 @@ def show(compiled: Compiled, console: Console) -> None:
         f"memory: at most {gigabytes(memory.total)} of the {available} of each device, "
         f"{gigabytes(memory.arguments)} of arguments and {gigabytes(memory.temporaries)} besides"
     )
-    line(f"arithmetic: {compiled.flops_per_step / 1e12:.3g} TFLOP per step on each device")
+    line(f"arithmetic: {operations(compiled.flops_per_step)} per step on each device")
     table = new_table("a step on each device", "", "kernels", "GB")
     for kind in KINDS:
         table.add_row(kind, f"{sums.counts[kind]}", f"{sums.bytes[kind] / 1e9:.3f}")

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, masks, pruning
 from snnlth_jax.analysis.flops import train_flops
+from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, scoring
 from snnlth_jax.search.outcome import Work
@@ -42,7 +43,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     return run(config, _search, dataset, model, programs, console)
 
 

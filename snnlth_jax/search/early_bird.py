@@ -24,6 +24,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, pruning
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
+from snnlth_jax.run.earlier import adopted
 from snnlth_jax.run.events import MaskEvent
 from snnlth_jax.run.results import EarlyBirdRecord, Result
 from snnlth_jax.search import early_time, final
@@ -120,7 +121,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = adopted(config, configs.resolve(config))
     empty_queue = partial(_empty_queue, config)
     return run(config, _search, dataset, model, programs, console, empty_queue)
 

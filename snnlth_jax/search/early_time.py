@@ -19,6 +19,7 @@ from snnlth_jax import configs, data, losses
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
 from snnlth_jax.data.frames import as_input
+from snnlth_jax.run import earlier
 from snnlth_jax.run.events import EarlyTimeEvent
 from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
 from snnlth_jax.search.outcome import Work
@@ -193,7 +194,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     return run(config, _measure_all, dataset, model, programs, console)
 
 

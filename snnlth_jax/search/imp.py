@@ -17,6 +17,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, masks, pruning
 from snnlth_jax.configs import targets
+from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import early_time, final
 from snnlth_jax.search.phases import Phase
@@ -43,7 +44,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     return run(config, _search, dataset, model, programs, console)
 
 

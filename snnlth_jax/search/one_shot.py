@@ -19,6 +19,7 @@ from snnlth_jax.analysis.flops import macs
 from snnlth_jax.configs import targets
 from snnlth_jax.data.frames import as_input
 from snnlth_jax.machine import hosts
+from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, scoring
 from snnlth_jax.search.outcome import Work
@@ -43,7 +44,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     if config.like is not None:  # before anything is written
         dataset = hosts.raise_together(lambda: _check_like(config, dataset, model))
     return run(config, _search, dataset, model, programs, console)

@@ -18,7 +18,7 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.configs import targets
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.metrics import duration
-from snnlth_jax.run.tables import gigabytes, new_table, say
+from snnlth_jax.run.tables import gigabytes, new_table, operations, say
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.programs import TWIN, Variants, full_variant
 from snnlth_jax.train import Program, zero_metrics
@@ -190,14 +190,14 @@ def _images_per_second(
 
 def show(plan: Plan, console: Console) -> None:
     """Print a plan: a line per training run, then memory and time."""
-    table = new_table("plan", "", "network", "sparsity", "epochs", "PFLOP", "time")
+    table = new_table("plan", "", "network", "sparsity", "epochs", "FLOP", "time")
     for training in plan.trainings:
         table.add_row(
             training.name,
             training.variant,
             f"{100 * training.sparsity:.2f} %",
             f"{training.epochs}",
-            f"{training.flops / 1e15:.3g}",
+            operations(training.flops),
             duration(training.seconds),
         )
     console.print(table)
@@ -207,7 +207,7 @@ def show(plan: Plan, console: Console) -> None:
         rate, memory = program.images_per_second, gigabytes(program.memory)
         compiling = f"compiled in {program.compile_seconds:.0f} s"
         lines.append(f"{variant}: {rate:,.0f} images/s, {memory}{available} on each device, {compiling}")
-    whole = f"{plan.flops / 1e15:.3g} PFLOP and {duration(plan.seconds)} on these devices"
+    whole = f"{operations(plan.flops)} and {duration(plan.seconds)} on these devices"
     lines.append(f"at most {whole}; compiled: {', '.join(plan.compiled)}")
     lines.append(f"a checkpoint has {gigabytes(plan.checkpoint_bytes)}, three are kept")
     lines.append("nothing was written")

@@ -40,6 +40,8 @@ def run(search: Callable[..., Any], config: configs.ResolvedTrain, console: Cons
     if rundir.claim(paths, identity, config.override):
         with rundir.writing(paths):
             hosts.on_first(lambda: rundir.write_json(paths.config, identity))
+    with rundir.writing(paths):
+        hosts.on_first(lambda: rundir.write_settings(paths, config))
     results: list[Result] = []
     for seed in config.seeds:
         workdir = f"{config.workdir}/seed{seed}"

@@ -17,6 +17,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, pruning, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts
+from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import phases
 from snnlth_jax.search.phases import Phase
@@ -42,7 +43,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     ticket, dataset = hosts.raise_together(lambda: _checked(config, dataset, model))
     origin = _origin(config.ticket, ticket)
     planned = [phases.retrain(config, origin.round, origin.method)]

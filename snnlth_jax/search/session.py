@@ -520,6 +520,7 @@ def run(
                 ) as recorder,
                 checkpoints.manager(paths) as manager,
             ):
+                hosts.on_first(lambda: rundir.write_settings(paths, config))
                 checkpointer = Checkpointer(manager, signal_at, variants.devices, config.checkpoint_minutes)
                 session = Session(
                     config, dataset, planned, variants, identity, paths, recorder, checkpointer, empty_queue

@@ -19,6 +19,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, masks, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts
+from snnlth_jax.run import earlier
 from snnlth_jax.run.events import StabilityEvent
 from snnlth_jax.run.results import InterpolationRecord, Result, StabilityRecord
 from snnlth_jax.search.phases import Phase
@@ -83,7 +84,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     if config.tickets:  # before anything is written
         dataset = hosts.raise_together(lambda: _check_tickets(config, dataset, model))
     return run(config, _search, dataset, model, programs, console)

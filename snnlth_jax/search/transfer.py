@@ -8,6 +8,7 @@ import flax.linen as nn
 from rich.console import Console
 
 from snnlth_jax import configs, data
+from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import final, imp
 from snnlth_jax.search.plan import Plan
@@ -28,7 +29,7 @@ def search(
 
     Arguments, result and errors are those of `snnlth_jax.search.session.run`.
     """
-    config = configs.resolve(config)
+    config = earlier.adopted(config, configs.resolve(config))
     return run(config, _search, dataset, model, programs, console)
 
 
