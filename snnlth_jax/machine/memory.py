@@ -26,4 +26,6 @@ def keep() -> bool:
     if mallopt is None or os.environ.keys() & set(_SET_BY_USERS):
         return False
     # one arena, since those of threads give back what they cannot extend
-    return all(mallopt(name, value) for name, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1)))
+    return all(
+        mallopt(name, value) for name, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1), (_ARENA_MAX, 1))
+    )
