@@ -11,10 +11,10 @@ _SET_BY_USERS = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_
 
 
 def keep() -> bool:
-    """Have this process keep the memory that it frees, if it is called before JAX starts its devices.
+    """Have this process keep the memory that it frees; call it before JAX starts its devices.
 
     A program of a CPU allocates its arrays at each call. The C library would ask the system for them, which
-    writes zeros first: 0.4 s for a GB in pages of 4 kB. Settings of the user in the environment are respected.
+    writes zeros first: 0.4 s for a GB in pages of 4 kB. Users' settings in the environment are respected.
 
     Returns:
       Whether the C library does so: the GNU library can.
