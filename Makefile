@@ -20,7 +20,7 @@ venv: .venv/ready  ## .venv with the package and all that is below
 	touch $@
 
 demo: venv  ## IMP on real 8x8 digits: a sparse ticket beside dense and random, in a few minutes on two cores
-	$(BIN)/python experiments/demo.py
+	$(BIN)/snnlth demo
 
 experiments-smoke: venv  ## every table and figure in minutes on digits, and the report: runs/experiments
 	failed=0; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke || failed=1; done; \

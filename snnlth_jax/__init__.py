@@ -14,7 +14,7 @@ from snnlth_jax import _extra, _moved
 if TYPE_CHECKING:
     from snnlth_jax import losses, masks, neurons, pruning, surrogate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LIBRARY = ("losses", "masks", "neurons", "pruning", "surrogate")
 _LAZY = ("errors", *_LIBRARY, *_extra.EXPERIMENT)

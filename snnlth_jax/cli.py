@@ -22,7 +22,7 @@ from rich.console import Console
 
 from snnlth_jax import __version__, configs, streams
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands import completion, export, fields, help, settings, spelling, ticket
+from snnlth_jax.commands import completion, demo, export, fields, help, settings, spelling, ticket
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
@@ -310,6 +310,14 @@ def _report(command: _Report) -> None:
     show(report.write(command.workdirs, command.output, command.energy_mac, command.energy_ac))
 
 
+def _demo(command: demo.Demo) -> None:
+    from snnlth_jax.run import directory, results
+
+    search(demo.config(command))
+    if isinstance(result := results.read(directory.paths(command.workdir).result), results.Result):
+        show(demo.summary(result, command.workdir))
+
+
 def _completion(command: _Completion) -> None:
     parsers = {name: parser for name, (parser, _) in COMMANDS.items()}
     print(completion.script(command.shell, parsers, ["--help", "--config", *_COMMON]), end="")
@@ -341,6 +349,7 @@ COMMANDS: dict[str, tuple[Any, Callable[[Any], int | None]]] = {
     "probe-timesteps": (configs.ProbeConfig, search),
     "stability": (configs.StabilityConfig, search),
     "train": (_Train, search),
+    "demo": (demo.Demo, _demo),
     "analyse": (_Analyse, _analyse),
     "compile": (_Compile, _compile),
     "doctor": (_Doctor, _doctor),

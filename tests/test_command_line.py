@@ -11,6 +11,7 @@ import pytest
 import snnlth_jax
 from snnlth_jax import cli, configs, tickets
 from snnlth_jax.cli import COMMANDS, main
+from snnlth_jax.commands import demo
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import directory, earlier
 
@@ -503,3 +504,19 @@ def test_early_time_without_a_choice_is_warned_of(capsys):
     assert re.search(r"at most [0-9.]+ [kMGT]FLOP and", out)
     assert main(["imp", "--early-time", "--early-time-timesteps", "2", "--dry-run", *flags.split()]) == 0
     assert "warning" not in capsys.readouterr().out
+
+
+def test_demo_ends_with_what_it_found(tmp_path, monkeypatch, capsys):
+    """The search is an ordinary one: the same command shows its result again."""
+    whole = demo.config
+
+    def short(command):
+        return dataclasses.replace(whole(command), epochs=1, rounds=2, train_examples=64, width=0.25)
+
+    monkeypatch.setattr(demo, "config", short)
+    for _ in range(2):
+        assert cli.main(["demo", "--workdir", str(tmp_path / "run")]) == 0
+        found, look = capsys.readouterr().out.splitlines()[-2:]
+        assert found.startswith("25.0 % of the weights are gone. The ticket reaches ")
+        assert "a random mask of the same layer-wise counts" in found
+        assert look == f"Look into it: snnlth ticket inspect {tmp_path}/run/tickets/round_01.safetensors"
