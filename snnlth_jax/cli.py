@@ -41,7 +41,7 @@ _COMMON = {
 }
 _NO_CHOICE = (
     "warning: with T = 3 Early-Time has one candidate, T' = 2, which is compared with itself and never "
-    "chosen: the search has all 3 timesteps; --early-time-timesteps 2 sets T', --num-timesteps 4 gives a choice"
+    "chosen: the search has all 3 timesteps; --early-time-timesteps 2 sets T', --num-timesteps 4 gives two"
 )
 PATIENCE = 25.0  # seconds to answer a signal in
 
