@@ -71,9 +71,10 @@ def main() -> int:
             print(f"ended with status {process.returncode}:", *(root / "out").read_text().splitlines()[-3:])
             return 1
         process.terminate()
-        status = process.wait(timeout=60)
+        status = process.wait()
         metrics = (workdir / "metrics.jsonl").read_text()
-    print(f"{metrics.count(chr(34) + 'epoch' + chr(34) + ',')} epochs, {len(samples)} samples, status {status}")
+    epochs = metrics.count('"event": "epoch"')
+    print(f"{epochs} epochs, {len(samples)} samples, status {status}")
     length, grown = len(samples) // FIFTHS, []
     for name in samples[0]:
         middles = [
