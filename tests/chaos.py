@@ -41,7 +41,6 @@ SEARCHES = {
     "eb": ["eb", *SMALL, "--epochs", "30", "--sparsity", "0.95", "--tau", "0.001"],
 }
 KINDS = ("kill", "stop", "damage", "full", "clock")
-LONGEST = 15.0  # seconds that a process is left alone
 JUMPING_CLOCK = """
 import random, time
 true, true_ns, shift = time.time, time.time_ns, 0.0
@@ -120,6 +119,7 @@ def survive(
     ways: Iterator[str],
     tally: Counter,
     site: Path | None,
+    longest: float,
 ) -> None:
     """A search from its start to its end, disturbed in every process but the last."""
     run = rundir.paths(workdir)
@@ -128,7 +128,7 @@ def survive(
         before, known = epochs(earlier), [event for event in earlier if event["event"] == "start"]
         process = start(search, seed, workdir, site)
         try:
-            _, err = process.communicate(timeout=dice.uniform(0, LONGEST))
+            _, err = process.communicate(timeout=dice.uniform(0, longest))
             if kind == "clock" and process.returncode == 74:  # Orbax waits by that clock
                 assert "timed out" in err, err
                 assert len(err.splitlines()) == 1, err
@@ -151,6 +151,7 @@ def survive(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--disturbances", type=int, default=50, help="of each kind, half of them per search")
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds that a process is left alone")
     parser.add_argument("--kinds", default=",".join(KINDS), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
@@ -182,7 +183,9 @@ def main() -> int:
                         _, err = process.communicate()
                         assert process.returncode == 0, err
                     run = rundir.paths(disk / f"{search}_{seed}")
-                    survive(search, seed, kind, Path(run.config.parent), dice, ways, tally, site)
+                    survive(
+                        search, seed, kind, Path(run.config.parent), dice, ways, tally, site, options.longest
+                    )
                     try:
                         small.same_outcome(run, expected)
                         arrays, others = last_arrays(run), last_arrays(expected)

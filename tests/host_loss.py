@@ -110,7 +110,7 @@ class Hosts:
 
     def wait(self) -> list[int]:
         """The statuses of the supervisors at the end."""
-        return [supervisor.wait(timeout=600) for supervisor in self.supervisors]
+        return [supervisor.wait() for supervisor in self.supervisors]
 
     def end(self) -> None:
         """End what is left of it."""
