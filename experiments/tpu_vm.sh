@@ -130,6 +130,7 @@ run git archive --format=tar.gz --output="$source" HEAD
 seen=''     # the VM has been there: what fails from now on has worked before, and is tried again
 started=''  # the run was, on this VM, by us or found under way: an exit status from before says nothing
 failed=''   # the exit status at the last look
+losses=0    # of a worker
 attempts=0  # to reach or start the run on this VM since it was seen under way
 say "to see its output: gcloud compute tpus tpu-vm ssh $there --command='tail -f snnlth/log'"
 say "from here to the end of the run, every $poll s: is the VM there, and what does the run say?"
@@ -160,16 +161,22 @@ while :; do
     attempt
     pause "the workers cannot be reached"; continue
   }
-  running='' again='' status=0
+  running='' again='' lost='' status=0
   while IFS= read -r line; do
     case $line in
       "$command" | '') running=yes ;;
       0) ;;
       75 | none) again=yes ;;  # stopped with a checkpoint; never started, or gone when the VM restarted
+      69) lost=yes ;;  # another worker is gone, killed by a signal unless it says otherwise
       *[!0-9]*) fail 2 "$name is at another command: $line; allowed: that one, or another --name" ;;
       *) [ "$status" != 0 ] && [ "$status" -lt "$line" ] || status=$line ;;  # the lowest: snnlth's own
     esac
   done <<< "$reports"
+  if [ "$lost" ] && [ ! "$running" ] && { [ "$status" = 0 ] || [ "$status" -gt 128 ]; }; then
+    losses=$((losses + 1))
+    [ $losses -le 20 ] || give_up 69 "the run lost a worker $losses times"
+    again=yes
+  fi
 
   if [ "$running" ]; then  # on one worker at least: where others have failed, JAX ends it soon
     started=yes failed='' attempts=0

@@ -1,8 +1,9 @@
 """The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
 
 Exit status 0: done; 1: the doctor found errors; 2: bad input, one line on standard error; 3: training
-diverged; 74: the run or standard output cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT, to be
-run again (EX_TEMPFAIL); 130: interrupted before the search began, or twice.
+diverged; 69: another host is gone, to be run again on all (EX_UNAVAILABLE); 74: the run or standard output
+cannot be written (EX_IOERR); 75: stopped by SIGTERM or SIGINT, to be run again (EX_TEMPFAIL); 130:
+interrupted before the search began, or twice.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from snnlth_jax.commands import completion, demo, export, fields, help, settings
 from snnlth_jax.commands.output import show
 from snnlth_jax.configs.fields import IDENTITY
 from snnlth_jax.errors import InputError, StorageError, flag, not_one_of, printable, refusal
-from snnlth_jax.machine import compile_cache, hosts, memory
+from snnlth_jax.machine import compile_cache, host_loss, hosts, memory
 from snnlth_jax.machine.signals import Stopped, answered_within
 from snnlth_jax.train import NonFiniteLoss
 
@@ -434,7 +435,7 @@ def _status(action: Callable[[], int | None]) -> int:
     sys.unraisablehook = _unraisable
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     try:
-        return action() or 0
+        return _with_news(action)
     except InputError as error:
         if logger.isEnabledFor(logging.DEBUG):
             traceback.print_exc()
@@ -461,6 +462,15 @@ def _status(action: Callable[[], int | None]) -> int:
         logger.handlers, logger.propagate = handlers, True
         logger.setLevel(level)
         signal.signal(signal.SIGTERM, previous)
+
+
+def _with_news(action: Callable[[], int | None]) -> int:
+    """Run a program; if it fails since another host is gone, the process ends here, see `host_loss`."""
+    try:
+        return action() or 0
+    except Exception as error:
+        host_loss.await_news(error)
+        raise
 
 
 _LISTS = tyro.constructors.ConstructorRegistry()

@@ -9,6 +9,7 @@ tally, and ends with status 1 if anything differs.
     stop     SIGTERM, to be answered within 30 seconds
     damage   SIGKILL, and the newest checkpoint comes to harm in one of the ways of tests/damage.py
     full     the disk fills up and has room again for the next process (a small tmpfs, which needs root)
+    clock    SIGKILL, and meanwhile the clock of every process jumps, by up to years, back and forth
 """
 
 import argparse
@@ -39,14 +40,26 @@ SEARCHES = {
     "imp+et": ["imp", "--early-time", *SMALL, "--rounds", "6", "--epochs", "10", "--controls", "random"],
     "eb": ["eb", *SMALL, "--epochs", "30", "--sparsity", "0.95", "--tau", "0.001"],
 }
-KINDS = ("kill", "stop", "damage", "full")
-LONGEST = 15.0  # seconds that a process is left alone
+KINDS = ("kill", "stop", "damage", "full", "clock")
+JUMPING_CLOCK = """
+import random, time
+true, true_ns, shift = time.time, time.time_ns, 0.0
+def jumped():
+    global shift
+    if random.random() < 0.01:
+        shift = random.choice([-1, 1]) * 10 ** random.uniform(0, 8)
+    return shift
+time.time, time.time_ns = lambda: true() + jumped(), lambda: true_ns() + int(1e9 * jumped())
+"""  # of Python alone: what waits in C would wait for years
 
 
-def start(search: str, seed: int, workdir: Path) -> subprocess.Popen:
+def start(search: str, seed: int, workdir: Path, site: Path | None = None) -> subprocess.Popen:
+    """A process of a search; Python imports a `sitecustomize` of the directory `site` first."""
     command = [*SEARCHES[search], "--devices", "1", "--seed", str(seed), "--workdir", str(workdir)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-m", "snnlth_jax.cli", *command], **pipes)
+    paths = filter(None, [site and str(site), os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    return subprocess.Popen([sys.executable, "-m", "snnlth_jax.cli", *command], **pipes, env=environment)
 
 
 def events(run: rundir.Paths) -> list[dict]:
@@ -105,21 +118,29 @@ def survive(
     dice: random.Random,
     ways: Iterator[str],
     tally: Counter,
+    site: Path | None,
+    longest: float,
 ) -> None:
     """A search from its start to its end, disturbed in every process but the last."""
     run = rundir.paths(workdir)
     while True:
-        before, begun = epochs(events(run)), time.time()
-        process = start(search, seed, workdir)
+        earlier = events(run)
+        before, known = epochs(earlier), [event for event in earlier if event["event"] == "start"]
+        process = start(search, seed, workdir, site)
         try:
-            _, err = process.communicate(timeout=dice.uniform(0, LONGEST))
-            assert process.returncode == 0, err
+            _, err = process.communicate(timeout=dice.uniform(0, longest))
+            if kind == "clock" and process.returncode == 74:  # Orbax waits by that clock
+                assert "timed out" in err, err
+                assert len(err.splitlines()) == 1, err
+                tally["status 74"] += 1
+            else:
+                assert process.returncode == 0, err
         except subprocess.TimeoutExpired:
             disturb(kind, process, workdir, ways, tally)
             tally["disturbances"] += 1
         after = events(run)
         starts = [at for at, event in enumerate(after) if event["event"] == "start"]
-        if starts and after[starts[-1]]["time"] > begun:  # it got as far as that
+        if starts and after[starts[-1]] not in known:  # it got as far as that
             lost = before - epochs(after[: starts[-1]])
             tally["most epochs lost"] = max(tally["most epochs lost"], lost)
             tally["resumed"] += before > 0
@@ -130,6 +151,7 @@ def survive(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--disturbances", type=int, default=50, help="of each kind, half of them per search")
+    parser.add_argument("--longest", type=float, default=15.0, help="seconds that a process is left alone")
     parser.add_argument("--kinds", default=",".join(KINDS), help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
@@ -146,6 +168,11 @@ def main() -> int:
             if kind == "full":
                 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "none", str(disk)], check=True)
                 stack.callback(subprocess.run, ["umount", "--lazy", str(disk)], check=True)
+            site = None
+            if kind == "clock":
+                site = root / "site"
+                site.mkdir()
+                (site / "sitecustomize.py").write_text(JUMPING_CLOCK)
             ways = itertools.cycle(damage.WAYS)
             for search in SEARCHES:
                 tally: Counter = Counter()
@@ -156,7 +183,9 @@ def main() -> int:
                         _, err = process.communicate()
                         assert process.returncode == 0, err
                     run = rundir.paths(disk / f"{search}_{seed}")
-                    survive(search, seed, kind, Path(run.config.parent), dice, ways, tally)
+                    survive(
+                        search, seed, kind, Path(run.config.parent), dice, ways, tally, site, options.longest
+                    )
                     try:
                         small.same_outcome(run, expected)
                         arrays, others = last_arrays(run), last_arrays(expected)

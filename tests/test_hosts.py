@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import host_loss
 import numpy as np
 import pytest
 import small
@@ -136,6 +137,77 @@ def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
     assert statuses == [0, 0], outputs
     assert "resuming after" in outputs[0][0]
     small.same_outcome(run, expected)
+
+
+def test_the_loss_of_a_host_is_a_line_and_the_same_result(tmp_path):
+    """Process 0 is killed twice, which the other sees at once; supervisors start both again."""
+    timing = (["--epochs", "10", "--rounds", "2"], 60, 3)
+    with host_loss.hosts(tmp_path / "undisturbed", *timing) as alone:
+        assert alone.wait() == [0, 0], alone.logs[0].read_text()
+    with host_loss.hosts(tmp_path / "run", *timing) as both:
+        for epochs in (2, 12):
+            while both.epochs() < epochs or not (both.process(0) and both.process(1)):
+                assert not both.over(), both.logs[0].read_text()
+                time.sleep(0.01)
+            _, lines = both.lose(0)
+            assert lines[0] == host_loss.LINE
+            assert [line for line in lines[1:] if not line.startswith("again: ended with status 69, ")] == []
+        assert both.wait() == [0, 0], both.logs[0].read_text()
+    small.same_outcome(both.run, alone.run)
+
+
+ABORT = """
+import os, sys
+from snnlth_jax.machine import host_loss
+host_loss.answer()
+os.write(2, sys.argv[1].encode())
+print("printed by Python", file=sys.stderr)
+os.abort()
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "status", "err"),
+    [
+        (
+            "E1127 10:00:00.1 7 other.cc:1] why\n",
+            -6,
+            ["E1127 10:00:00.1 7 other.cc:1] why", "printed by Python"],
+        ),
+        (
+            "W1127 10:00:00.1 7 preemption_sync_manager.cc:1] a notice\nof two lines\n"
+            "E1127 10:00:00.1 7 coordination_service_agent.cc:289] Polled an error\nof two lines\n"
+            "F1127 10:00:00.1 7 client.h:75] Terminating\n    @ 0x7f trace\n",
+            69,
+            ["printed by Python", host_loss.LINE],
+        ),
+    ],
+    ids=["an abort of another kind", "a lost host"],
+)
+def test_of_aborts_only_that_of_a_lost_host_is_answered(printed, status, err):
+    done = subprocess.run([sys.executable, "-c", ABORT, printed], capture_output=True, text=True)
+    assert done.returncode == status
+    assert sorted(done.stderr.splitlines()) == sorted(err)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "starts"),
+    [("69 75 137 0", 0, 4), ("69 2", 2, 2), ("69 69 69 69", 69, 3), ("75 3", 3, 2)],
+)
+def test_a_supervisor_repeats_what_can_be_repeated(statuses, status, starts, tmp_path):
+    (tmp_path / "statuses").write_text("\n".join(statuses.split()) + "\n")
+    command = (
+        "echo x >> starts; s=$(head -n 1 statuses); sed -i 1d statuses; [ $s != 137 ] || kill -9 $$; exit $s"
+    )
+    environment = os.environ | {"AGAIN_SECONDS": "0.1", "AGAIN_ATTEMPTS": "3" if "69 69" in statuses else "9"}
+    done = subprocess.run(
+        [str(host_loss.AGAIN), "bash", "-c", command],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    assert done.returncode == status
+    assert len((tmp_path / "starts").read_text().split()) == starts
 
 
 EXPERIMENT = """

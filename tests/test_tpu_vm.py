@@ -276,6 +276,25 @@ def test_stopped_with_a_checkpoint_means_again_on_the_same_vm(cloud):
     assert len(cloud.started()) == 3
 
 
+@pytest.mark.parametrize("status", [69, 134, 137])
+def test_a_worker_that_was_killed_leads_to_the_same_command(cloud, status):
+    """The other says that it lost one."""
+    cloud.script("exit 69", "exit 0", workers="0")
+    cloud.script(f"exit {status}", "exit 0", workers="1")
+    done = cloud.launch(*FLAGS, *COMMAND)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert cloud.verbs() == ["create", "scp", "scp", "rsync"]
+
+
+def test_it_gives_up_a_run_that_loses_a_worker_each_time(cloud):
+    cloud.script(*["sleep 0.2; exit 69"] * 30, workers="0")
+    cloud.script(*["sleep 0.2; exit 137"] * 30, workers="1")
+    cloud.env["SNNLTH_POLL_SECONDS"] = "0.02"
+    done = cloud.launch(*FLAGS, *COMMAND)
+    assert done.returncode == 69
+    assert done.stderr.splitlines()[-1] == "tpu_vm: error: the run lost a worker 21 times"
+
+
 def test_a_worker_that_was_restarted_below_the_run_leads_to_the_same_command(cloud):
     cloud.script(RESTART_OF_THE_WORKER, "exit 0")
     done = cloud.launch(*FLAGS, *COMMAND)
@@ -297,7 +316,7 @@ def test_a_failure_of_the_run_ends_it_with_its_last_lines(cloud, status):
 
 
 def test_a_failure_on_one_worker_is_a_failure_once_the_others_have_ended(cloud):
-    cloud.script("sleep 0.3; exit 134", workers="0")  # as JAX ends those that lost one
+    cloud.script("sleep 0.3; exit 69", workers="0")  # as those that lost one end
     cloud.script("exit 3", workers="1")
     assert cloud.launch(*FLAGS, *COMMAND).returncode == 3
     assert len(cloud.started()) == 1

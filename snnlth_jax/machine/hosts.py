@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from snnlth_jax.errors import InputError, StorageError
+from snnlth_jax.machine import host_loss
 
 __all__ = [
     "agree",
@@ -40,7 +41,8 @@ def connect() -> None:
     """Connect this process to the others, before any other use of JAX.
 
     `jax.distributed` recognises Cloud TPU, Slurm, Open MPI and Kubernetes; elsewhere set the variables
-    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID. If one of the
+    others is gone later, this process ends, see `host_loss`.
 
     Raises:
       InputError: no other processes are known, or they cannot be reached.
@@ -51,10 +53,12 @@ def connect() -> None:
     try:
         count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
         _check_address(os.environ.get("JAX_COORDINATOR_ADDRESS"))
+        host_loss.answer()
         jax.distributed.initialize(
             num_processes=int(count) if count else None,
             process_id=int(index) if index else None,
             initialization_timeout=2 * PATIENCE,  # at which JAX would abort the process
+            heartbeat_timeout_seconds=host_loss.HEARTBEAT,
         )
     except (ValueError, RuntimeError, OSError) as error:
         allowed = "on Cloud TPU, Slurm, Open MPI, Kubernetes, or with "
