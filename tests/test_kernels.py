@@ -146,3 +146,23 @@ def test_a_budget_says_which_figures_got_worse(monkeypatch):
     more = found | {"kernels": 11, "gigabytes": found["gigabytes"] * 1.02}
     assert hlo_budget.worse("h100", found, more) == ["h100: kernels 11, worse than 10"]
     assert hlo_budget.worse("h100", more, found) == []
+
+
+@pytest.mark.parametrize(("on_chip", "read", "written"), [("", 1024, 1024), ("S(1)", 1024, 0)])
+def test_an_asynchronous_slice_reads_its_part(on_chip, read, written):
+    """As TPUs fetch a part of an array: the result names the whole array once more."""
+    text = f"""
+%body (p: (s8[8192])) -> (s8[8192]) {{
+  %p = (s8[8192]{{0}}) parameter(0)
+  %x = s8[8192]{{0}} get-tuple-element(%p), index=0
+  %start = ((s8[8192]{{0}}), s8[1024]{{0:T(1024){on_chip}}}, s32[]) slice-start(%x), slice={{[0:1024]}}
+  %done = s8[1024]{{0}} slice-done(%start)
+  ROOT %t = (s8[8192]{{0}}) tuple(%x)
+}}
+
+ENTRY %main (p: (s8[8192])) -> (s8[8192]) {{
+  %p = (s8[8192]{{0}}) parameter(0)
+  ROOT %w = (s8[8192]{{0}}) while(%p), condition=%cond, body=%body
+}}"""
+    [kernel] = kernels.kernels_of_step(text)
+    assert (kernel.read, kernel.written) == (read, written)

@@ -29,8 +29,8 @@ def written(config: ResolvedTrain) -> str:
     """The settings that decide the results of a run, every default filled in, and its seeds.
 
     >>> from snnlth_jax.configs import ImpConfig, resolve
-    >>> print(written(resolve(ImpConfig(epochs=3))))
-    # Settings of a run of snnlth ...
+    >>> print(written(resolve(ImpConfig(epochs=3))))  # doctest: +ELLIPSIS
+    # Settings of a run of snnlth: ...
     command = "imp"
     dataset = "digits"
     arch = "vgg5"

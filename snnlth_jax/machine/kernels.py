@@ -216,8 +216,11 @@ def _traffic(instruction: hlo.Instruction, operands: list[hlo.Instruction]) -> t
     if instruction.opcode == "custom-call":  # the last result of cuDNN and cuBLAS is their work space
         scratch = instruction.shapes[-1:] if instruction.target.startswith("__cu") else ()
         written -= _shared(shape for shape in scratch if shape.dtype in ("u8", "s8"))
-    if instruction.opcode in ("copy-start", "slice-start"):  # the result has the operand once more
+    if instruction.opcode == "copy-start":  # the result has the operand once more
         written = _shared(instruction.shapes[1:2] or instruction.shapes)
+    if instruction.opcode == "slice-start":  # so has this one, of which only the slice is read
+        source, part = instruction.shapes[:2]
+        return 0.0 if source.on_chip else part.bytes, _shared([part])
     if instruction.opcode == "dynamic-update-slice":
         return (update := _shared(operands[1].shapes)), update
     if instruction.opcode in ("slice", "dynamic-slice", "gather"):

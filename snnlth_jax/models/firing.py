@@ -72,8 +72,12 @@ def max_pool(x: jax.Array) -> jax.Array:
     """
     if x.ndim < 3 or min(x.shape[-3:-1]) < 2:
         raise ValueError(f"x must be [..., H, W, C], H and W at least 2, got shape {x.shape}")
-    height, width = x.shape[-3] // 2 * 2, x.shape[-2] // 2 * 2
-    corners = [x[..., i:height:2, j:width:2, :] for i in (0, 1) for j in (0, 1)]
+    *rest, height, width, channels = x.shape
+    shape = (*rest, height // 2, width // 2, channels)
+    windows = x[..., : height // 2 * 2, : width // 2 * 2, :].reshape(*shape[:-2], 2, shape[-2], 2, channels)
+    # split, since the gradients of parts are joined, and those of slices are padded and added
+    rows = jax.lax.split(windows, (1, 1), axis=windows.ndim - 4)
+    corners = [part.reshape(shape) for row in rows for part in jax.lax.split(row, (1, 1), axis=row.ndim - 2)]
     return first_maximum(corners)
 
 
