@@ -328,8 +328,10 @@ def test_what_networks_refuse(model, size, num_timesteps, message):
     ],
 )
 def test_traced_options_are_refused(options, message):
+    variables = initialised(SMALL_VGG)
+
     def apply(options):
-        return SMALL_VGG.apply(initialised(SMALL_VGG), images(), **{"num_timesteps": 1} | options)
+        return SMALL_VGG.apply(variables, images(), **{"num_timesteps": 1} | options)
 
     refusal(lambda: jax.jit(apply)(options), message)
 
