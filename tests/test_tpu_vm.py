@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+
+from snnlth_jax.machine import host_loss
 
 pytestmark = pytest.mark.subprocess
 
@@ -434,3 +437,10 @@ def test_help_is_the_header_and_values_may_follow_an_equals_sign(cloud):
         cloud.launch("--dry-run", *joined, *COMMAND).stdout
         == cloud.launch("--dry-run", *FLAGS, *COMMAND).stdout
     )
+
+
+def test_a_job_of_skypilot_runs_again_after_the_statuses_that_ask_for_it():
+    job = yaml.safe_load(LAUNCHER.with_name("sky.yaml").read_text())
+    assert job["resources"]["job_recovery"]["recover_on_exit_codes"] == [host_loss.STATUS, 75]
+    assert job["envs"] == {"BUCKET": None, "RUN": None, "NAME": "run"}
+    assert "exec $RUN --workdir $BUCKET/runs/$NAME" in job["run"]
