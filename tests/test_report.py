@@ -2,15 +2,19 @@
 
 import base64
 import csv
+import datetime
 import functools
+import html
 import html.parser
 import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import browser
@@ -19,12 +23,13 @@ import small
 import stub
 from rich.console import Console
 
-from snnlth_jax import configs, files, report
+from snnlth_jax import cli, configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
 from snnlth_jax.report.plot import percent
 from snnlth_jax.report.series import experiments
+from snnlth_jax.run import events
 from snnlth_jax.search import early_bird, early_time, imp, replicates
 
 SHORT = small.NETWORK | {"epochs": 2, "test_examples": 60}
@@ -562,3 +567,87 @@ def test_dense_networks_of_other_conditions_are_kept_apart(grid, tmp_path):
     assert [row.final_test_accuracy for _, row in experiment.dense(runs.read(tmp_path / "longer"))] == [1.0]
     assert [run.result.config["epochs"] for run, _ in experiment.dense()] == [2, 2]
     assert experiment.differences() == {"epochs": ["2", "9"]}
+
+
+def test_the_page_repeats_its_searches(grid, tmp_path):
+    """The command of each search, read by the command line, has the identity that the search had."""
+    page = Path(report.write([str(grid)], str(tmp_path))).read_text()
+    lines = [html.unescape(line) for line in re.findall(r"<pre>(snnlth .+?)</pre>", page)]
+    assert len(lines) == 3
+    assert any("--seeds 0,1" in line for line in lines)
+    for run in runs.collect([str(grid)]).runs:
+        there = run.result.config
+        line = next(line for line in lines if line.split()[1] == there["method"].split("+")[0])
+        command = shlex.join([*shlex.split(line), *(["--seed", str(run.seed)] if run.seed else [])])
+        command = re.sub(" --seeds \\S+", "", command)
+        _, config = cli._parse(shlex.split(command)[1:])
+        images = configs.Images(there["dataset"], there["dataset_fingerprint"])
+        now = configs.identity(configs.resolve(config), images)
+        assert json.loads(json.dumps(configs.completed(now))) == configs.completed(there)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        configs.ImpConfig(dataset="cifar10", epochs=30, final_rounds=(2, 5), augment=("flip",), v_reset=-0.5),
+        configs.ImpConfig(sparsity=0.97, rounds=6, early_time=True, seed=3, controls=("random", "dense")),
+        configs.ImpConfig(sparsity=0.9, arch_option=("a=1", "b=(2,3)"), arch="tests:model"),
+        configs.OneShotConfig(augment=False, surrogate="sigmoid", neuron_tau=1.25, sparsity=0.5),
+        configs.StabilityConfig(epochs=9, stability_epochs=(0, 3)),
+        configs.TransferConfig(optimizer="adam", learning_rate=1e-3, validation_examples=10),
+    ],
+    ids=lambda config: config.method + str(config.sparsity if hasattr(config, "sparsity") else ""),
+)
+def test_a_command_line_repeats_any_configuration(config):
+    images = configs.Images(config.dataset, "it")
+    there = json.loads(json.dumps(configs.identity(configs.resolve(config), images)))
+    line = configs.command_line(there)
+    _, read = cli._parse(shlex.split(line)[1:])
+    assert json.loads(json.dumps(configs.identity(configs.resolve(read), images))) == there
+    assert len(line) < 250
+    assert "momentum" not in line
+
+
+def test_files_that_no_result_names_are_words_in_capitals(grid):
+    config = runs.read(grid / "imp" / "seed0").result.config
+    own = configs.command_line(config | {"dataset": "photos"})
+    assert own.startswith("snnlth imp --dataset DATASET ")
+    retrained = configs.command_line(config | {"method": "retrain random", "ticket": "0a1b", "shuffle": True})
+    assert retrained.startswith("snnlth train TICKET ")
+    assert "--shuffle" in retrained
+
+
+def test_each_search_says_its_settings_date_and_versions(grid, tmp_path):
+    page = Path(report.write([str(grid / "imp")], str(tmp_path))).read_text()
+    run = runs.read(grid / "imp" / "seed0")
+    differs = re.search("<dt>differs from the defaults</dt><dd>(.+?)</dd>", page)[1]
+    assert "width 0.1, num timesteps 2, epochs 2" in differs
+    assert "momentum" not in differs  # at its default
+    (started,) = {event.time for event in run.events if isinstance(event, events.StartEvent)}
+    assert datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d") in page
+    for name in ("jax", "snnlth_jax"):
+        assert f"{name} {run.result.versions[name]}" in page
+    whole = re.search("<summary>Whole configuration</summary><pre>(.+?)</pre>", page, re.S)[1]
+    read = tomllib.loads(html.unescape(whole))
+    assert read == {name: v for name, v in configs.completed(run.result.config).items() if v is not None}
+
+
+def test_each_search_has_a_table_of_its_rounds(grid, tmp_path):
+    page = Path(report.write([str(grid / "imp" / "seed0")], str(tmp_path))).read_text()
+    part = page[page.index("<summary>All rounds</summary>") :].split("</details>")[0]
+    lines = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", part)[1:]]
+    result = runs.read(grid / "imp" / "seed0").result
+    dense = result.rounds[0].final_test_accuracy
+    assert lines == [
+        [
+            row.name,
+            percent(row.sparsity),
+            f"{row.kept:,}",
+            "2",
+            f"{row.final_test_accuracy:.4f}",
+            f"{100 * (row.final_test_accuracy - dense):+.2f}",
+            f"{row.seconds:.1f}",
+        ]
+        for row in result.trainings
+    ]
+    assert len(lines) > 3
