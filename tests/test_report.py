@@ -651,3 +651,23 @@ def test_each_search_has_a_table_of_its_rounds(grid, tmp_path):
         for row in result.trainings
     ]
     assert len(lines) > 3
+
+
+def drawn_texts(page, name):
+    """Texts of a figure of a page."""
+    figure = re.search(f'<figure id="[^"]*{name}">.*?</figure>', page, re.S)[0]
+    return [html.unescape(text) for text in re.findall("<text[^>]*>(.*?)</text>", figure, re.S)]
+
+
+def test_names_are_never_cut(active, tmp_path):
+    seed0 = active / "seed0"
+    long = {"dtype": "bfloat16", "scope": "layer", "label_smoothing": 0.125, "learning_rate": 0.03}
+    of = [copied(seed0, tmp_path / "a"), copied(seed0, tmp_path / "b", **long, momentum=0.5)]
+    page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+    assert "…" not in page
+    (compared,) = experiments(runs.collect(of).runs)
+    assert max(len(series.label) for series in compared.series) > 80
+    for plot in ("accuracy", "cost", "synops", "firing-rates", "silence", "learning"):
+        texts = " ".join(drawn_texts(page, plot))
+        for series in compared.series:
+            assert series.label in texts, plot

@@ -1,4 +1,4 @@
-"""The settings of a run as its identity records them: what differs from the defaults, and the command line."""
+"""The settings of a run from its identity: what differs from the defaults, and the command line."""
 
 import dataclasses
 import shlex

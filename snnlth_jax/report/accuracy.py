@@ -70,9 +70,8 @@ def accuracy(experiment: Experiment) -> Plot | None:
         ends = []
         for series, style, label, points in lines:
             slot = series.slot if style == "-" or not single else 6
-            ends.append(
-                End(list(points)[-1], list(points.values())[-1].mean, label, color(slot), MARKERS[slot % 8])
-            )
+            x, y = list(points)[-1], list(points.values())[-1].mean
+            ends.append(End(x, y, label, color(slot), MARKERS[slot % 8], style))
         if dense:
             ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
         if as_long:

@@ -46,8 +46,8 @@ figure { display: flex; flex-direction: column }
 figure svg { width: 100%; height: auto; display: block; font-family: inherit }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.45; margin-top: .7rem }
 figcaption a, footer a { color: var(--s0) }
-dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .9rem; margin: .2rem 0 .5rem;
-  font-size: .9rem }
+dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .9rem;
+  margin: .2rem 0 .5rem; font-size: .9rem }
 dt { color: var(--muted) }
 dd { margin: 0 }
 pre { font: .84rem/1.45 ui-monospace, "Liberation Mono", monospace; white-space: pre-wrap; margin: .5rem 0;

@@ -105,7 +105,7 @@ def _by_layer(
             line = (0, (5, 3)) if slot is None else "-"
             marker = None if slot is None else MARKERS[slot % 8]
             axes.plot(x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5)
-            ends.append(End(x[-1], y[-1], label, paint))
+            ends.append(End(x[-1], y[-1], label, paint, marker or "", line))
             means[label] = points
         if not means:
             return None

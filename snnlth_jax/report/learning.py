@@ -52,7 +52,9 @@ def learning_curves(experiment: Experiment) -> Plot | None:
             drawing.axes.plot(x, y, **look)
             label = _label(curve, alone)
             if not alone or curve.kind != "round" or curve.round in (0, last_round):
-                ends[label] = End(x[-1], y[-1], label, look["color"], look.get("marker", ""))
+                ends[label] = End(
+                    x[-1], y[-1], label, look["color"], look.get("marker", ""), look.get("linestyle", "-")
+                )
             values += y
         drawing.axes.set_xlabel("epoch")
         drawing.axes.set_ylabel("test accuracy" if tested else "training accuracy")

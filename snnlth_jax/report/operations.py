@@ -23,7 +23,7 @@ from snnlth_jax.report.plot import (
 )
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
-from snnlth_jax.report.theme import canvas, color
+from snnlth_jax.report.theme import MARKERS, canvas, color
 from snnlth_jax.run.results import LayerRecord, Row, Spread
 
 __all__ = ["energy", "silence", "synops"]
@@ -121,9 +121,8 @@ def _against(
         for series, points in means.items():
             scaled = {density: point.scaled(scale) for density, point in points.items()}
             against_density(drawing, scaled, series.slot)
-            ends.append(
-                End(list(scaled)[-1], list(scaled.values())[-1].mean, series.label, color(series.slot))
-            )
+            x, y = list(scaled)[-1], list(scaled.values())[-1].mean
+            ends.append(End(x, y, series.label, color(series.slot), MARKERS[series.slot % 8]))
         axes.set_yscale("log")
         log_axis(axes.yaxis)
         axes.set_ylabel(axis)
@@ -159,7 +158,8 @@ def silence(experiment: Experiment) -> Plot | None:
             style, value = measures[name]
             points = across(shown[series, name], functools.partial(_number, value))
             against_density(drawing, points, series.slot, style)
-            ends.append(End(list(points)[-1], list(points.values())[-1].mean, label, color(series.slot)))
+            x, y = list(points)[-1], list(points.values())[-1].mean
+            ends.append(End(x, y, label, color(series.slot), MARKERS[series.slot % 8], style))
             parts.append(_from_to(label, points, percent))
         axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -33,6 +34,7 @@ __all__ = [
 R = TypeVar("R", bound=Row)
 
 LABEL = 13.5  # points from one label to the next
+BESIDE, BELOW = 20, 46  # characters of the longest label beside the axes, and of a line below them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ def against_density(
 def reference(drawing: Drawing, value: float, text: str) -> "End":
     """A dashed line across, and its label."""
     drawing.axes.axhline(value, color=LIGHT["ink"], linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
-    return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"])
+    return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"], line="--")
 
 
 def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
@@ -149,10 +151,15 @@ def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
 
 
 def room(labels: Iterable[str]) -> dict[str, float]:
-    """End of the axes and height of a figure that leave room for labels at their right, see `canvas`."""
-    shown = [_short(label) for label in labels]
-    height = 0.6 + LABEL * (len(shown) + 2) / 72 / 0.9
-    return {"right": 1 - 0.04 - 0.0178 * max([7, *map(len, shown)]), "height": max(HEIGHT, height)}
+    """End of the axes and height of a figure that leave room for labels at their right, see `canvas`.
+
+    Labels that are too long for that stand below the axes, which then are as wide as the figure.
+    """
+    longest = [len(label) for label in labels]
+    if max(longest, default=0) > BESIDE:
+        return {}
+    height = 0.6 + LABEL * (len(longest) + 2) / 72 / 0.9
+    return {"right": 1 - 0.04 - 0.0178 * max([7, *longest]), "height": max(HEIGHT, height)}
 
 
 def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
@@ -181,16 +188,6 @@ def whole_numbers(axis: Any) -> None:
     axis.get_major_locator().set_params(integer=True)
 
 
-def _short(label: str, most: int = 20) -> str:
-    """Part of a label that fits beside a plot; the beginning and the end tell most.
-
-    >>> _short("IMP"), _short("IMP, runs/a_long_name/of_a_directory")
-    ('IMP', 'IMP, runs…_directory')
-    """
-    half = (most - 1) // 2
-    return label if len(label) <= most else f"{label[:half]}…{label[-(most - 1 - half) :]}"
-
-
 class End(NamedTuple):
     """End of a line that is to be named, and its look there."""
 
@@ -199,15 +196,20 @@ class End(NamedTuple):
     text: str
     color: str
     marker: str = ""
+    line: Any = "-"
 
 
 def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
     """Name lines right of the axes, at the height where they end, pushed apart where names would overlap.
 
-    A thin line leads to each name; where that would be long, the marker stands before the name instead. To be
-    called last, when the limits of the axes are what they will be.
+    A thin line leads to each name; where that would be long, the marker stands before the name instead. Where
+    `room` left none, the names stand below. To be called last, when the limits of the axes are what they will
+    be.
     """
     axes = drawing.axes
+    if axes.get_position().x1 > 0.9:
+        _legend(drawing, ends)
+        return
     axes.get_xlim(), axes.get_ylim()  # has matplotlib find them
     gap = LABEL / (axes.get_window_extent().height * 72 / drawing.figure.dpi)
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -219,7 +221,33 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
         else:
             axes.plot([1.022], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
         look = {"color": end.color, "va": "center", "fontweight": "bold", "parse_math": False}
-        axes.text(1.046, at, _short(end.text), **look, **fixed)
+        axes.text(1.046, at, end.text, **look, **fixed)
+
+
+def _legend(drawing: Drawing, ends: Sequence[End]) -> None:
+    """Name lines below the axes, on a figure that is higher by as much."""
+    from matplotlib.lines import Line2D
+
+    figure, place = drawing.figure, drawing.axes.get_position()
+    names = [(end, textwrap.wrap(end.text, BELOW) or [""]) for end in ends]
+    width, height = figure.get_size_inches()
+    inches = LABEL * (sum(len(lines) for _, lines in names) + 0.5) / 72
+    whole = height + inches
+    figure.set_size_inches(width, whole)
+    figure.subplots_adjust(
+        top=1 - (1 - place.y1) * height / whole, bottom=(place.y0 * height + inches) / whole
+    )
+    at = inches / whole
+    for end, lines in names:
+        middle = at - LABEL / 72 / 2 / whole
+        look = {"color": end.color, "linestyle": end.line, "marker": end.marker, "markersize": 5}
+        look |= {"markerfacecolor": end.color if end.line == "-" else LIGHT["surface"]}
+        xs = (0.03, 0.06, 0.09)
+        figure.add_artist(Line2D(xs, [middle] * 3, markevery=[1], linewidth=1.5, **look))
+        for line in lines:
+            figure.text(0.11, middle, line, color=end.color, va="center", fontweight="bold", parse_math=False)
+            middle -= LABEL / 72 / whole
+        at -= LABEL * len(lines) / 72 / whole
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

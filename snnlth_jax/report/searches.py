@@ -153,7 +153,9 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
             axes.plot(x, y, style, color=color(series.slot), alpha=0.85, linewidth=1.4)
             if events[-1].fired:
                 axes.plot(x[-1], y[-1], MARKERS[series.slot % 8], color=color(series.slot), markersize=7)
-            ends.setdefault(label, End(x[-1], y[-1], label, color(series.slot), MARKERS[series.slot % 8]))
+            ends.setdefault(
+                label, End(x[-1], y[-1], label, color(series.slot), MARKERS[series.slot % 8], style)
+            )
             fired_after.setdefault(label, []).append(f"{record.epoch}" if record.fired else "never")
         axes.set_yscale("log")
         axes.set_xlabel("epoch")
@@ -210,7 +212,7 @@ def early_time(experiment: Experiment) -> Plot | None:
                     axes.plot(x, y, color=color(series.slot), alpha=0.3, linewidth=1)
             x, y = list(curves), [spread(values).mean for values in curves.values()]
             axes.plot(x, y, color=color(series.slot), marker=MARKERS[series.slot % 8])
-            ends.append(End(x[-1], y[-1], series.label, color(series.slot)))
+            ends.append(End(x[-1], y[-1], series.label, color(series.slot), MARKERS[series.slot % 8]))
             chosen = sorted({record.num_timesteps for _, record in runs})
             full = runs[0][0].result.settings.num_timesteps
             choices.append(f"{series.label} T' = {', '.join(map(str, chosen))} of {full}")

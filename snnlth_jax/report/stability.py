@@ -88,7 +88,8 @@ def interpolations(experiment: Experiment) -> Plot | None:
         axes, ends = drawing.axes, []
         for label, slot, style, one in shown:
             axes.plot(one.alphas, one.test_errors, style, color=color(slot), marker=MARKERS[slot % 8])
-            ends.append(End(one.alphas[-1], one.test_errors[-1], label, color(slot), MARKERS[slot % 8]))
+            x, y = one.alphas[-1], one.test_errors[-1]
+            ends.append(End(x, y, label, color(slot), MARKERS[slot % 8], style))
         axes.set_xlabel("place on the line, from one copy to the other")
         axes.set_ylabel("test error")
         axes.margins(y=0.1)
