@@ -10,10 +10,11 @@ from snnlth_jax.report.plot import (
     label_ends,
     listed,
     log_axis,
+    names_axis,
     percent,
     room,
     row_fields,
-    whole_numbers,
+    zero_below,
 )
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
@@ -84,38 +85,43 @@ def _by_layer(
     if dense := [(run, row) for run, row in experiment.dense() if row.layers]:
         shown.insert(0, ("dense", None, dense))
     rows: list[tuple[Any, ...]] = []
-    ends, means = [], {}
+    means: dict[str, list[Spread]] = {}
+    lines: list[tuple[str, int | None, list[int], list[float]]] = []
     names = [layer.name for layer in shown[0][2][0][1].layers]
-    with canvas(**room(label for label, _, _ in shown)) as drawing:
-        axes = drawing.axes
-        for label, slot, trainings in shown:
-            by_layer: dict[int, list[float]] = {}
-            for run, row in trainings:
-                for i, layer in enumerate(row.layers):
-                    if (measured := value(layer)) is not None:
-                        by_layer.setdefault(i, []).append(measured)
-                    rates = layer.firing_rate or ()
-                    fields = (layer.name, layer.weights, layer.kept, measured, *rates)
-                    rows.append((*row_fields(label, run, row), i + 1, *fields))
-            if not by_layer:
-                continue
-            points = [spread(values) for values in by_layer.values()]
-            x, y = [i + 1 for i in by_layer], [point.mean for point in points]
+    for label, slot, trainings in shown:
+        by_layer: dict[int, list[float]] = {}
+        for run, row in trainings:
+            for i, layer in enumerate(row.layers):
+                if (measured := value(layer)) is not None:
+                    by_layer.setdefault(i, []).append(measured)
+                rates = layer.firing_rate or ()
+                fields = (layer.name, layer.weights, layer.kept, measured, *rates)
+                rows.append((*row_fields(label, run, row), i + 1, *fields))
+        if by_layer:
+            means[label] = [spread(values) for values in by_layer.values()]
+            lines.append((label, slot, [i + 1 for i in by_layer], [point.mean for point in means[label]]))
+    if not lines:
+        return None
+    zero = min((y for *_, ys in lines for y in ys if y > 0), default=1.0) / 3  # where 0 is on a log axis
+    collapsed = log and any(y == 0 for *_, ys in lines for y in ys)
+    with canvas(**room(label for label, *_ in lines)) as drawing:
+        axes, ends = drawing.axes, []
+        for label, slot, x, measures in lines:
+            y = [zero if log and measure == 0 else measure for measure in measures]
             paint = LIGHT["ink"] if slot is None else color(slot)
             line = (0, (5, 3)) if slot is None else "-"
             marker = None if slot is None else MARKERS[slot % 8]
             axes.plot(x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5)
             ends.append(End(x[-1], y[-1], label, paint, marker or "", line))
-            means[label] = points
-        if not means:
-            return None
         if log:
             axes.set_yscale("log")
             log_axis(axes.yaxis, lambda share: f"{100 * share:.3g} %")
+            if collapsed:
+                zero_below(axes, zero, "none")
         else:
             axes.set_ylim(0, None)
         axes.set_xlim(0.7, len(names) + 0.3)
-        whole_numbers(axes.xaxis)
+        names_axis(drawing, [name.removesuffix("/kernel") for name in names])
         axes.set_xlabel("layer, in the order of the forward pass")
         axes.set_ylabel(axis)
         label_ends(drawing, ends)

@@ -20,6 +20,7 @@ __all__ = [
     "label_ends",
     "listed",
     "log_axis",
+    "names_axis",
     "percent",
     "reference",
     "room",
@@ -28,12 +29,14 @@ __all__ = [
     "si",
     "weights_axis",
     "whole_numbers",
+    "zero_below",
 ]
 
 
 R = TypeVar("R", bound=Row)
 
 LABEL = 13.5  # points from one label to the next
+CHARACTER, LONGEST = 0.079, 40  # width of a character of a tick in inches, characters of the longest tick
 BESIDE, BELOW = 20, 46  # characters of the longest label beside the axes, and of a line below them
 
 
@@ -174,6 +177,17 @@ def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
     axis.set_major_formatter(lambda value, _: form(value))
 
 
+def zero_below(axes: Any, zero: float, text: str) -> None:
+    """A tick for 0 on a logarithmic vertical axis, at the place below all others where it is drawn."""
+    from matplotlib.ticker import FixedLocator
+
+    form, (_, top) = axes.yaxis.get_major_formatter(), axes.get_ylim()
+    ticks = [tick for tick in axes.yaxis.get_major_locator()() if 1.8 * zero < tick <= top]
+    axes.yaxis.set_major_locator(FixedLocator([zero, *ticks]))
+    axes.yaxis.set_major_formatter(lambda value, at: text if value == zero else form(value, at))
+    axes.set_ylim(zero / 1.4, top)
+
+
 ROW = ("series", "kind", "workdir", "seed", "round", "kept", "total", "num_timesteps")
 
 
@@ -185,7 +199,7 @@ def row_fields(series: str, run: Run, row: Row) -> tuple[Any, ...]:
 
 def whole_numbers(axis: Any) -> None:
     """Ticks at whole numbers only."""
-    axis.get_major_locator().set_params(integer=True)
+    axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 class End(NamedTuple):
@@ -219,7 +233,7 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
         if x > 0.85:
             axes.plot([x, 1.03], [y, at], color=end.color, linewidth=0.7, alpha=0.6, **fixed)
         else:
-            axes.plot([1.022], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
+            axes.plot([1.012], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
         look = {"color": end.color, "va": "center", "fontweight": "bold", "parse_math": False}
         axes.text(1.046, at, end.text, **look, **fixed)
 
@@ -228,15 +242,10 @@ def _legend(drawing: Drawing, ends: Sequence[End]) -> None:
     """Name lines below the axes, on a figure that is higher by as much."""
     from matplotlib.lines import Line2D
 
-    figure, place = drawing.figure, drawing.axes.get_position()
+    figure = drawing.figure
     names = [(end, textwrap.wrap(end.text, BELOW) or [""]) for end in ends]
-    width, height = figure.get_size_inches()
     inches = LABEL * (sum(len(lines) for _, lines in names) + 0.5) / 72
-    whole = height + inches
-    figure.set_size_inches(width, whole)
-    figure.subplots_adjust(
-        top=1 - (1 - place.y1) * height / whole, bottom=(place.y0 * height + inches) / whole
-    )
+    whole = _grow(drawing, inches)
     at = inches / whole
     for end, lines in names:
         middle = at - LABEL / 72 / 2 / whole
@@ -248,6 +257,32 @@ def _legend(drawing: Drawing, ends: Sequence[End]) -> None:
             figure.text(0.11, middle, line, color=end.color, va="center", fontweight="bold", parse_math=False)
             middle -= LABEL / 72 / whole
         at -= LABEL * len(lines) / 72 / whole
+
+
+def _grow(drawing: Drawing, inches: float) -> float:
+    """Make the figure higher below its axes, which keep their size: the new height."""
+    place, (width, height) = drawing.axes.get_position(), drawing.figure.get_size_inches()
+    whole = float(height + inches)
+    drawing.figure.set_size_inches(width, whole)
+    top, bottom = 1 - (1 - place.y1) * height / whole, (place.y0 * height + inches) / whole
+    drawing.figure.subplots_adjust(top=top, bottom=bottom)
+    return whole
+
+
+def names_axis(drawing: Drawing, names: Sequence[str]) -> None:
+    """Names at 1, 2, 3 ... of the horizontal axis: upright where they do not fit, and as many as fit."""
+    axes = drawing.axes
+    inches = axes.get_position().width * drawing.figure.get_size_inches()[0]
+    longest = max(map(len, names))
+    if longest > LONGEST:  # the table has them
+        whole_numbers(axes.xaxis)
+        return
+    upright = longest * CHARACTER * len(names) > 0.9 * inches
+    step = math.ceil(len(names) * LABEL / 72 / inches) if upright else 1
+    places = range(1, len(names) + 1)[::step]
+    axes.set_xticks(places, [names[place - 1] for place in places], rotation=90 if upright else 0)
+    if upright:
+        _grow(drawing, (longest - 1) * CHARACTER)
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:
