@@ -7,6 +7,7 @@ import functools
 import html
 import html.parser
 import io
+import itertools
 import json
 import os
 import re
@@ -27,7 +28,7 @@ from snnlth_jax import cli, configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
-from snnlth_jax.report.plot import percent
+from snnlth_jax.report.plot import names_axis, percent
 from snnlth_jax.report.series import experiments
 from snnlth_jax.run import events
 from snnlth_jax.search import early_bird, early_time, imp, replicates
@@ -671,3 +672,52 @@ def test_names_are_never_cut(active, tmp_path):
         texts = " ".join(drawn_texts(page, plot))
         for series in compared.series:
             assert series.label in texts, plot
+
+
+def test_layers_have_their_names_and_a_collapsed_one_is_shown(active, tmp_path):
+    def collapsed(result):
+        for row in rows_of(result):
+            if row["round"]:
+                row["layers"][1]["kept"] = 0
+
+    run = copied(active / "seed0", tmp_path / "run", collapsed)
+    page = Path(report.write([run], str(tmp_path / "out"))).read_text()
+    for plot in ("layer-density", "firing-rates"):
+        assert {"layer01/conv", "layer02/linear"} <= {*drawn_texts(page, plot)}
+    (experiment,) = experiments(runs.collect([run]).runs)
+    figure = next(plot.figure for plot in report.draw(experiment) if plot.name == "layer-density")
+    (axes,) = figure.axes
+    lines = [line for line in axes.lines if line.get_transform() == axes.transData]
+    lowest = min(y for line in lines for y in line.get_ydata())
+    assert axes.get_ylim()[0] < lowest
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert dict(zip(axes.get_yticks(), names, strict=True))[lowest] == "none"
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 4), (5, 12), (17, 12), (60, 20)])
+def test_names_of_layers_do_not_collide(count, length):
+    with theme.canvas() as drawing:
+        drawing.axes.set_xlim(0.7, count + 0.3)
+        names_axis(drawing, [f"{i:0{length}}" for i in range(count)])
+        drawing.axes.set_xlabel("layer")
+        drawing.figure.draw_without_rendering()
+        boxes = [tick.get_window_extent() for tick in drawing.axes.get_xticklabels()]
+        label = drawing.axes.xaxis.label.get_window_extent()
+    assert len(boxes) >= min(count, 15)
+    assert all(a.x1 <= b.x0 + 1 for a, b in itertools.pairwise(boxes))
+    assert label.y0 >= 0
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_column_of_a_table_is_out_of_reach(grid, active, tmp_path, width):
+    """At 1280 pixels all columns are seen; a phone has a shadow at the edge that hides some, and scrolls."""
+    page = Path(report.write([str(grid), str(active)], str(tmp_path / "out")))
+    opened = page.read_text().replace("<details>", "<details open>")
+    page.write_text(opened)
+    found = browser.look(page, width, tmp_path)
+    if width == 1280:
+        assert found["scrolled"] == []
+    assert "linear-gradient(to left, var(--edge)" in opened
+    assert found["wide"] == []
+    assert found["width"] <= width

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from snnlth_jax.report import settings, theme
 from snnlth_jax.report.accuracy import accuracy_of
-from snnlth_jax.report.markup import table, text
+from snnlth_jax.report.markup import table, text, wrapped
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
@@ -26,8 +26,8 @@ _MEANINGS = {
 }
 
 _STYLE = """
-:root { color-scheme: light dark; --page: #f3f5f7; --card: #fefefe; LIGHT }
-@media (prefers-color-scheme: dark) { :root { --page: #0d0f13; --card: #15181d; DARK } }
+:root { color-scheme: light dark; --page: #f3f5f7; --card: #fefefe; --edge: #7a828c99; LIGHT }
+@media (prefers-color-scheme: dark) { :root { --page: #0d0f13; --card: #15181d; --edge: #a3acb899; DARK } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
   "Segoe UI", Roboto, "Liberation Sans", sans-serif; -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
@@ -54,11 +54,18 @@ pre { font: .84rem/1.45 ui-monospace, "Liberation Mono", monospace; white-space:
   padding: .5rem .7rem; border-radius: 6px; background: var(--page) }
 summary { cursor: pointer; color: var(--muted); font-size: .9rem; margin: .4rem 0 }
 .card { margin: 1.1rem 0 }
-.scroll { overflow-x: auto }
+.scroll { overflow-x: auto; background: linear-gradient(to right, var(--card) 60%, transparent) left local,
+  linear-gradient(to left, var(--card) 60%, transparent) right local,
+  linear-gradient(to left, var(--edge), transparent) right scroll,
+  linear-gradient(to right, var(--edge), transparent) left scroll;
+  background-size: 2.5rem 100%, 2.5rem 100%, 1rem 100%, 1rem 100%; background-repeat: no-repeat }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; width: 100% }
-th, td { text-align: right; padding: .32rem .7rem; white-space: nowrap;
-  border-bottom: 1px solid var(--faint) }
-th { color: var(--muted); font-weight: 500 }
+th, td { text-align: right; padding: .32rem .6rem; border-bottom: 1px solid var(--faint);
+  overflow-wrap: break-word }
+td { white-space: nowrap }
+.wrap { display: inline-block; white-space: normal; overflow-wrap: anywhere; min-width: 5.5rem }
+.wrap code { display: inline-block; min-width: 9rem }
+th { color: var(--muted); font-weight: 500; vertical-align: bottom }
 th:first-child, td:first-child, .text { text-align: left; padding-left: 0 }
 tr:last-child td { border-bottom: 0 }
 .key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em }
@@ -218,7 +225,7 @@ def _summary(experiment: Experiment) -> str:
             relative = [r for _, row in tickets if (r := row.search_relative_to_imp) is not None]
             rows.append(
                 [
-                    key + text(series.label),
+                    wrapped(key + text(series.label)),
                     percent(tickets[0][1].sparsity),
                     f"{kept:,}",
                     str(reached),
@@ -247,7 +254,7 @@ def _summary(experiment: Experiment) -> str:
 def _provenance(experiment: Experiment) -> str:
     """Origin of each ticket, with all that it takes to make it again."""
     heads = "ticket|method|seed|sparsity|accuracy|searched with|trained with|search epochs|search FLOP"
-    heads += "|configuration|data|jax|devices"
+    heads += "|configuration|data"
     rows = []
     for series in experiment.series:
         for run in series.runs:
@@ -256,19 +263,17 @@ def _provenance(experiment: Experiment) -> str:
             for row in result.tickets:
                 rows.append(
                     [
-                        f"<code>{text(f'{run.directory}/{row.ticket}')}</code>",
-                        text(series.label),
+                        wrapped(f"<code>{text(f'{run.directory}/{row.ticket}')}</code>"),
+                        wrapped(text(series.label)),
                         str(run.seed),
                         f"{100 * row.sparsity:.2f} %",
                         "" if row.final_test_accuracy is None else f"{row.final_test_accuracy:.4f}",
-                        text(", ".join(sorted(searched))),
+                        wrapped(text(", ".join(sorted(searched)))),
                         text(row.network),
                         f"{row.search.epochs}" if row.search else "",
                         si(row.search.train_flops) if row.search else "",
                         f"<code>{text(result.config_hash)}</code>",
-                        f"<code>{text(result.config.get('dataset_fingerprint'))}</code>",
-                        text(result.versions.get("jax")),
-                        text(f"{devices.count} x {devices.kind}" if (devices := result.devices) else ""),
+                        wrapped(f"<code>{text(result.config.get('dataset_fingerprint'))}</code>"),
                     ]
                 )
     if not rows:

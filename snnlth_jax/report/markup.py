@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from snnlth_jax.errors import printable
 
-__all__ = ["table", "text", "text_lines"]
+__all__ = ["table", "text", "text_lines", "wrapped"]
 
 
 def text(value: object) -> str:
@@ -20,6 +20,11 @@ def text(value: object) -> str:
 def text_lines(lines: Sequence[str]) -> str:
     """Lines of text of any origin for the inside of `pre`."""
     return "\n".join(map(text, lines))
+
+
+def wrapped(cell: str) -> str:
+    """A cell whose text may stand on several lines; numbers stay on one."""
+    return f'<span class="wrap">{cell}</span>'
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:
