@@ -9,6 +9,7 @@ import html.parser
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -721,3 +722,28 @@ def test_no_column_of_a_table_is_out_of_reach(grid, active, tmp_path, width):
     assert "linear-gradient(to left, var(--edge)" in opened
     assert found["wide"] == []
     assert found["width"] <= width
+
+
+def test_points_have_their_values_under_the_pointer(active, tmp_path):
+    page = Path(report.write([str(active / "seed0")], str(tmp_path))).read_text()
+    result = runs.read(active / "seed0").result
+
+    def titles(plot):
+        figure = re.search(f'<figure id="[^"]*{plot}">.*?</figure>', page, re.S)[0]
+        return re.findall('<circle class="point"[^>]*><title>(.*?)</title>', figure)
+
+    for row in result.rounds:
+        share = f"weights left {100 * row.density:.3g} %"
+        accuracy = f"test accuracy {row.final_test_accuracy:.4f}"
+        assert any(title == f"IMP: {share}, {accuracy}" for title in titles("accuracy"))
+    assert any(re.match(r"dense: epoch \d, \w+ accuracy 0\.", title) for title in titles("learning"))
+    first_layer = r"IMP .*: layer layer01/conv, weights left"
+    assert any(re.match(first_layer, title) for title in titles("layer-density"))
+    for plot in ("firing-rates", "silence", "synops", "energy"):
+        assert titles(plot), plot
+    # and they are where the markers are
+    figure = re.search('<figure id="[^"]*accuracy">.*?</figure>', page, re.S)[0]
+    markers = [(float(x), float(y)) for x, y in re.findall('<use href="[^"]*" x="(.*?)" y="(.*?)"', figure)]
+    points = [(float(x), float(y)) for x, y in re.findall('<circle[^>]* cx="(.*?)" cy="(.*?)"', figure)]
+    assert len(points) > 3
+    assert all(any(math.dist(point, marker) < 0.2 for marker in markers) for point in points)

@@ -41,7 +41,7 @@ __all__ = [
 
 _COMMANDS = [getattr(commands, name) for name in commands.__all__ if name.endswith("Config")]
 _METHOD = "method"
-_BY_METHOD = {command.method: command for command in _COMMANDS}
+_BY_METHOD: dict[str, type[TrainConfig]] = {command.method: command for command in _COMMANDS}
 # fields that came after the first release, at the values by which programs worked before
 _SINCE: Mapping[str, Any] = {
     "schedule_on_rewind": "restart",

@@ -58,9 +58,9 @@ def accuracy(experiment: Experiment) -> Plot | None:
     references = ["dense"] * bool(dense) + [_AS_LONG] * bool(as_long)
     with canvas(**room([*(label for _, _, label, _ in lines), *references])) as drawing:
         weights_axis(drawing.axes, [*densities, 0.5])
-        for series, style, _, points in lines:
+        for series, style, label, points in lines:
             slot = series.slot if style == "-" or not single else 6
-            against_density(drawing, points, slot, style, band=few)
+            against_density(drawing, points, slot, style, band=few, label=label)
         for series in results if few else ():
             if searched := across(series.trainings("search"), accuracy_of):
                 x, y = list(searched), [point.mean for point in searched.values()]
@@ -70,8 +70,8 @@ def accuracy(experiment: Experiment) -> Plot | None:
         ends = []
         for series, style, label, points in lines:
             slot = series.slot if style == "-" or not single else 6
-            x, y = list(points)[-1], list(points.values())[-1].mean
-            ends.append(End(x, y, label, color(slot), MARKERS[slot % 8], style))
+            last, mean = list(points)[-1], list(points.values())[-1].mean
+            ends.append(End(last, mean, label, color(slot), MARKERS[slot % 8], style))
         if dense:
             ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
         if as_long:
@@ -129,9 +129,10 @@ def cost(experiment: Experiment) -> Plot | None:
             accuracies = across(rows, accuracy_of)
             x, y = [p.mean for p in flops.values()], [p.mean for p in accuracies.values()]
             paint, errors = color(series.slot), [p.std or 0.0 for p in accuracies.values()]
-            axes.errorbar(
+            drawn, *_ = axes.errorbar(
                 x, y, errors, color=paint, linewidth=1.2, elinewidth=1, marker=MARKERS[series.slot % 8]
             )
+            drawn.set_label(series.label)
             ends.append(End(x[-1], y[-1], series.label, paint, MARKERS[series.slot % 8]))
             sparsest.append(f"{series.label} {accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP")
             for run, row in rows:

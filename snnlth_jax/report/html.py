@@ -44,6 +44,8 @@ figure, .card { background: var(--card); border: 1px solid var(--faint); border-
   padding: 1rem 1.1rem; min-width: 0 }
 figure { display: flex; flex-direction: column }
 figure svg { width: 100%; height: auto; display: block; font-family: inherit }
+.point { fill: transparent }
+.point:hover { stroke: var(--ink) }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.45; margin-top: .7rem }
 figcaption a, footer a { color: var(--s0) }
 dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .9rem;

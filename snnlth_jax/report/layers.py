@@ -111,7 +111,9 @@ def _by_layer(
             paint = LIGHT["ink"] if slot is None else color(slot)
             line = (0, (5, 3)) if slot is None else "-"
             marker = None if slot is None else MARKERS[slot % 8]
-            axes.plot(x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5)
+            axes.plot(
+                x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5, label=label
+            )
             ends.append(End(x[-1], y[-1], label, paint, marker or "", line))
         if log:
             axes.set_yscale("log")

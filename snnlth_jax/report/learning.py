@@ -49,8 +49,8 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         for curve in curves:
             x, y = curve.means(tested)
             look = _look(curve, alone, last_round)
-            drawing.axes.plot(x, y, **look)
             label = _label(curve, alone)
+            drawing.axes.plot(x, y, label=label, **look)
             if not alone or curve.kind != "round" or curve.round in (0, last_round):
                 ends[label] = End(
                     x[-1], y[-1], label, look["color"], look.get("marker", ""), look.get("linestyle", "-")

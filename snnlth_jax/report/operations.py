@@ -120,7 +120,7 @@ def _against(
         weights_axis(axes, [*(density for points in means.values() for density in points), 0.5])
         for series, points in means.items():
             scaled = {density: point.scaled(scale) for density, point in points.items()}
-            against_density(drawing, scaled, series.slot)
+            against_density(drawing, scaled, series.slot, label=series.label)
             x, y = list(scaled)[-1], list(scaled.values())[-1].mean
             ends.append(End(x, y, series.label, color(series.slot), MARKERS[series.slot % 8]))
         axes.set_yscale("log")
@@ -157,7 +157,7 @@ def silence(experiment: Experiment) -> Plot | None:
         for (series, name), label in labels.items():
             style, value = measures[name]
             points = across(shown[series, name], functools.partial(_number, value))
-            against_density(drawing, points, series.slot, style)
+            against_density(drawing, points, series.slot, style, label=label)
             x, y = list(points)[-1], list(points.values())[-1].mean
             ends.append(End(x, y, label, color(series.slot), MARKERS[series.slot % 8], style))
             parts.append(_from_to(label, points, percent))

@@ -112,9 +112,14 @@ def across(rows: Iterable[tuple[Run, R]], value: Callable[[R], float]) -> dict[f
 
 
 def against_density(
-    drawing: Drawing, points: dict[float, Spread], slot: int, line: str = "-", band: bool = True
+    drawing: Drawing,
+    points: dict[float, Spread],
+    slot: int,
+    line: str = "-",
+    band: bool = True,
+    label: str = "",
 ) -> None:
-    """A line of means, and a standard deviation around them: as bars, and as a band if that is wanted."""
+    """A named line of means, and a standard deviation around them: as bars, and as a band if wanted."""
     axes, paint = drawing.axes, color(slot)
     x, means = list(points), [point.mean for point in points.values()]
     low = [point.mean - (point.std or 0.0) for point in points.values()]
@@ -134,6 +139,7 @@ def against_density(
         markeredgewidth=1.2 if hollow else 0.8,
         markerfacecolor=LIGHT["surface"] if hollow else paint,
         markeredgecolor=paint if hollow else LIGHT["surface"],
+        label=label,
     )
 
 
@@ -280,7 +286,9 @@ def names_axis(drawing: Drawing, names: Sequence[str]) -> None:
     upright = longest * CHARACTER * len(names) > 0.9 * inches
     step = math.ceil(len(names) * LABEL / 72 / inches) if upright else 1
     places = range(1, len(names) + 1)[::step]
-    axes.set_xticks(places, [names[place - 1] for place in places], rotation=90 if upright else 0)
+    axes.set_xticks(places)
+    axes.xaxis.set_major_formatter(lambda value, _: names[round(value) - 1])
+    axes.tick_params("x", rotation=90 if upright else 0)
     if upright:
         _grow(drawing, (longest - 1) * CHARACTER)
 

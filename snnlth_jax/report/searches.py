@@ -150,7 +150,7 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
                 continue
             style = ("-", "--", ":", "-.")[sorted(sparsities[series]).index(s.sparsity) % 4]
             x, y = list(curve), list(curve.values())
-            axes.plot(x, y, style, color=color(series.slot), alpha=0.85, linewidth=1.4)
+            axes.plot(x, y, style, color=color(series.slot), alpha=0.85, linewidth=1.4, label=label)
             if events[-1].fired:
                 axes.plot(x[-1], y[-1], MARKERS[series.slot % 8], color=color(series.slot), markersize=7)
             ends.setdefault(
@@ -211,7 +211,8 @@ def early_time(experiment: Experiment) -> Plot | None:
                     x, y = list(record.normalised), list(record.normalised.values())
                     axes.plot(x, y, color=color(series.slot), alpha=0.3, linewidth=1)
             x, y = list(curves), [spread(values).mean for values in curves.values()]
-            axes.plot(x, y, color=color(series.slot), marker=MARKERS[series.slot % 8])
+            look = {"color": color(series.slot), "marker": MARKERS[series.slot % 8]}
+            axes.plot(x, y, label=series.label, **look)
             ends.append(End(x[-1], y[-1], series.label, color(series.slot), MARKERS[series.slot % 8]))
             chosen = sorted({record.num_timesteps for _, record in runs})
             full = runs[0][0].result.settings.num_timesteps
@@ -256,7 +257,15 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
         for i, m in enumerate(measurements):
             x, y = list(m.by_lambda), list(m.by_lambda.values())
             share = (i + 1) / len(measurements)
-            axes.plot(x, y, color=color(0), alpha=0.15 + 0.85 * share, marker="o", markersize=4)
+            axes.plot(
+                x,
+                y,
+                color=color(0),
+                alpha=0.15 + 0.85 * share,
+                marker="o",
+                markersize=4,
+                label=f"epoch {m.epoch}",
+            )
             if i in (0, len(measurements) - 1):
                 ends.append(End(x[-1], y[-1], f"epoch {m.epoch}", color(0)))
         axes.set_xlabel("λ")

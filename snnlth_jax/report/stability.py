@@ -36,9 +36,10 @@ def barriers(experiment: Experiment) -> Plot | None:
             paint, marker = color(line.slot), MARKERS[line.slot % 8]
             points = line.means()
             x, y = list(points), [point.mean for point in points.values()]
-            axes.errorbar(
+            drawn, *_ = axes.errorbar(
                 x, y, [p.std or 0.0 for p in points.values()], color=paint, elinewidth=1, marker=marker
             )
+            drawn.set_label(line.label)
             ends.append(End(x[-1], y[-1], line.label, paint, marker))
         axes.set_xscale("symlog", linthresh=1)  # as the candidates are spread, with epoch 0
         axes.set_xlabel("epoch that was copied (log scale)")
@@ -87,7 +88,8 @@ def interpolations(experiment: Experiment) -> Plot | None:
     with canvas(**room(label for label, *_ in shown)) as drawing:
         axes, ends = drawing.axes, []
         for label, slot, style, one in shown:
-            axes.plot(one.alphas, one.test_errors, style, color=color(slot), marker=MARKERS[slot % 8])
+            look = {"color": color(slot), "marker": MARKERS[slot % 8], "label": label}
+            axes.plot(one.alphas, one.test_errors, style, **look)
             x, y = one.alphas[-1], one.test_errors[-1]
             ends.append(End(x, y, label, color(slot), MARKERS[slot % 8], style))
         axes.set_xlabel("place on the line, from one copy to the other")
