@@ -173,8 +173,11 @@ def test_every_plot_has_words_and_files(grid, active, tmp_path):
     }
     for figure in figures:
         caption = re.search(r"<figcaption>(.+?) <a ", figure, re.S).group(1)
-        assert re.search(r"\d", caption)
-        assert len(caption) > 60
+        assert len(re.findall(r"\.(?!\d)", caption)) == 1  # a sentence
+        assert caption.endswith(".")
+        assert len(caption) < 180
+        told = re.search("<summary>In numbers</summary>(.+?)</details>", figure, re.S).group(1)
+        assert re.search(r"\d", told)
         assert caption in re.search(r'role="img" aria-label="([^"]+)"', figure).group(1)
         assert "<text" in figure
         # its colours follow the theme

@@ -9,7 +9,6 @@ from snnlth_jax.report.plot import (
     across,
     against_density,
     label_ends,
-    listed,
     log_axis,
     percent,
     reference,
@@ -78,24 +77,21 @@ def accuracy(experiment: Experiment) -> Plot | None:
             mean = spread(accuracy_of(row) for _, row in as_long).mean
             ends.append(reference(drawing, mean, _AS_LONG))
         label_ends(drawing, ends)
-    sparsest: dict[str, list[str]] = {}
+    numbers = []
     for _, _, label, points in lines:
         density, point = list(points.items())[-1]
-        sparsest.setdefault(percent(1 - density), []).append(f"{label} {point}")
-    ends_at = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in sparsest.items())
+        numbers.append((f"{label} at {percent(1 - density)}", f"{point}"))
     counts = [len(list(points.values())[-1].values) for *_, points in lines]
-    caption = f"Weights are removed from left to right. At the sparsest, {ends_at}"
     if dense:
-        caption += f"; the dense network {spread(accuracy_of(row) for _, row in dense)} (dashed line)"
+        numbers.append(("dense network (dashed line)", f"{spread(accuracy_of(row) for _, row in dense)}"))
     if as_long:
         accuracies = spread(accuracy_of(row) for _, row in as_long)
-        caption += f"; a dense network trained for as long as search and ticket {accuracies} (dashed line)"
-    caption += f"; {seeds(counts)}."
-    if few and any(series.trainings("search") for series in results):
-        caption += " Dotted without markers: rounds of the search in the network that is searched."
-    return Plot(
-        "accuracy", "Accuracy against sparsity", caption, (*ROW, "final_test_accuracy"), rows, drawing.figure
-    )
+        numbers.append(("dense network trained for as long as search and ticket", f"{accuracies}"))
+    caption = f"Weights are removed from left to right; {seeds(counts)}."
+    dotted = few and any(series.trainings("search") for series in results)
+    notes = "Dotted without markers: rounds of the search in the network that is searched." if dotted else ""
+    title, header = "Accuracy against sparsity", (*ROW, "final_test_accuracy")
+    return Plot("accuracy", title, caption, header, rows, drawing.figure, numbers, notes)
 
 
 def accuracy_of(row: Row) -> float:
@@ -134,7 +130,7 @@ def cost(experiment: Experiment) -> Plot | None:
             )
             drawn.set_label(series.label)
             ends.append(End(x[-1], y[-1], series.label, paint, MARKERS[series.slot % 8]))
-            sparsest.append(f"{series.label} {accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP")
+            sparsest.append((series.label, f"{accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP"))
             for run, row in rows:
                 spent = (cost and cost.train_flops for cost in (row.search, row.training))
                 fields = (row.final_test_accuracy, *spent, row.search_relative_to_imp)
@@ -145,11 +141,11 @@ def cost(experiment: Experiment) -> Plot | None:
         axes.set_ylabel("test accuracy")
         axes.margins(0.08)
         label_ends(drawing, ends)
-    caption = (
-        "Up and left is better. Each point is a ticket at one sparsity, the sparsest last: "
-        f"{listed(sparsest)}. The cost is that of the search from its start to the masks and of the training "
-        "of the ticket; a pruned weight is counted as if it were there."
+    caption = "Up and left is better: each point is a ticket at one sparsity, the sparsest last."
+    notes = (
+        "The cost is that of the search from its start to the masks and of the training of the ticket; a "
+        "pruned weight is counted as if it were there."
     )
     spent_on = ("search_train_flops", "training_train_flops", "search_relative_to_imp")
     header = (*ROW, "final_test_accuracy", *spent_on)
-    return Plot("cost", "Accuracy against cost", caption, header, table, drawing.figure)
+    return Plot("cost", "Accuracy against cost", caption, header, table, drawing.figure, sparsest, notes)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from snnlth_jax.report import settings, theme
 from snnlth_jax.report.accuracy import accuracy_of
-from snnlth_jax.report.markup import table, text, wrapped
+from snnlth_jax.report.markup import listing, table, text, wrapped
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
@@ -47,6 +47,7 @@ figure svg { width: 100%; height: auto; display: block; font-family: inherit }
 .point { fill: transparent }
 .point:hover { stroke: var(--ink) }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.45; margin-top: .7rem }
+figcaption table { font-size: .84rem }
 figcaption a, footer a { color: var(--s0) }
 dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .9rem;
   margin: .2rem 0 .5rem; font-size: .9rem }
@@ -191,13 +192,22 @@ def _unfinished(
 
 
 def _figure(plot: Plot, name: str) -> str:
-    picture = theme.svg(plot.figure, name, f"{plot.title}. {plot.caption}")
-    numbers = base64.b64encode(csv_text(plot.header, plot.rows).encode()).decode()
-    link = f'<a download="{plot.name}.csv" href="data:text/csv;base64,{numbers}">Numbers (CSV)</a>'
+    numbers = "; ".join(f"{of}: {number}" for of, number in plot.numbers)
+    picture = theme.svg(plot.figure, name, " ".join([f"{plot.title}. {plot.caption}", numbers]).strip())
+    data = base64.b64encode(csv_text(plot.header, plot.rows).encode()).decode()
+    link = f'<a download="{plot.name}.csv" href="data:text/csv;base64,{data}">Numbers (CSV)</a>'
     return (
         f'<figure id="{name}"><h3>{text(plot.title)}</h3>{picture}'
-        f"<figcaption>{text(plot.caption)} {link}</figcaption></figure>"
+        f"<figcaption>{text(plot.caption)} {link}{_details(plot)}</figcaption></figure>"
     )
+
+
+def _details(plot: Plot) -> str:
+    """The numbers that sum a plot up, and what else there is to know."""
+    cells = [(wrapped(text(of)), wrapped(text(number))) for of, number in plot.numbers]
+    notes = f"<p>{text(plot.notes.strip())}</p>" if plot.notes else ""
+    inside = (listing(cells) if cells else "") + notes
+    return f"<details><summary>In numbers</summary>{inside}</details>" if inside else ""
 
 
 # --- tables

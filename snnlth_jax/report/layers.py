@@ -8,7 +8,6 @@ from snnlth_jax.report.plot import (
     End,
     Plot,
     label_ends,
-    listed,
     log_axis,
     names_axis,
     percent,
@@ -30,14 +29,14 @@ def densities(experiment: Experiment) -> Plot | None:
     def kept(layer: LayerRecord) -> float:
         return layer.kept / layer.weights
 
-    def caption(means: dict[str, list[Spread]]) -> str:
-        parts = []
+    def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
+        found = []
         for label, values in means.items():
             if label == "dense":
                 continue
             least = min(range(len(values)), key=lambda i: values[i].mean)
-            parts.append(f"{label} least in layer {least + 1} ({percent(values[least].mean)})")
-        return f"Share of the weights left in each layer of the sparsest tickets: {listed(parts, '; ')}."
+            found.append((label, f"least in layer {least + 1} ({percent(values[least].mean)})"))
+        return found
 
     return _by_layer(
         experiment,
@@ -45,7 +44,8 @@ def densities(experiment: Experiment) -> Plot | None:
         "Weights left, by layer",
         "weights left (log scale)",
         kept,
-        caption,
+        "Share of the weights left in each layer of the sparsest tickets.",
+        numbers,
         log=True,
     )
 
@@ -56,15 +56,15 @@ def firing_rates(experiment: Experiment) -> Plot | None:
     def rate(layer: LayerRecord) -> float | None:
         return None if not layer.firing_rate else sum(layer.firing_rate) / len(layer.firing_rate)
 
-    def caption(means: dict[str, list[Spread]]) -> str:
-        parts = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
-        return (
-            "Mean spikes per neuron and timestep on test images, by layer; mean over the layers: "
-            f"{listed(parts)}. The classifier does not spike."
-        )
+    def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
+        mean = {label: spread(v.mean for v in values).mean for label, values in means.items()}
+        return [(f"{label}, mean over the layers", f"{rate:.3f}") for label, rate in mean.items()]
 
+    caption = "Mean spikes per neuron and timestep on test images, by layer; the classifier does not spike."
     title = "Firing rates, by layer"
-    return _by_layer(experiment, "firing-rates", title, "spikes per neuron and timestep", rate, caption)
+    return _by_layer(
+        experiment, "firing-rates", title, "spikes per neuron and timestep", rate, caption, numbers
+    )
 
 
 def _by_layer(
@@ -73,7 +73,8 @@ def _by_layer(
     title: str,
     axis: str,
     value: Callable[[LayerRecord], float | None],
-    caption: Callable[[dict[str, list[Spread]]], str],
+    caption: str,
+    numbers: Callable[[dict[str, list[Spread]]], list[tuple[str, str]]],
     log: bool = False,
 ) -> Plot | None:
     shown: list[tuple[str, int | None, list[tuple[Run, Row]]]] = []
@@ -132,4 +133,4 @@ def _by_layer(
     )
     spikes = [f"firing_rate_t{t}" for t in range(1, timesteps + 1)]
     header = (*ROW, "layer", "name", "weights", "layer_kept", name.replace("-", "_"), *spikes)
-    return Plot(name, title, caption(means), header, rows, drawing.figure)
+    return Plot(name, title, caption, header, rows, drawing.figure, numbers(means))

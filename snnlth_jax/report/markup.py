@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from snnlth_jax.errors import printable
 
-__all__ = ["table", "text", "text_lines", "wrapped"]
+__all__ = ["listing", "table", "text", "text_lines", "wrapped"]
 
 
 def text(value: object) -> str:
@@ -20,6 +20,13 @@ def text(value: object) -> str:
 def text_lines(lines: Sequence[str]) -> str:
     """Lines of text of any origin for the inside of `pre`."""
     return "\n".join(map(text, lines))
+
+
+def listing(cells: Sequence[Sequence[str]]) -> str:
+    """A table without heads, of HTML cells."""
+    lines = ("".join(f"<td>{cell}</td>" for cell in line) for line in cells)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll" tabindex="0"><table>{body}</table></div>'
 
 
 def wrapped(cell: str) -> str:

@@ -40,29 +40,37 @@ def _synops(layers: Sequence[LayerRecord]) -> float:
 def synops(experiment: Experiment) -> Plot | None:
     """Additions that spikes cause for an image, against the weights left."""
 
-    def caption(means: dict[Series, dict[float, Spread]]) -> str:
-        parts = [_from_to(series.label, points, lambda v: si(v)) for series, points in means.items()]
-        return (
-            "Additions that spikes cause over the weights left, for one test image and all timesteps "
-            f"(SynOps): {listed(parts, '; ')}. The first layer, whose input is no spikes, has none."
-        )
-
+    caption = (
+        "Additions that spikes cause over the weights left, for one test image and all timesteps (SynOps)"
+    )
+    notes = "The first layer, whose input is no spikes, has none."
     title = "Synaptic operations against sparsity"
     return _against(
-        experiment, "synops", title, "SynOps per image (log)", {"synops_per_image": _synops}, caption
+        experiment,
+        "synops",
+        title,
+        "SynOps per image (log)",
+        {"synops_per_image": _synops},
+        caption,
+        notes,
+        si,
     )
 
 
 def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_AC) -> Plot | None:
     """The estimated energy of the operations for an image, against the weights left."""
 
-    def caption(means: dict[Series, dict[float, Spread]]) -> str:
-        parts = [_from_to(s.label, points, lambda v: f"{1e-3 * v:.3g} nJ") for s, points in means.items()]
-        return (
-            f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an "
-            f"addition (32 bits, 45 nm): {listed(parts, '; ')}. Memory traffic, of weights and states, is "
-            "left out and usually costs more: operations alone flatter spiking networks."
-        )
+    caption = (
+        f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an addition "
+        "(32 bits, 45 nm)"
+    )
+    notes = (
+        "Memory traffic, of weights and states, is left out and usually costs more: operations alone flatter "
+        "spiking networks."
+    )
+
+    def form(picojoules: float) -> str:
+        return f"{1e-3 * picojoules:.3g} nJ"
 
     title = "Energy of the operations against sparsity"
     axis = "nJ per image, operations only (log)"
@@ -71,12 +79,12 @@ def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_A
         return energies.energy(layers, mac, ac).picojoules
 
     columns = {"macs_per_image": _macs, "synops_per_image": _synops, "picojoules": value}
-    return _against(experiment, "energy", title, axis, columns, caption, scale=1e-3)
+    return _against(experiment, "energy", title, axis, columns, caption, notes, form, scale=1e-3)
 
 
-def _from_to(label: str, points: dict[float, Spread], form: Callable[[float], str]) -> str:
+def _from_to(points: dict[float, Spread], form: Callable[[float], str]) -> str:
     ends = [max(points), min(points)] if len(points) > 1 else list(points)
-    return f"{label} " + ", ".join(f"{form(points[end].mean)} at {percent(1 - end)}" for end in ends)
+    return ", ".join(f"{form(points[end].mean)} at {percent(1 - end)}" for end in ends)
 
 
 def _measured(experiment: Experiment) -> dict[Series, list[tuple[Run, Row]]]:
@@ -93,7 +101,9 @@ def _against(
     title: str,
     axis: str,
     columns: Mapping[str, Callable[[Sequence[LayerRecord]], float]],
-    caption: Callable[[dict[Series, dict[float, Spread]]], str],
+    caption: str,
+    notes: str,
+    form: Callable[[float], str],
     scale: float = 1.0,
 ) -> Plot | None:
     """Plots the last of the columns, each a function of the layers of a network."""
@@ -128,9 +138,10 @@ def _against(
         axes.set_ylabel(axis)
         label_ends(drawing, ends)
     counts = [len(list(points.values())[-1].values) for points in means.values()]
-    text = caption(means) + ("" if max(counts) == 1 else f" {seeds(counts).capitalize()}.")
-    text += f" Not shown, since it is 0: {listed(sorted(without))}." if without else ""
-    return Plot(name, title, text, (*ROW, *columns), rows, drawing.figure)
+    caption += "." if max(counts) == 1 else f"; {seeds(counts)}."
+    notes += f" Not shown, since it is 0: {listed(sorted(without))}." if without else ""
+    numbers = [(series.label, _from_to(points, form)) for series, points in means.items()]
+    return Plot(name, title, caption, (*ROW, *columns), rows, drawing.figure, numbers, notes)
 
 
 def silence(experiment: Experiment) -> Plot | None:
@@ -160,17 +171,17 @@ def silence(experiment: Experiment) -> Plot | None:
             against_density(drawing, points, series.slot, style, label=label)
             x, y = list(points)[-1], list(points.values())[-1].mean
             ends.append(End(x, y, label, color(series.slot), MARKERS[series.slot % 8], style))
-            parts.append(_from_to(label, points, percent))
+            parts.append((label, _from_to(points, percent)))
         axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.set_ylabel("share")
         label_ends(drawing, ends)
     caption = (
         "Neurons without a spike on any test image (silent), and channels that cannot influence the result "
-        f"or are reached by no input (dead, dashed): {listed(parts, '; ')}."
+        "or are reached by no input (dead, dashed)."
     )
     header = (*ROW, "silent_neurons_share", "dead_channels_share")
-    return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure)
+    return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure, parts)
 
 
 def _number(value: Callable[[Row], float | None], row: Row) -> float:

@@ -47,9 +47,11 @@ class Plot:
     Attributes:
       name: name of its files, unique among those of an experiment.
       title: the two quantities.
-      caption: description with the numbers behind it; the figure's alternative text too.
+      caption: description in a sentence; with `numbers` the figure's alternative text too.
       header, rows: the numbers in it, one measurement a row, as result.json and metrics.jsonl have them.
       figure: matplotlib's, in colours of `theme.LIGHT`.
+      numbers: the numbers that sum it up, with the names of what they are of.
+      notes: what else there is to know.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Plot:
     header: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     figure: Any
+    numbers: Sequence[tuple[str, str]] = ()
+    notes: str = ""
 
 
 # --- words and axes

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from snnlth_jax.report.plot import End, Plot, label_ends, listed, percent, reference, room
+from snnlth_jax.report.plot import End, Plot, label_ends, percent, reference, room
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
@@ -52,15 +52,20 @@ def barriers(experiment: Experiment) -> Plot | None:
             axes.axvline(epoch, color=LIGHT["ink"], linewidth=1.0, linestyle=":", zorder=1)
         axes.margins(y=0.1)
         label_ends(drawing, [*ends, *(reference(drawing, value, text) for value, text in bounds.items())])
-    chosen = ", ".join(
-        f"{'none' if record.proposed is None else record.proposed} (seed {run.seed})"
+    numbers = [
+        (f"{line.label}, barrier from epoch {ticks[0]}", f"{next(iter(line.means().values()))}")
+        for line in lines
+    ]
+    numbers += [
+        (
+            f"first epoch below the bound at all sparsities (dotted), seed {run.seed}",
+            f"{record.proposed}".lower(),
+        )
         for _, run, record in records
-    )
-    first = listed([f"{line.label} {next(iter(line.means().values()))}" for line in lines], "; ")
+    ]
     caption = (
-        "Two copies of the network of an epoch see their images in different orders. Barrier: the largest "
-        f"test error on the line between them, less the mean of both. From epoch {ticks[0]}: {first}. First "
-        f"epoch (dotted) below the bound at all sparsities: {chosen}."
+        "Two copies of the network of an epoch see their images in different orders; barrier: the largest "
+        "test error on the line between them, less the mean of both."
     )
     header = ("series", "workdir", "seed", "epoch", "kept", "total", "barrier", "bound", "proposed")
     rows: list[tuple[Any, ...]] = [
@@ -69,7 +74,9 @@ def barriers(experiment: Experiment) -> Plot | None:
         for rule in [(record.bound, record.proposed)]
         for one in record.interpolations
     ]
-    return Plot("stability", "Stability to the order of images", caption, header, rows, drawing.figure)
+    return Plot(
+        "stability", "Stability to the order of images", caption, header, rows, drawing.figure, numbers
+    )
 
 
 def interpolations(experiment: Experiment) -> Plot | None:
@@ -96,10 +103,10 @@ def interpolations(experiment: Experiment) -> Plot | None:
         axes.set_ylabel("test error")
         axes.margins(y=0.1)
         label_ends(drawing, ends)
-    peaks = listed([f"{label} {max(one.test_errors):.4f}" for label, _, _, one in shown], "; ")
+    peaks = [(f"{label}, largest", f"{max(one.test_errors):.4f}") for label, _, _, one in shown]
     caption = (
         f"Test error of the networks between two copies, with seed {run.seed}; the statistics of batch norm "
-        f"are those of each network on the training images. Largest: {peaks}."
+        "are those of each network on the training images."
     )
     header = ("series", "workdir", "seed", "epoch", "kept", "total", "alpha", "test_error", "train_loss")
     rows: list[tuple[Any, ...]] = [
@@ -109,7 +116,7 @@ def interpolations(experiment: Experiment) -> Plot | None:
         for point in zip(one.alphas, one.test_errors, one.train_losses, strict=True)
     ]
     title = "Error between two copies"
-    return Plot("stability-lines", title, caption, header, rows, drawing.figure)
+    return Plot("stability-lines", title, caption, header, rows, drawing.figure, peaks)
 
 
 def _records(experiment: Experiment) -> list[tuple[Series, Run, StabilityRecord]]:
