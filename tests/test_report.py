@@ -29,7 +29,7 @@ from snnlth_jax import cli, configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
-from snnlth_jax.report.plot import names_axis, percent
+from snnlth_jax.report.plot import End, label_ends, names_axis, percent, room
 from snnlth_jax.report.series import experiments
 from snnlth_jax.run import events
 from snnlth_jax.search import early_bird, early_time, imp, replicates
@@ -750,3 +750,20 @@ def test_points_have_their_values_under_the_pointer(active, tmp_path):
     points = [(float(x), float(y)) for x, y in re.findall('<circle[^>]* cx="(.*?)" cy="(.*?)"', figure)]
     assert len(points) > 3
     assert all(any(math.dist(point, marker) < 0.2 for marker in markers) for point in points)
+
+
+@pytest.mark.parametrize(
+    "label", ["Random 90 %", "IMP, num timesteps 3", "IMP, momentum 0.95", "SNIP 99.96 %", "IMP"]
+)
+def test_labels_end_within_the_figure(label):
+    """Beside the axes or, if too long, below."""
+    for text in (label, f"{label}, " + "learning rate 0.05, " * 4):
+        with theme.canvas(**room([text, "dense"])) as drawing:
+            drawing.axes.plot([0, 1], [0, 1])
+            label_ends(drawing, [End(1, 1, text, "#000000"), End(1, 0.5, "dense", "#000000")])
+            drawing.figure.draw_without_rendering()
+            texts = [*drawing.axes.texts, *drawing.figure.texts]
+            box = drawing.figure.bbox
+            extents = [each.get_window_extent() for each in texts]
+        assert len(extents) > 1
+        assert all(e.x1 <= box.x1 and e.y0 >= 0 and e.y1 <= box.y1 for e in extents)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
+from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, WIDTH, Drawing, color
 from snnlth_jax.run.results import Row, Spread, spread
 from snnlth_jax.run.tables import si
 
@@ -37,7 +37,7 @@ R = TypeVar("R", bound=Row)
 
 LABEL = 13.5  # points from one label to the next
 CHARACTER, LONGEST = 0.079, 40  # width of a character of a tick in inches, characters of the longest tick
-BESIDE, BELOW = 20, 46  # characters of the longest label beside the axes, and of a line below them
+BESIDE, BELOW = 145, 42  # points of the longest label beside the axes, characters of a line below them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,11 +168,24 @@ def room(labels: Iterable[str]) -> dict[str, float]:
 
     Labels that are too long for that stand below the axes, which then are as wide as the figure.
     """
-    longest = [len(label) for label in labels]
-    if max(longest, default=0) > BESIDE:
+    points = [_points(label) for label in labels]
+    if max(points, default=0) > BESIDE:
         return {}
-    height = 0.6 + LABEL * (len(longest) + 2) / 72 / 0.9
-    return {"right": 1 - 0.04 - 0.0178 * max([7, *longest]), "height": max(HEIGHT, height)}
+    height = 0.6 + LABEL * (len(points) + 2) / 72 / 0.9
+    return {"right": 1 - (18 + max([50, *points])) / (72 * WIDTH), "height": max(HEIGHT, height)}
+
+
+def _points(label: str) -> float:
+    """Width of a label in bold, at most.
+
+    >>> round(_points("IMP")), round(_points("Random 90 %"))
+    (23, 81)
+    """
+    wide, narrow = "mwMWQ%@", " .,:;'|ijlI"
+    return sum(
+        10.6 if c in wide else 4.2 if c in narrow else 8.5 if c.isupper() or not c.isascii() else 7.2
+        for c in label
+    )
 
 
 def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
