@@ -18,12 +18,15 @@ PROBE = """<body style="margin:0">
   const wide = [...page.querySelectorAll("body *")].filter(
     e => !inside(e) && e.getBoundingClientRect().right > {width} + 1).map(e => e.outerHTML.slice(0, 80));
   const elements = page.querySelectorAll("*").length, width = page.documentElement.scrollWidth;
-  document.body.append("FOUND" + JSON.stringify({{width, wide, elements}}) + "END");
+  const boxes = [...page.querySelectorAll(".scroll")];
+  const scrolled = boxes.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.slice(0, 80));
+  document.body.append("FOUND" + JSON.stringify({{width, wide, elements, scrolled}}) + "END");
 }}</script>"""
 
 
 def look(path: Path, width: int, scratch: Path) -> dict:
-    """`width` of the page, elements that are `wide`r, number of `elements`, `messages` of the console."""
+    """`width` of the page, elements that are `wide`r, number of `elements`, boxes that can be `scrolled`,
+    `messages` of the console."""
     probe = scratch / "probe.html"
     probe.write_text(PROBE.format(url=path.resolve().as_uri(), width=width))
     flags = "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --dump-dom"

@@ -2,15 +2,21 @@
 
 import base64
 import csv
+import datetime
 import functools
+import html
 import html.parser
 import io
+import itertools
 import json
+import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import browser
@@ -19,12 +25,13 @@ import small
 import stub
 from rich.console import Console
 
-from snnlth_jax import configs, files, report
+from snnlth_jax import cli, configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
-from snnlth_jax.report.plot import percent
+from snnlth_jax.report.plot import End, label_ends, names_axis, percent, room
 from snnlth_jax.report.series import experiments
+from snnlth_jax.run import events
 from snnlth_jax.search import early_bird, early_time, imp, replicates
 
 SHORT = small.NETWORK | {"epochs": 2, "test_examples": 60}
@@ -166,8 +173,11 @@ def test_every_plot_has_words_and_files(grid, active, tmp_path):
     }
     for figure in figures:
         caption = re.search(r"<figcaption>(.+?) <a ", figure, re.S).group(1)
-        assert re.search(r"\d", caption)
-        assert len(caption) > 60
+        assert len(re.findall(r"\.(?!\d)", caption)) == 1  # a sentence
+        assert caption.endswith(".")
+        assert len(caption) < 180
+        told = re.search("<summary>In numbers</summary>(.+?)</details>", figure, re.S).group(1)
+        assert re.search(r"\d", told)
         assert caption in re.search(r'role="img" aria-label="([^"]+)"', figure).group(1)
         assert "<text" in figure
         # its colours follow the theme
@@ -562,3 +572,198 @@ def test_dense_networks_of_other_conditions_are_kept_apart(grid, tmp_path):
     assert [row.final_test_accuracy for _, row in experiment.dense(runs.read(tmp_path / "longer"))] == [1.0]
     assert [run.result.config["epochs"] for run, _ in experiment.dense()] == [2, 2]
     assert experiment.differences() == {"epochs": ["2", "9"]}
+
+
+def test_the_page_repeats_its_searches(grid, tmp_path):
+    """The command of each search, read by the command line, has the identity that the search had."""
+    page = Path(report.write([str(grid)], str(tmp_path))).read_text()
+    lines = [html.unescape(line) for line in re.findall(r"<pre>(snnlth .+?)</pre>", page)]
+    assert len(lines) == 3
+    assert any("--seeds 0,1" in line for line in lines)
+    for run in runs.collect([str(grid)]).runs:
+        there = run.result.config
+        line = next(line for line in lines if line.split()[1] == there["method"].split("+")[0])
+        command = shlex.join([*shlex.split(line), *(["--seed", str(run.seed)] if run.seed else [])])
+        command = re.sub(" --seeds \\S+", "", command)
+        _, config = cli._parse(shlex.split(command)[1:])
+        images = configs.Images(there["dataset"], there["dataset_fingerprint"])
+        now = configs.identity(configs.resolve(config), images)
+        assert json.loads(json.dumps(configs.completed(now))) == configs.completed(there)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        configs.ImpConfig(dataset="cifar10", epochs=30, final_rounds=(2, 5), augment=("flip",), v_reset=-0.5),
+        configs.ImpConfig(sparsity=0.97, rounds=6, early_time=True, seed=3, controls=("random", "dense")),
+        configs.ImpConfig(sparsity=0.9, arch_option=("a=1", "b=(2,3)"), arch="tests:model"),
+        configs.OneShotConfig(augment=False, surrogate="sigmoid", neuron_tau=1.25, sparsity=0.5),
+        configs.StabilityConfig(epochs=9, stability_epochs=(0, 3)),
+        configs.TransferConfig(optimizer="adam", learning_rate=1e-3, validation_examples=10),
+    ],
+    ids=lambda config: config.method + str(config.sparsity if hasattr(config, "sparsity") else ""),
+)
+def test_a_command_line_repeats_any_configuration(config):
+    images = configs.Images(config.dataset, "it")
+    there = json.loads(json.dumps(configs.identity(configs.resolve(config), images)))
+    line = configs.command_line(there)
+    _, read = cli._parse(shlex.split(line)[1:])
+    assert json.loads(json.dumps(configs.identity(configs.resolve(read), images))) == there
+    assert len(line) < 250
+    assert "momentum" not in line
+
+
+def test_files_that_no_result_names_are_words_in_capitals(grid):
+    config = runs.read(grid / "imp" / "seed0").result.config
+    own = configs.command_line(config | {"dataset": "photos"})
+    assert own.startswith("snnlth imp --dataset DATASET ")
+    retrained = configs.command_line(config | {"method": "retrain random", "ticket": "0a1b", "shuffle": True})
+    assert retrained.startswith("snnlth train TICKET ")
+    assert "--shuffle" in retrained
+
+
+def test_each_search_says_its_settings_date_and_versions(grid, tmp_path):
+    page = Path(report.write([str(grid / "imp")], str(tmp_path))).read_text()
+    run = runs.read(grid / "imp" / "seed0")
+    differs = re.search("<dt>differs from the defaults</dt><dd>(.+?)</dd>", page)[1]
+    assert "width 0.1, num timesteps 2, epochs 2" in differs
+    assert "momentum" not in differs  # at its default
+    (started,) = {event.time for event in run.events if isinstance(event, events.StartEvent)}
+    assert datetime.datetime.fromtimestamp(started, datetime.UTC).strftime("%Y-%m-%d") in page
+    for name in ("jax", "snnlth_jax"):
+        assert f"{name} {run.result.versions[name]}" in page
+    whole = re.search("<summary>Whole configuration</summary><pre>(.+?)</pre>", page, re.S)[1]
+    read = tomllib.loads(html.unescape(whole))
+    assert read == {name: v for name, v in configs.completed(run.result.config).items() if v is not None}
+
+
+def test_each_search_has_a_table_of_its_rounds(grid, tmp_path):
+    page = Path(report.write([str(grid / "imp" / "seed0")], str(tmp_path))).read_text()
+    part = page[page.index("<summary>All rounds</summary>") :].split("</details>")[0]
+    lines = [re.findall("<td>(.*?)</td>", line) for line in re.findall("<tr>(.*?)</tr>", part)[1:]]
+    result = runs.read(grid / "imp" / "seed0").result
+    dense = result.rounds[0].final_test_accuracy
+    assert lines == [
+        [
+            row.name,
+            percent(row.sparsity),
+            f"{row.kept:,}",
+            "2",
+            f"{row.final_test_accuracy:.4f}",
+            f"{100 * (row.final_test_accuracy - dense):+.2f}",
+            f"{row.seconds:.1f}",
+        ]
+        for row in result.trainings
+    ]
+    assert len(lines) > 3
+
+
+def drawn_texts(page, name):
+    """Texts of a figure of a page."""
+    figure = re.search(f'<figure id="[^"]*{name}">.*?</figure>', page, re.S)[0]
+    return [html.unescape(text) for text in re.findall("<text[^>]*>(.*?)</text>", figure, re.S)]
+
+
+def test_names_are_never_cut(active, tmp_path):
+    seed0 = active / "seed0"
+    long = {"dtype": "bfloat16", "scope": "layer", "label_smoothing": 0.125, "learning_rate": 0.03}
+    of = [copied(seed0, tmp_path / "a"), copied(seed0, tmp_path / "b", **long, momentum=0.5)]
+    page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+    assert "…" not in page
+    (compared,) = experiments(runs.collect(of).runs)
+    assert max(len(series.label) for series in compared.series) > 80
+    for plot in ("accuracy", "cost", "synops", "firing-rates", "silence", "learning"):
+        texts = " ".join(drawn_texts(page, plot))
+        for series in compared.series:
+            assert series.label in texts, plot
+
+
+def test_layers_have_their_names_and_a_collapsed_one_is_shown(active, tmp_path):
+    def collapsed(result):
+        for row in rows_of(result):
+            if row["round"]:
+                row["layers"][1]["kept"] = 0
+
+    run = copied(active / "seed0", tmp_path / "run", collapsed)
+    page = Path(report.write([run], str(tmp_path / "out"))).read_text()
+    for plot in ("layer-density", "firing-rates"):
+        assert {"layer01/conv", "layer02/linear"} <= {*drawn_texts(page, plot)}
+    (experiment,) = experiments(runs.collect([run]).runs)
+    figure = next(plot.figure for plot in report.draw(experiment) if plot.name == "layer-density")
+    (axes,) = figure.axes
+    lines = [line for line in axes.lines if line.get_transform() == axes.transData]
+    lowest = min(y for line in lines for y in line.get_ydata())
+    assert axes.get_ylim()[0] < lowest
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert dict(zip(axes.get_yticks(), names, strict=True))[lowest] == "none"
+
+
+@pytest.mark.parametrize(("count", "length"), [(2, 4), (5, 12), (17, 12), (60, 20)])
+def test_names_of_layers_do_not_collide(count, length):
+    with theme.canvas() as drawing:
+        drawing.axes.set_xlim(0.7, count + 0.3)
+        names_axis(drawing, [f"{i:0{length}}" for i in range(count)])
+        drawing.axes.set_xlabel("layer")
+        drawing.figure.draw_without_rendering()
+        boxes = [tick.get_window_extent() for tick in drawing.axes.get_xticklabels()]
+        label = drawing.axes.xaxis.label.get_window_extent()
+    assert len(boxes) >= min(count, 15)
+    assert all(a.x1 <= b.x0 + 1 for a, b in itertools.pairwise(boxes))
+    assert label.y0 >= 0
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="needs chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_column_of_a_table_is_out_of_reach(grid, active, tmp_path, width):
+    """At 1280 pixels all columns are seen; a phone has a shadow at the edge that hides some, and scrolls."""
+    page = Path(report.write([str(grid), str(active)], str(tmp_path / "out")))
+    opened = page.read_text().replace("<details>", "<details open>")
+    page.write_text(opened)
+    found = browser.look(page, width, tmp_path)
+    if width == 1280:
+        assert found["scrolled"] == []
+    assert "linear-gradient(to left, var(--edge)" in opened
+    assert found["wide"] == []
+    assert found["width"] <= width
+
+
+def test_points_have_their_values_under_the_pointer(active, tmp_path):
+    page = Path(report.write([str(active / "seed0")], str(tmp_path))).read_text()
+    result = runs.read(active / "seed0").result
+
+    def titles(plot):
+        figure = re.search(f'<figure id="[^"]*{plot}">.*?</figure>', page, re.S)[0]
+        return re.findall('<circle class="point"[^>]*><title>(.*?)</title>', figure)
+
+    for row in result.rounds:
+        share = f"weights left {100 * row.density:.3g} %"
+        accuracy = f"test accuracy {row.final_test_accuracy:.4f}"
+        assert any(title == f"IMP: {share}, {accuracy}" for title in titles("accuracy"))
+    assert any(re.match(r"dense: epoch \d, \w+ accuracy 0\.", title) for title in titles("learning"))
+    first_layer = r"IMP .*: layer layer01/conv, weights left"
+    assert any(re.match(first_layer, title) for title in titles("layer-density"))
+    for plot in ("firing-rates", "silence", "synops", "energy"):
+        assert titles(plot), plot
+    # and they are where the markers are
+    figure = re.search('<figure id="[^"]*accuracy">.*?</figure>', page, re.S)[0]
+    markers = [(float(x), float(y)) for x, y in re.findall('<use href="[^"]*" x="(.*?)" y="(.*?)"', figure)]
+    points = [(float(x), float(y)) for x, y in re.findall('<circle[^>]* cx="(.*?)" cy="(.*?)"', figure)]
+    assert len(points) > 3
+    assert all(any(math.dist(point, marker) < 0.2 for marker in markers) for point in points)
+
+
+@pytest.mark.parametrize(
+    "label", ["Random 90 %", "IMP, num timesteps 3", "IMP, momentum 0.95", "SNIP 99.96 %", "IMP"]
+)
+def test_labels_end_within_the_figure(label):
+    """Beside the axes or, if too long, below."""
+    for text in (label, f"{label}, " + "learning rate 0.05, " * 4):
+        with theme.canvas(**room([text, "dense"])) as drawing:
+            drawing.axes.plot([0, 1], [0, 1])
+            label_ends(drawing, [End(1, 1, text, "#000000"), End(1, 0.5, "dense", "#000000")])
+            drawing.figure.draw_without_rendering()
+            texts = [*drawing.axes.texts, *drawing.figure.texts]
+            box = drawing.figure.bbox
+            extents = [each.get_window_extent() for each in texts]
+        assert len(extents) > 1
+        assert all(e.x1 <= box.x1 and e.y0 >= 0 and e.y1 <= box.y1 for e in extents)

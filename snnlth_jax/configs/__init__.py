@@ -2,7 +2,7 @@
 
 `fields` says what is declared at a field (choices, bounds, its part in the identity of a run), `parts` and
 `commands` declare them, `resolving` fills in defaults, `checks` refuses values, `identities` compares runs,
-`retraining` takes settings from a ticket file.
+`repeating` says how to repeat one, `retraining` takes settings from a ticket file.
 Importing this package loads neither Flax nor Orbax, and resolving starts no device.
 
 >>> config = resolve(ImpConfig(epochs=4))
@@ -62,6 +62,7 @@ from snnlth_jax.configs.parts import (
     Seeds,
     Training,
 )
+from snnlth_jax.configs.repeating import changed, command_line
 from snnlth_jax.configs.resolving import (
     dataset_name,
     load_dataset,
@@ -71,7 +72,7 @@ from snnlth_jax.configs.resolving import (
     steps,
 )
 from snnlth_jax.configs.retraining import of_ticket, of_tickets
-from snnlth_jax.configs.toml import written
+from snnlth_jax.configs.toml import toml_value, written
 from snnlth_jax.configs.unused import check as check_used
 
 __all__ = [
@@ -108,12 +109,14 @@ __all__ = [
     "TrainConfig",
     "Training",
     "TransferConfig",
+    "changed",
     "check",
     "check_devices",
     "check_examples",
     "check_frames",
     "check_used",
     "chosen",
+    "command_line",
     "common",
     "completed",
     "conditions",
@@ -133,5 +136,6 @@ __all__ = [
     "resolve_as_before",
     "short_name",
     "steps",
+    "toml_value",
     "written",
 ]

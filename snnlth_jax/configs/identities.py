@@ -27,6 +27,7 @@ from snnlth_jax.configs.parts import Rounds
 __all__ = [
     "Images",
     "chosen",
+    "command_of",
     "common",
     "completed",
     "conditions",
@@ -40,7 +41,7 @@ __all__ = [
 
 _COMMANDS = [getattr(commands, name) for name in commands.__all__ if name.endswith("Config")]
 _METHOD = "method"
-_BY_METHOD = {command.method: command for command in _COMMANDS}
+_BY_METHOD: dict[str, type[TrainConfig]] = {command.method: command for command in _COMMANDS}
 # fields that came after the first release, at the values by which programs worked before
 _SINCE: Mapping[str, Any] = {
     "schedule_on_rewind": "restart",
@@ -101,6 +102,15 @@ def identity(config: ResolvedTrain, dataset: data.Dataset | Images) -> dict[str,
     return {name: value for name, value in whole.items() if name not in before or value != before[name]}
 
 
+def command_of(identity: Mapping[str, Any]) -> type[TrainConfig]:
+    """The configuration class of an identity.
+
+    >>> command_of({"method": "one-shot snip"}).__name__
+    'OneShotConfig'
+    """
+    return _BY_METHOD.get(re.split("[+ ]", str(identity.get(_METHOD)))[0], TrainConfig)
+
+
 def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     """An identity with the fields that are newer than it, at the values by which its program worked.
 
@@ -119,7 +129,7 @@ def defaulted(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     >>> defaulted({"method": "imp", "epochs": 15}, {"method": "imp", "epochs": 15, "momentum": 0.5})
     {'momentum': 0.9}
     """
-    command = _BY_METHOD.get(re.split("[+ ]", str(now.get(_METHOD)))[0], TrainConfig)
+    command = command_of(now)
     usual: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(command)}
     return {
         name: value if usual[name] is None else list(usual[name]) if usual[name] == () else usual[name]
@@ -130,7 +140,7 @@ def defaulted(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
 
 def _before(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that came after the first release, at the values by which programs worked before."""
-    command = _BY_METHOD.get(re.split("[+ ]", str(identity.get(_METHOD)))[0], TrainConfig)
+    command = command_of(identity)
     before = dict(_SINCE)
     if identity.get("early_time") is True and identity.get("early_time_timesteps") is None:
         before["early_time_start"] = "restart"

@@ -1,14 +1,16 @@
 """A configuration as a TOML file, which `--config` takes back."""
 
+import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from snnlth_jax.configs.commands import ResolvedTrain, RetrainConfig
+from snnlth_jax.configs.commands import ResolvedTrain, RetrainConfig, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.parts import Rounds
 from snnlth_jax.configs.targets import rounds_to
 
-__all__ = ["HEAD", "command_name", "written"]
+__all__ = ["HEAD", "command_name", "following", "toml_value", "written"]
 
 HEAD = "# Settings of a run of snnlth"
 _PLACES = ("dataset", "like", "ticket")  # which may be files
@@ -36,10 +38,7 @@ def written(config: ResolvedTrain) -> str:
     arch = "vgg5"
     ...
     """
-    follows: tuple[str, ...] = ()
-    if isinstance(config, Rounds) and config.sparsity is not None:  # one of the two follows from the other
-        fraction = rounds_to(config.sparsity, config.rounds, Rounds.prune_fraction).get("prune_fraction")
-        follows = ("prune_fraction",) if fraction == config.prune_fraction else ("rounds",)
+    follows = following(type(config), dataclasses.asdict(config))
     name = command_name(config)
     lines = [f"{HEAD}: snnlth {name} --config FILE takes them; flags beside it win.", f'command = "{name}"']
     for field in declared(config):
@@ -51,17 +50,32 @@ def written(config: ResolvedTrain) -> str:
             continue
         if field.name in _PLACES and os.path.exists(str(value)):
             value = os.path.abspath(value)
-        lines.append(f"{field.name} = {_value(value)}")
+        lines.append(f"{field.name} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _value(value: Any) -> str:
+def following(command: type[TrainConfig], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings that follow from others: of a target sparsity, the fraction of each round or their number.
+
+    >>> from snnlth_jax.configs import ImpConfig
+    >>> following(ImpConfig, {"sparsity": 0.97, "rounds": 14, "prune_fraction": 0.25})
+    ('rounds',)
+    """
+    if not issubclass(command, Rounds) or values.get("sparsity") is None:
+        return ()
+    fraction = rounds_to(values["sparsity"], values.get("rounds"), Rounds.prune_fraction).get(
+        "prune_fraction"
+    )
+    return ("prune_fraction",) if fraction == values.get("prune_fraction") else ("rounds",)
+
+
+def toml_value(value: Any) -> str:
     """A value in TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in escaped) + '"'

@@ -9,7 +9,6 @@ from snnlth_jax.report.plot import (
     across,
     against_density,
     label_ends,
-    listed,
     log_axis,
     percent,
     reference,
@@ -58,9 +57,9 @@ def accuracy(experiment: Experiment) -> Plot | None:
     references = ["dense"] * bool(dense) + [_AS_LONG] * bool(as_long)
     with canvas(**room([*(label for _, _, label, _ in lines), *references])) as drawing:
         weights_axis(drawing.axes, [*densities, 0.5])
-        for series, style, _, points in lines:
+        for series, style, label, points in lines:
             slot = series.slot if style == "-" or not single else 6
-            against_density(drawing, points, slot, style, band=few)
+            against_density(drawing, points, slot, style, band=few, label=label)
         for series in results if few else ():
             if searched := across(series.trainings("search"), accuracy_of):
                 x, y = list(searched), [point.mean for point in searched.values()]
@@ -70,33 +69,29 @@ def accuracy(experiment: Experiment) -> Plot | None:
         ends = []
         for series, style, label, points in lines:
             slot = series.slot if style == "-" or not single else 6
-            ends.append(
-                End(list(points)[-1], list(points.values())[-1].mean, label, color(slot), MARKERS[slot % 8])
-            )
+            last, mean = list(points)[-1], list(points.values())[-1].mean
+            ends.append(End(last, mean, label, color(slot), MARKERS[slot % 8], style))
         if dense:
             ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
         if as_long:
             mean = spread(accuracy_of(row) for _, row in as_long).mean
             ends.append(reference(drawing, mean, _AS_LONG))
         label_ends(drawing, ends)
-    sparsest: dict[str, list[str]] = {}
+    numbers = []
     for _, _, label, points in lines:
         density, point = list(points.items())[-1]
-        sparsest.setdefault(percent(1 - density), []).append(f"{label} {point}")
-    ends_at = "; ".join(f"at {sparsity}: {listed(labels)}" for sparsity, labels in sparsest.items())
+        numbers.append((f"{label} at {percent(1 - density)}", f"{point}"))
     counts = [len(list(points.values())[-1].values) for *_, points in lines]
-    caption = f"Weights are removed from left to right. At the sparsest, {ends_at}"
     if dense:
-        caption += f"; the dense network {spread(accuracy_of(row) for _, row in dense)} (dashed line)"
+        numbers.append(("dense network (dashed line)", f"{spread(accuracy_of(row) for _, row in dense)}"))
     if as_long:
         accuracies = spread(accuracy_of(row) for _, row in as_long)
-        caption += f"; a dense network trained for as long as search and ticket {accuracies} (dashed line)"
-    caption += f"; {seeds(counts)}."
-    if few and any(series.trainings("search") for series in results):
-        caption += " Dotted without markers: rounds of the search in the network that is searched."
-    return Plot(
-        "accuracy", "Accuracy against sparsity", caption, (*ROW, "final_test_accuracy"), rows, drawing.figure
-    )
+        numbers.append(("dense network trained for as long as search and ticket", f"{accuracies}"))
+    caption = f"Weights are removed from left to right; {seeds(counts)}."
+    dotted = few and any(series.trainings("search") for series in results)
+    notes = "Dotted without markers: rounds of the search in the network that is searched." if dotted else ""
+    title, header = "Accuracy against sparsity", (*ROW, "final_test_accuracy")
+    return Plot("accuracy", title, caption, header, rows, drawing.figure, numbers, notes)
 
 
 def accuracy_of(row: Row) -> float:
@@ -130,11 +125,12 @@ def cost(experiment: Experiment) -> Plot | None:
             accuracies = across(rows, accuracy_of)
             x, y = [p.mean for p in flops.values()], [p.mean for p in accuracies.values()]
             paint, errors = color(series.slot), [p.std or 0.0 for p in accuracies.values()]
-            axes.errorbar(
+            drawn, *_ = axes.errorbar(
                 x, y, errors, color=paint, linewidth=1.2, elinewidth=1, marker=MARKERS[series.slot % 8]
             )
+            drawn.set_label(series.label)
             ends.append(End(x[-1], y[-1], series.label, paint, MARKERS[series.slot % 8]))
-            sparsest.append(f"{series.label} {accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP")
+            sparsest.append((series.label, f"{accuracies[list(flops)[-1]]} for {si(x[-1])}FLOP"))
             for run, row in rows:
                 spent = (cost and cost.train_flops for cost in (row.search, row.training))
                 fields = (row.final_test_accuracy, *spent, row.search_relative_to_imp)
@@ -145,11 +141,11 @@ def cost(experiment: Experiment) -> Plot | None:
         axes.set_ylabel("test accuracy")
         axes.margins(0.08)
         label_ends(drawing, ends)
-    caption = (
-        "Up and left is better. Each point is a ticket at one sparsity, the sparsest last: "
-        f"{listed(sparsest)}. The cost is that of the search from its start to the masks and of the training "
-        "of the ticket; a pruned weight is counted as if it were there."
+    caption = "Up and left is better: each point is a ticket at one sparsity, the sparsest last."
+    notes = (
+        "The cost is that of the search from its start to the masks and of the training of the ticket; a "
+        "pruned weight is counted as if it were there."
     )
     spent_on = ("search_train_flops", "training_train_flops", "search_relative_to_imp")
     header = (*ROW, "final_test_accuracy", *spent_on)
-    return Plot("cost", "Accuracy against cost", caption, header, table, drawing.figure)
+    return Plot("cost", "Accuracy against cost", caption, header, table, drawing.figure, sparsest, notes)

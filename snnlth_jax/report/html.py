@@ -1,13 +1,12 @@
 """The page: one file that needs no network and no script, in light and dark, for desks and phones."""
 
 import base64
-import html
 import re
 from collections.abc import Iterable, Sequence
 
-from snnlth_jax.errors import printable
-from snnlth_jax.report import theme
+from snnlth_jax.report import settings, theme
 from snnlth_jax.report.accuracy import accuracy_of
+from snnlth_jax.report.markup import listing, table, text, wrapped
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
@@ -27,8 +26,8 @@ _MEANINGS = {
 }
 
 _STYLE = """
-:root { color-scheme: light dark; --page: #f3f5f7; --card: #fefefe; LIGHT }
-@media (prefers-color-scheme: dark) { :root { --page: #0d0f13; --card: #15181d; DARK } }
+:root { color-scheme: light dark; --page: #f3f5f7; --card: #fefefe; --edge: #7a828c99; LIGHT }
+@media (prefers-color-scheme: dark) { :root { --page: #0d0f13; --card: #15181d; --edge: #a3acb899; DARK } }
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, -apple-system,
   "Segoe UI", Roboto, "Liberation Sans", sans-serif; -webkit-text-size-adjust: 100%; overflow-wrap: anywhere }
@@ -40,17 +39,36 @@ p { margin: .4rem 0; max-width: 75ch }
 .lead { color: var(--muted); font-size: 1.02rem }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr)); gap: 1.1rem;
   margin: 1.1rem 0 }
-figure, .card { margin: 0; background: var(--card); border: 1px solid var(--faint); border-radius: 10px;
+figure { margin: 0 }
+figure, .card { background: var(--card); border: 1px solid var(--faint); border-radius: 10px;
   padding: 1rem 1.1rem; min-width: 0 }
 figure { display: flex; flex-direction: column }
 figure svg { width: 100%; height: auto; display: block; font-family: inherit }
+.point { fill: transparent }
+.point:hover { stroke: var(--ink) }
 figcaption { color: var(--muted); font-size: .875rem; line-height: 1.45; margin-top: .7rem }
+figcaption table { font-size: .84rem }
 figcaption a, footer a { color: var(--s0) }
-.scroll { overflow-x: auto }
+dl { display: grid; grid-template-columns: minmax(5rem, max-content) 1fr; gap: .1rem .9rem;
+  margin: .2rem 0 .5rem; font-size: .9rem }
+dt { color: var(--muted) }
+dd { margin: 0 }
+pre { font: .84rem/1.45 ui-monospace, "Liberation Mono", monospace; white-space: pre-wrap; margin: .5rem 0;
+  padding: .5rem .7rem; border-radius: 6px; background: var(--page) }
+summary { cursor: pointer; color: var(--muted); font-size: .9rem; margin: .4rem 0 }
+.card { margin: 1.1rem 0 }
+.scroll { overflow-x: auto; background: linear-gradient(to right, var(--card) 60%, transparent) left local,
+  linear-gradient(to left, var(--card) 60%, transparent) right local,
+  linear-gradient(to left, var(--edge), transparent) right scroll,
+  linear-gradient(to right, var(--edge), transparent) left scroll;
+  background-size: 2.5rem 100%, 2.5rem 100%, 1rem 100%, 1rem 100%; background-repeat: no-repeat }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; width: 100% }
-th, td { text-align: right; padding: .32rem .7rem; white-space: nowrap;
-  border-bottom: 1px solid var(--faint) }
-th { color: var(--muted); font-weight: 500 }
+th, td { text-align: right; padding: .32rem .6rem; border-bottom: 1px solid var(--faint);
+  overflow-wrap: break-word }
+td { white-space: nowrap }
+.wrap { display: inline-block; white-space: normal; overflow-wrap: anywhere; min-width: 5.5rem }
+.wrap code { display: inline-block; min-width: 9rem }
+th { color: var(--muted); font-weight: 500; vertical-align: bottom }
 th:first-child, td:first-child, .text { text-align: left; padding-left: 0 }
 tr:last-child td { border-bottom: 0 }
 .key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em }
@@ -84,21 +102,21 @@ def page(
     style = _STYLE.replace("LIGHT", theme.css(theme.LIGHT)).replace("DARK", theme.css(theme.DARK))
     several = len(experiments) > 1
     parts = [
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>',
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>',
-        f"<header><h1>{_text(title)}</h1>{_lead(experiments)}</header>",
+        f"<header><h1>{text(title)}</h1>{_lead(experiments)}</header>",
         _unfinished(experiments, without_result),
     ]
     for number, (experiment, plots) in enumerate(experiments, start=1):
         name = f"{experiment.dataset}, {experiment.arch}"
-        parts.append(f"<section>{f'<h2>{_text(name)}</h2>' if several else ''}")
+        parts.append(f"<section>{f'<h2>{text(name)}</h2>' if several else ''}")
         parts.append(_summary(experiment))
         parts.append('<div class="plots">')
         parts += [_figure(plot, f"e{number}-{plot.name}") for plot in plots]
-        parts.append("</div>" + _provenance(experiment) + "</section>")
+        parts.append("</div>" + settings.searches(experiment) + _provenance(experiment) + "</section>")
     parts.append(
-        f"<footer><p>snnlth_jax {_text(version)}. Accuracies are fractions of the test set after the last "
+        f"<footer><p>snnlth_jax {text(version)}. Accuracies are fractions of the test set after the last "
         "epoch; ± is the standard deviation over seeds.</p></footer></main></body></html>\n"
     )
     return "\n".join(parts)
@@ -116,20 +134,18 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
             best, key=lambda pair: (round(pair[1][0][1].sparsity, 2), spread(_accuracies(pair[1])).mean)
         )
         place = f" on {experiment.dataset} ({experiment.arch})" if len(experiments) > 1 else ""
-        text = (
+        said = (
             f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{place} "
             f"reaches {spread(_accuracies(rows))}"
         )
         if dense := experiment.dense(rows[0][0]):
-            text += f"; dense: {spread(_accuracies(dense))}"
+            said += f"; dense: {spread(_accuracies(dense))}"
         kept = rows[0][1].kept
         if control := [pair for pair in series.trainings("random") if pair[1].kept == kept]:
-            text += f"; random masks of the same layer-wise counts: {spread(_accuracies(control))}"
-        sentences.append(text + ".")
-    meanings = [f"{text}." for words, text in _MEANINGS.items() if methods & {*words.split()}]
-    return "".join(
-        f'<p class="lead">{_text(" ".join(texts))}</p>' for texts in (sentences, meanings) if texts
-    )
+            said += f"; random masks of the same layer-wise counts: {spread(_accuracies(control))}"
+        sentences.append(said + ".")
+    meanings = [f"{meaning}." for words, meaning in _MEANINGS.items() if methods & {*words.split()}]
+    return "".join(f'<p class="lead">{text(" ".join(texts))}</p>' for texts in (sentences, meanings) if texts)
 
 
 def _accuracies(rows: Iterable[tuple[Run, Row]]) -> list[float]:
@@ -153,22 +169,22 @@ def different_data(experiments: Sequence[Experiment]) -> list[str]:
 def _unfinished(
     experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
 ) -> str:
-    remarks = [f"<code>{_text(name)}</code>: no result: failed, or not that far" for name in without_result]
-    remarks += [_text(line) for line in different_data([experiment for experiment, _ in experiments])]
+    remarks = [f"<code>{text(name)}</code>: no result: failed, or not that far" for name in without_result]
+    remarks += [text(line) for line in different_data([experiment for experiment, _ in experiments])]
     for experiment, _ in experiments:
         for name, values in experiment.differences().items():
             what = f"{experiment.dataset}, {experiment.arch}: runs differ in {name.replace('_', ' ')}"
-            remarks.append(_text(f"{what}: {', '.join(values)}"))
+            remarks.append(text(f"{what}: {', '.join(values)}"))
         for run in experiment.runs:
             measured = [row for row in run.result.trainings if row.layers]
             if measured and not any(row.connected for row in measured):
                 why = "how its layers are connected is not known: no dead channels, no operations, no energy"
-                remarks.append(f"<code>{_text(run.directory)}</code>: {why}")
+                remarks.append(f"<code>{text(run.directory)}</code>: {why}")
             if not run.result.finished:
-                remarks.append(f"<code>{_text(run.directory)}</code>: not finished; shown as far as it is")
+                remarks.append(f"<code>{text(run.directory)}</code>: not finished; shown as far as it is")
             if run.result.overrides:
                 changes = "; ".join(run.result.overrides)
-                remarks.append(f"<code>{_text(run.directory)}</code>: changed on the way: {_text(changes)}")
+                remarks.append(f"<code>{text(run.directory)}</code>: changed on the way: {text(changes)}")
     if not remarks:
         return ""
     items = "".join(f"<li>{remark}</li>" for remark in remarks)
@@ -176,13 +192,22 @@ def _unfinished(
 
 
 def _figure(plot: Plot, name: str) -> str:
-    picture = theme.svg(plot.figure, name, f"{plot.title}. {plot.caption}")
-    numbers = base64.b64encode(csv_text(plot.header, plot.rows).encode()).decode()
-    link = f'<a download="{plot.name}.csv" href="data:text/csv;base64,{numbers}">Numbers (CSV)</a>'
+    numbers = "; ".join(f"{of}: {number}" for of, number in plot.numbers)
+    picture = theme.svg(plot.figure, name, " ".join([f"{plot.title}. {plot.caption}", numbers]).strip())
+    data = base64.b64encode(csv_text(plot.header, plot.rows).encode()).decode()
+    link = f'<a download="{plot.name}.csv" href="data:text/csv;base64,{data}">Numbers (CSV)</a>'
     return (
-        f'<figure id="{name}"><h3>{_text(plot.title)}</h3>{picture}'
-        f"<figcaption>{_text(plot.caption)} {link}</figcaption></figure>"
+        f'<figure id="{name}"><h3>{text(plot.title)}</h3>{picture}'
+        f"<figcaption>{text(plot.caption)} {link}{_details(plot)}</figcaption></figure>"
     )
+
+
+def _details(plot: Plot) -> str:
+    """The numbers that sum a plot up, and what else there is to know."""
+    cells = [(wrapped(text(of)), wrapped(text(number))) for of, number in plot.numbers]
+    notes = f"<p>{text(plot.notes.strip())}</p>" if plot.notes else ""
+    inside = (listing(cells) if cells else "") + notes
+    return f"<details><summary>In numbers</summary>{inside}</details>" if inside else ""
 
 
 # --- tables
@@ -212,7 +237,7 @@ def _summary(experiment: Experiment) -> str:
             relative = [r for _, row in tickets if (r := row.search_relative_to_imp) is not None]
             rows.append(
                 [
-                    key + _text(series.label),
+                    wrapped(key + text(series.label)),
                     percent(tickets[0][1].sparsity),
                     f"{kept:,}",
                     str(reached),
@@ -235,13 +260,13 @@ def _summary(experiment: Experiment) -> str:
     empty = [i for i in range(len(heads)) if i and not any(row[i] for row in rows)]
     if not rows:
         return ""
-    return f'<div class="card"><h3>Tickets, trained at the full T</h3>{_table(heads, rows, empty)}</div>'
+    return f'<div class="card"><h3>Tickets, trained at the full T</h3>{table(heads, rows, empty)}</div>'
 
 
 def _provenance(experiment: Experiment) -> str:
     """Origin of each ticket, with all that it takes to make it again."""
     heads = "ticket|method|seed|sparsity|accuracy|searched with|trained with|search epochs|search FLOP"
-    heads += "|configuration|data|jax|devices"
+    heads += "|configuration|data"
     rows = []
     for series in experiment.series:
         for run in series.runs:
@@ -250,37 +275,19 @@ def _provenance(experiment: Experiment) -> str:
             for row in result.tickets:
                 rows.append(
                     [
-                        f"<code>{_text(f'{run.directory}/{row.ticket}')}</code>",
-                        _text(series.label),
+                        wrapped(f"<code>{text(f'{run.directory}/{row.ticket}')}</code>"),
+                        wrapped(text(series.label)),
                         str(run.seed),
                         f"{100 * row.sparsity:.2f} %",
                         "" if row.final_test_accuracy is None else f"{row.final_test_accuracy:.4f}",
-                        _text(", ".join(sorted(searched))),
-                        _text(row.network),
+                        wrapped(text(", ".join(sorted(searched)))),
+                        text(row.network),
                         f"{row.search.epochs}" if row.search else "",
                         si(row.search.train_flops) if row.search else "",
-                        f"<code>{_text(result.config_hash)}</code>",
-                        f"<code>{_text(result.config.get('dataset_fingerprint'))}</code>",
-                        _text(result.versions.get("jax")),
-                        _text(f"{devices.count} x {devices.kind}" if (devices := result.devices) else ""),
+                        f"<code>{text(result.config_hash)}</code>",
+                        wrapped(f"<code>{text(result.config.get('dataset_fingerprint'))}</code>"),
                     ]
                 )
     if not rows:
         return ""
-    return f'<div class="card"><h3>Where the tickets come from</h3>{_table(heads.split("|"), rows)}</div>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:
-    """A table of HTML cells; wider than the page, it scrolls by itself."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        shown = [cell for i, cell in enumerate(cells) if i not in without]
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
-
-    head = line([_text(name) for name in heads], "th")
-    body = "".join(line(row, "td") for row in rows)
-    return f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
-
-
-def _text(value: object) -> str:
-    return html.escape(printable(value))
+    return f'<div class="card"><h3>Where the tickets come from</h3>{table(heads.split("|"), rows)}</div>'

@@ -8,12 +8,12 @@ from snnlth_jax.report.plot import (
     End,
     Plot,
     label_ends,
-    listed,
     log_axis,
+    names_axis,
     percent,
     room,
     row_fields,
-    whole_numbers,
+    zero_below,
 )
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
@@ -29,14 +29,14 @@ def densities(experiment: Experiment) -> Plot | None:
     def kept(layer: LayerRecord) -> float:
         return layer.kept / layer.weights
 
-    def caption(means: dict[str, list[Spread]]) -> str:
-        parts = []
+    def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
+        found = []
         for label, values in means.items():
             if label == "dense":
                 continue
             least = min(range(len(values)), key=lambda i: values[i].mean)
-            parts.append(f"{label} least in layer {least + 1} ({percent(values[least].mean)})")
-        return f"Share of the weights left in each layer of the sparsest tickets: {listed(parts, '; ')}."
+            found.append((label, f"least in layer {least + 1} ({percent(values[least].mean)})"))
+        return found
 
     return _by_layer(
         experiment,
@@ -44,7 +44,8 @@ def densities(experiment: Experiment) -> Plot | None:
         "Weights left, by layer",
         "weights left (log scale)",
         kept,
-        caption,
+        "Share of the weights left in each layer of the sparsest tickets.",
+        numbers,
         log=True,
     )
 
@@ -55,15 +56,15 @@ def firing_rates(experiment: Experiment) -> Plot | None:
     def rate(layer: LayerRecord) -> float | None:
         return None if not layer.firing_rate else sum(layer.firing_rate) / len(layer.firing_rate)
 
-    def caption(means: dict[str, list[Spread]]) -> str:
-        parts = [f"{label} {spread(v.mean for v in values).mean:.3f}" for label, values in means.items()]
-        return (
-            "Mean spikes per neuron and timestep on test images, by layer; mean over the layers: "
-            f"{listed(parts)}. The classifier does not spike."
-        )
+    def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
+        mean = {label: spread(v.mean for v in values).mean for label, values in means.items()}
+        return [(f"{label}, mean over the layers", f"{rate:.3f}") for label, rate in mean.items()]
 
+    caption = "Mean spikes per neuron and timestep on test images, by layer; the classifier does not spike."
     title = "Firing rates, by layer"
-    return _by_layer(experiment, "firing-rates", title, "spikes per neuron and timestep", rate, caption)
+    return _by_layer(
+        experiment, "firing-rates", title, "spikes per neuron and timestep", rate, caption, numbers
+    )
 
 
 def _by_layer(
@@ -72,7 +73,8 @@ def _by_layer(
     title: str,
     axis: str,
     value: Callable[[LayerRecord], float | None],
-    caption: Callable[[dict[str, list[Spread]]], str],
+    caption: str,
+    numbers: Callable[[dict[str, list[Spread]]], list[tuple[str, str]]],
     log: bool = False,
 ) -> Plot | None:
     shown: list[tuple[str, int | None, list[tuple[Run, Row]]]] = []
@@ -84,38 +86,45 @@ def _by_layer(
     if dense := [(run, row) for run, row in experiment.dense() if row.layers]:
         shown.insert(0, ("dense", None, dense))
     rows: list[tuple[Any, ...]] = []
-    ends, means = [], {}
+    means: dict[str, list[Spread]] = {}
+    lines: list[tuple[str, int | None, list[int], list[float]]] = []
     names = [layer.name for layer in shown[0][2][0][1].layers]
-    with canvas(**room(label for label, _, _ in shown)) as drawing:
-        axes = drawing.axes
-        for label, slot, trainings in shown:
-            by_layer: dict[int, list[float]] = {}
-            for run, row in trainings:
-                for i, layer in enumerate(row.layers):
-                    if (measured := value(layer)) is not None:
-                        by_layer.setdefault(i, []).append(measured)
-                    rates = layer.firing_rate or ()
-                    fields = (layer.name, layer.weights, layer.kept, measured, *rates)
-                    rows.append((*row_fields(label, run, row), i + 1, *fields))
-            if not by_layer:
-                continue
-            points = [spread(values) for values in by_layer.values()]
-            x, y = [i + 1 for i in by_layer], [point.mean for point in points]
+    for label, slot, trainings in shown:
+        by_layer: dict[int, list[float]] = {}
+        for run, row in trainings:
+            for i, layer in enumerate(row.layers):
+                if (measured := value(layer)) is not None:
+                    by_layer.setdefault(i, []).append(measured)
+                rates = layer.firing_rate or ()
+                fields = (layer.name, layer.weights, layer.kept, measured, *rates)
+                rows.append((*row_fields(label, run, row), i + 1, *fields))
+        if by_layer:
+            means[label] = [spread(values) for values in by_layer.values()]
+            lines.append((label, slot, [i + 1 for i in by_layer], [point.mean for point in means[label]]))
+    if not lines:
+        return None
+    zero = min((y for *_, ys in lines for y in ys if y > 0), default=1.0) / 3  # where 0 is on a log axis
+    collapsed = log and any(y == 0 for *_, ys in lines for y in ys)
+    with canvas(**room(label for label, *_ in lines)) as drawing:
+        axes, ends = drawing.axes, []
+        for label, slot, x, measures in lines:
+            y = [zero if log and measure == 0 else measure for measure in measures]
             paint = LIGHT["ink"] if slot is None else color(slot)
             line = (0, (5, 3)) if slot is None else "-"
             marker = None if slot is None else MARKERS[slot % 8]
-            axes.plot(x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5)
-            ends.append(End(x[-1], y[-1], label, paint))
-            means[label] = points
-        if not means:
-            return None
+            axes.plot(
+                x, y, color=paint, linestyle=line, marker=marker, markersize=5, linewidth=1.5, label=label
+            )
+            ends.append(End(x[-1], y[-1], label, paint, marker or "", line))
         if log:
             axes.set_yscale("log")
             log_axis(axes.yaxis, lambda share: f"{100 * share:.3g} %")
+            if collapsed:
+                zero_below(axes, zero, "none")
         else:
             axes.set_ylim(0, None)
         axes.set_xlim(0.7, len(names) + 0.3)
-        whole_numbers(axes.xaxis)
+        names_axis(drawing, [name.removesuffix("/kernel") for name in names])
         axes.set_xlabel("layer, in the order of the forward pass")
         axes.set_ylabel(axis)
         label_ends(drawing, ends)
@@ -124,4 +133,4 @@ def _by_layer(
     )
     spikes = [f"firing_rate_t{t}" for t in range(1, timesteps + 1)]
     header = (*ROW, "layer", "name", "weights", "layer_kept", name.replace("-", "_"), *spikes)
-    return Plot(name, title, caption(means), header, rows, drawing.figure)
+    return Plot(name, title, caption, header, rows, drawing.figure, numbers(means))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from snnlth_jax.report.accuracy import CONTROLS
-from snnlth_jax.report.plot import End, Plot, label_ends, listed, room, whole_numbers
+from snnlth_jax.report.plot import End, Plot, label_ends, room, whole_numbers
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
@@ -49,10 +49,12 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         for curve in curves:
             x, y = curve.means(tested)
             look = _look(curve, alone, last_round)
-            drawing.axes.plot(x, y, **look)
             label = _label(curve, alone)
+            drawing.axes.plot(x, y, label=label, **look)
             if not alone or curve.kind != "round" or curve.round in (0, last_round):
-                ends[label] = End(x[-1], y[-1], label, look["color"], look.get("marker", ""))
+                ends[label] = End(
+                    x[-1], y[-1], label, look["color"], look.get("marker", ""), look.get("linestyle", "-")
+                )
             values += y
         drawing.axes.set_xlabel("epoch")
         drawing.axes.set_ylabel("test accuracy" if tested else "training accuracy")
@@ -62,11 +64,11 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         label_ends(drawing, list(ends.values()))
     what = "test set" if tested else "training set (some curves have the test set only at their end)"
     which = "the trainings of the search, the sparser the stronger" if alone else "the sparsest tickets"
-    last = listed([f"{end.text} {end.y:.4f}" for end in ends.values()])
-    caption = f"Accuracy over epochs on the {what}, of {which}. After the last epoch: {last}."
+    caption = f"Accuracy over epochs on the {what}, of {which}."
+    numbers = [(f"{end.text}, after the last epoch", f"{end.y:.4f}") for end in ends.values()]
     header = ("series", "kind", "round", "seed", "epoch", "train_accuracy", "test_accuracy", "train_loss")
     rows = [(c.series.label, c.kind, c.round, *point) for c in curves for point in c.points]
-    return Plot("learning", "Learning curves", caption, header, rows, drawing.figure)
+    return Plot("learning", "Learning curves", caption, header, rows, drawing.figure, numbers)
 
 
 def _all(series: Series) -> list[_Curve]:

@@ -23,7 +23,7 @@ from snnlth_jax.report.plot import (
 )
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
-from snnlth_jax.report.theme import canvas, color
+from snnlth_jax.report.theme import MARKERS, canvas, color
 from snnlth_jax.run.results import LayerRecord, Row, Spread
 
 __all__ = ["energy", "silence", "synops"]
@@ -40,29 +40,37 @@ def _synops(layers: Sequence[LayerRecord]) -> float:
 def synops(experiment: Experiment) -> Plot | None:
     """Additions that spikes cause for an image, against the weights left."""
 
-    def caption(means: dict[Series, dict[float, Spread]]) -> str:
-        parts = [_from_to(series.label, points, lambda v: si(v)) for series, points in means.items()]
-        return (
-            "Additions that spikes cause over the weights left, for one test image and all timesteps "
-            f"(SynOps): {listed(parts, '; ')}. The first layer, whose input is no spikes, has none."
-        )
-
+    caption = (
+        "Additions that spikes cause over the weights left, for one test image and all timesteps (SynOps)"
+    )
+    notes = "The first layer, whose input is no spikes, has none."
     title = "Synaptic operations against sparsity"
     return _against(
-        experiment, "synops", title, "SynOps per image (log)", {"synops_per_image": _synops}, caption
+        experiment,
+        "synops",
+        title,
+        "SynOps per image (log)",
+        {"synops_per_image": _synops},
+        caption,
+        notes,
+        si,
     )
 
 
 def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_AC) -> Plot | None:
     """The estimated energy of the operations for an image, against the weights left."""
 
-    def caption(means: dict[Series, dict[float, Spread]]) -> str:
-        parts = [_from_to(s.label, points, lambda v: f"{1e-3 * v:.3g} nJ") for s, points in means.items()]
-        return (
-            f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an "
-            f"addition (32 bits, 45 nm): {listed(parts, '; ')}. Memory traffic, of weights and states, is "
-            "left out and usually costs more: operations alone flatter spiking networks."
-        )
+    caption = (
+        f"Estimate for one test image, {mac:g} pJ for a multiply-accumulate and {ac:g} pJ for an addition "
+        "(32 bits, 45 nm)"
+    )
+    notes = (
+        "Memory traffic, of weights and states, is left out and usually costs more: operations alone flatter "
+        "spiking networks."
+    )
+
+    def form(picojoules: float) -> str:
+        return f"{1e-3 * picojoules:.3g} nJ"
 
     title = "Energy of the operations against sparsity"
     axis = "nJ per image, operations only (log)"
@@ -71,12 +79,12 @@ def energy(experiment: Experiment, mac: float = ENERGY_MAC, ac: float = ENERGY_A
         return energies.energy(layers, mac, ac).picojoules
 
     columns = {"macs_per_image": _macs, "synops_per_image": _synops, "picojoules": value}
-    return _against(experiment, "energy", title, axis, columns, caption, scale=1e-3)
+    return _against(experiment, "energy", title, axis, columns, caption, notes, form, scale=1e-3)
 
 
-def _from_to(label: str, points: dict[float, Spread], form: Callable[[float], str]) -> str:
+def _from_to(points: dict[float, Spread], form: Callable[[float], str]) -> str:
     ends = [max(points), min(points)] if len(points) > 1 else list(points)
-    return f"{label} " + ", ".join(f"{form(points[end].mean)} at {percent(1 - end)}" for end in ends)
+    return ", ".join(f"{form(points[end].mean)} at {percent(1 - end)}" for end in ends)
 
 
 def _measured(experiment: Experiment) -> dict[Series, list[tuple[Run, Row]]]:
@@ -93,7 +101,9 @@ def _against(
     title: str,
     axis: str,
     columns: Mapping[str, Callable[[Sequence[LayerRecord]], float]],
-    caption: Callable[[dict[Series, dict[float, Spread]]], str],
+    caption: str,
+    notes: str,
+    form: Callable[[float], str],
     scale: float = 1.0,
 ) -> Plot | None:
     """Plots the last of the columns, each a function of the layers of a network."""
@@ -120,18 +130,18 @@ def _against(
         weights_axis(axes, [*(density for points in means.values() for density in points), 0.5])
         for series, points in means.items():
             scaled = {density: point.scaled(scale) for density, point in points.items()}
-            against_density(drawing, scaled, series.slot)
-            ends.append(
-                End(list(scaled)[-1], list(scaled.values())[-1].mean, series.label, color(series.slot))
-            )
+            against_density(drawing, scaled, series.slot, label=series.label)
+            x, y = list(scaled)[-1], list(scaled.values())[-1].mean
+            ends.append(End(x, y, series.label, color(series.slot), MARKERS[series.slot % 8]))
         axes.set_yscale("log")
         log_axis(axes.yaxis)
         axes.set_ylabel(axis)
         label_ends(drawing, ends)
     counts = [len(list(points.values())[-1].values) for points in means.values()]
-    text = caption(means) + ("" if max(counts) == 1 else f" {seeds(counts).capitalize()}.")
-    text += f" Not shown, since it is 0: {listed(sorted(without))}." if without else ""
-    return Plot(name, title, text, (*ROW, *columns), rows, drawing.figure)
+    caption += "." if max(counts) == 1 else f"; {seeds(counts)}."
+    notes += f" Not shown, since it is 0: {listed(sorted(without))}." if without else ""
+    numbers = [(series.label, _from_to(points, form)) for series, points in means.items()]
+    return Plot(name, title, caption, (*ROW, *columns), rows, drawing.figure, numbers, notes)
 
 
 def silence(experiment: Experiment) -> Plot | None:
@@ -158,19 +168,20 @@ def silence(experiment: Experiment) -> Plot | None:
         for (series, name), label in labels.items():
             style, value = measures[name]
             points = across(shown[series, name], functools.partial(_number, value))
-            against_density(drawing, points, series.slot, style)
-            ends.append(End(list(points)[-1], list(points.values())[-1].mean, label, color(series.slot)))
-            parts.append(_from_to(label, points, percent))
+            against_density(drawing, points, series.slot, style, label=label)
+            x, y = list(points)[-1], list(points.values())[-1].mean
+            ends.append(End(x, y, label, color(series.slot), MARKERS[series.slot % 8], style))
+            parts.append((label, _from_to(points, percent)))
         axes.set_ylim(0, None)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
         axes.set_ylabel("share")
         label_ends(drawing, ends)
     caption = (
         "Neurons without a spike on any test image (silent), and channels that cannot influence the result "
-        f"or are reached by no input (dead, dashed): {listed(parts, '; ')}."
+        "or are reached by no input (dead, dashed)."
     )
     header = (*ROW, "silent_neurons_share", "dead_channels_share")
-    return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure)
+    return Plot("silence", "Silent neurons and dead channels", caption, header, rows, drawing.figure, parts)
 
 
 def _number(value: Callable[[Row], float | None], row: Row) -> float:

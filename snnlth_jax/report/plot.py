@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from snnlth_jax.report.runs import Run
-from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, Drawing, color
+from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, WIDTH, Drawing, color
 from snnlth_jax.run.results import Row, Spread, spread
 from snnlth_jax.run.tables import si
 
@@ -19,6 +20,7 @@ __all__ = [
     "label_ends",
     "listed",
     "log_axis",
+    "names_axis",
     "percent",
     "reference",
     "room",
@@ -27,12 +29,15 @@ __all__ = [
     "si",
     "weights_axis",
     "whole_numbers",
+    "zero_below",
 ]
 
 
 R = TypeVar("R", bound=Row)
 
 LABEL = 13.5  # points from one label to the next
+CHARACTER, LONGEST = 0.079, 40  # width of a character of a tick in inches, characters of the longest tick
+BESIDE, BELOW = 145, 42  # points of the longest label beside the axes, characters of a line below them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +47,11 @@ class Plot:
     Attributes:
       name: name of its files, unique among those of an experiment.
       title: the two quantities.
-      caption: description with the numbers behind it; the figure's alternative text too.
+      caption: description in a sentence; with `numbers` the figure's alternative text too.
       header, rows: the numbers in it, one measurement a row, as result.json and metrics.jsonl have them.
       figure: matplotlib's, in colours of `theme.LIGHT`.
+      numbers: the numbers that sum it up, with the names of what they are of.
+      notes: what else there is to know.
     """
 
     name: str
@@ -53,6 +60,8 @@ class Plot:
     header: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     figure: Any
+    numbers: Sequence[tuple[str, str]] = ()
+    notes: str = ""
 
 
 # --- words and axes
@@ -107,9 +116,14 @@ def across(rows: Iterable[tuple[Run, R]], value: Callable[[R], float]) -> dict[f
 
 
 def against_density(
-    drawing: Drawing, points: dict[float, Spread], slot: int, line: str = "-", band: bool = True
+    drawing: Drawing,
+    points: dict[float, Spread],
+    slot: int,
+    line: str = "-",
+    band: bool = True,
+    label: str = "",
 ) -> None:
-    """A line of means, and a standard deviation around them: as bars, and as a band if that is wanted."""
+    """A named line of means, and a standard deviation around them: as bars, and as a band if wanted."""
     axes, paint = drawing.axes, color(slot)
     x, means = list(points), [point.mean for point in points.values()]
     low = [point.mean - (point.std or 0.0) for point in points.values()]
@@ -129,13 +143,14 @@ def against_density(
         markeredgewidth=1.2 if hollow else 0.8,
         markerfacecolor=LIGHT["surface"] if hollow else paint,
         markeredgecolor=paint if hollow else LIGHT["surface"],
+        label=label,
     )
 
 
 def reference(drawing: Drawing, value: float, text: str) -> "End":
     """A dashed line across, and its label."""
     drawing.axes.axhline(value, color=LIGHT["ink"], linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
-    return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"])
+    return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"], line="--")
 
 
 def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
@@ -149,10 +164,28 @@ def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
 
 
 def room(labels: Iterable[str]) -> dict[str, float]:
-    """End of the axes and height of a figure that leave room for labels at their right, see `canvas`."""
-    shown = [_short(label) for label in labels]
-    height = 0.6 + LABEL * (len(shown) + 2) / 72 / 0.9
-    return {"right": 1 - 0.04 - 0.0178 * max([7, *map(len, shown)]), "height": max(HEIGHT, height)}
+    """End of the axes and height of a figure that leave room for labels at their right, see `canvas`.
+
+    Labels that are too long for that stand below the axes, which then are as wide as the figure.
+    """
+    points = [_points(label) for label in labels]
+    if max(points, default=0) > BESIDE:
+        return {}
+    height = 0.6 + LABEL * (len(points) + 2) / 72 / 0.9
+    return {"right": 1 - (18 + max([50, *points])) / (72 * WIDTH), "height": max(HEIGHT, height)}
+
+
+def _points(label: str) -> float:
+    """Width of a label in bold, at most.
+
+    >>> round(_points("IMP")), round(_points("Random 90 %"))
+    (23, 81)
+    """
+    wide, narrow = "mwMWQ%@", " .,:;'|ijlI"
+    return sum(
+        10.6 if c in wide else 4.2 if c in narrow else 8.5 if c.isupper() or not c.isascii() else 7.2
+        for c in label
+    )
 
 
 def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
@@ -167,6 +200,17 @@ def log_axis(axis: Any, form: Callable[[float], str] = si) -> None:
     axis.set_major_formatter(lambda value, _: form(value))
 
 
+def zero_below(axes: Any, zero: float, text: str) -> None:
+    """A tick for 0 on a logarithmic vertical axis, at the place below all others where it is drawn."""
+    from matplotlib.ticker import FixedLocator
+
+    form, (_, top) = axes.yaxis.get_major_formatter(), axes.get_ylim()
+    ticks = [tick for tick in axes.yaxis.get_major_locator()() if 1.8 * zero < tick <= top]
+    axes.yaxis.set_major_locator(FixedLocator([zero, *ticks]))
+    axes.yaxis.set_major_formatter(lambda value, at: text if value == zero else form(value, at))
+    axes.set_ylim(zero / 1.4, top)
+
+
 ROW = ("series", "kind", "workdir", "seed", "round", "kept", "total", "num_timesteps")
 
 
@@ -178,17 +222,7 @@ def row_fields(series: str, run: Run, row: Row) -> tuple[Any, ...]:
 
 def whole_numbers(axis: Any) -> None:
     """Ticks at whole numbers only."""
-    axis.get_major_locator().set_params(integer=True)
-
-
-def _short(label: str, most: int = 20) -> str:
-    """Part of a label that fits beside a plot; the beginning and the end tell most.
-
-    >>> _short("IMP"), _short("IMP, runs/a_long_name/of_a_directory")
-    ('IMP', 'IMP, runs…_directory')
-    """
-    half = (most - 1) // 2
-    return label if len(label) <= most else f"{label[:half]}…{label[-(most - 1 - half) :]}"
+    axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 class End(NamedTuple):
@@ -199,15 +233,20 @@ class End(NamedTuple):
     text: str
     color: str
     marker: str = ""
+    line: Any = "-"
 
 
 def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
     """Name lines right of the axes, at the height where they end, pushed apart where names would overlap.
 
-    A thin line leads to each name; where that would be long, the marker stands before the name instead. To be
-    called last, when the limits of the axes are what they will be.
+    A thin line leads to each name; where that would be long, the marker stands before the name instead. Where
+    `room` left none, the names stand below. To be called last, when the limits of the axes are what they will
+    be.
     """
     axes = drawing.axes
+    if axes.get_position().x1 > 0.9:
+        _legend(drawing, ends)
+        return
     axes.get_xlim(), axes.get_ylim()  # has matplotlib find them
     gap = LABEL / (axes.get_window_extent().height * 72 / drawing.figure.dpi)
     to_axes = axes.transData + axes.transAxes.inverted()
@@ -217,9 +256,58 @@ def label_ends(drawing: Drawing, ends: Sequence[End]) -> None:
         if x > 0.85:
             axes.plot([x, 1.03], [y, at], color=end.color, linewidth=0.7, alpha=0.6, **fixed)
         else:
-            axes.plot([1.022], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
+            axes.plot([1.012], [at], end.marker or "_", color=end.color, markersize=5, **fixed)
         look = {"color": end.color, "va": "center", "fontweight": "bold", "parse_math": False}
-        axes.text(1.046, at, _short(end.text), **look, **fixed)
+        axes.text(1.046, at, end.text, **look, **fixed)
+
+
+def _legend(drawing: Drawing, ends: Sequence[End]) -> None:
+    """Name lines below the axes, on a figure that is higher by as much."""
+    from matplotlib.lines import Line2D
+
+    figure = drawing.figure
+    names = [(end, textwrap.wrap(end.text, BELOW) or [""]) for end in ends]
+    inches = LABEL * (sum(len(lines) for _, lines in names) + 0.5) / 72
+    whole = _grow(drawing, inches)
+    at = inches / whole
+    for end, lines in names:
+        middle = at - LABEL / 72 / 2 / whole
+        look = {"color": end.color, "linestyle": end.line, "marker": end.marker, "markersize": 5}
+        look |= {"markerfacecolor": end.color if end.line == "-" else LIGHT["surface"]}
+        xs = (0.03, 0.06, 0.09)
+        figure.add_artist(Line2D(xs, [middle] * 3, markevery=[1], linewidth=1.5, **look))
+        for line in lines:
+            figure.text(0.11, middle, line, color=end.color, va="center", fontweight="bold", parse_math=False)
+            middle -= LABEL / 72 / whole
+        at -= LABEL * len(lines) / 72 / whole
+
+
+def _grow(drawing: Drawing, inches: float) -> float:
+    """Make the figure higher below its axes, which keep their size: the new height."""
+    place, (width, height) = drawing.axes.get_position(), drawing.figure.get_size_inches()
+    whole = float(height + inches)
+    drawing.figure.set_size_inches(width, whole)
+    top, bottom = 1 - (1 - place.y1) * height / whole, (place.y0 * height + inches) / whole
+    drawing.figure.subplots_adjust(top=top, bottom=bottom)
+    return whole
+
+
+def names_axis(drawing: Drawing, names: Sequence[str]) -> None:
+    """Names at 1, 2, 3 ... of the horizontal axis: upright where they do not fit, and as many as fit."""
+    axes = drawing.axes
+    inches = axes.get_position().width * drawing.figure.get_size_inches()[0]
+    longest = max(map(len, names))
+    if longest > LONGEST:  # the table has them
+        whole_numbers(axes.xaxis)
+        return
+    upright = longest * CHARACTER * len(names) > 0.9 * inches
+    step = math.ceil(len(names) * LABEL / 72 / inches) if upright else 1
+    places = range(1, len(names) + 1)[::step]
+    axes.set_xticks(places)
+    axes.xaxis.set_major_formatter(lambda value, _: names[round(value) - 1])
+    axes.tick_params("x", rotation=90 if upright else 0)
+    if upright:
+        _grow(drawing, (longest - 1) * CHARACTER)
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

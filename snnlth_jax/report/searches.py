@@ -9,7 +9,6 @@ from snnlth_jax.report.plot import (
     End,
     Plot,
     label_ends,
-    listed,
     log_axis,
     percent,
     reference,
@@ -97,9 +96,9 @@ def _matrix(series: Series, run: Run, record: EarlyBirdRecord, number: int) -> P
         if record.fired
         else f"The rule never fired in {record.epoch} epochs, and the last mask was taken"
     )
-    caption = (
-        f"{series.label} at {sparsity}, seed {run.seed}: how far the masks of two epochs are apart. {ended}: "
-        f"the newest of {queue} masks (outlined) was at most {record.largest:.4f} from the others, "
+    caption = f"{series.label} at {sparsity}, seed {run.seed}: how far the masks of two epochs are apart."
+    notes = (
+        f"{ended}: the newest of {queue} masks (outlined) was at most {record.largest:.4f} from the others, "
         f"τ = {settings.tau:g}."
     )
     return Plot(
@@ -109,6 +108,7 @@ def _matrix(series: Series, run: Run, record: EarlyBirdRecord, number: int) -> P
         ("series", "workdir", "seed", "epoch", "earlier_epoch", criterion),
         rows,
         drawing.figure,
+        notes=notes,
     )
 
 
@@ -150,10 +150,12 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
                 continue
             style = ("-", "--", ":", "-.")[sorted(sparsities[series]).index(s.sparsity) % 4]
             x, y = list(curve), list(curve.values())
-            axes.plot(x, y, style, color=color(series.slot), alpha=0.85, linewidth=1.4)
+            axes.plot(x, y, style, color=color(series.slot), alpha=0.85, linewidth=1.4, label=label)
             if events[-1].fired:
                 axes.plot(x[-1], y[-1], MARKERS[series.slot % 8], color=color(series.slot), markersize=7)
-            ends.setdefault(label, End(x[-1], y[-1], label, color(series.slot), MARKERS[series.slot % 8]))
+            ends.setdefault(
+                label, End(x[-1], y[-1], label, color(series.slot), MARKERS[series.slot % 8], style)
+            )
             fired_after.setdefault(label, []).append(f"{record.epoch}" if record.fired else "never")
         axes.set_yscale("log")
         axes.set_xlabel("epoch")
@@ -163,15 +165,16 @@ def early_bird_rule(experiment: Experiment) -> Plot | None:
         bounds = [reference(drawing, tau, f"τ = {tau:g}") for tau in sorted(taus)]
         log_axis(axes.yaxis, "{:g}".format)
         label_ends(drawing, [*ends.values(), *bounds])
-    fired = listed(
-        [f"{label}: {', '.join(dict.fromkeys(epochs))}" for label, epochs in fired_after.items()], "; "
-    )
+    fired = [
+        (f"{label}, epochs after which it stopped", ", ".join(dict.fromkeys(epochs)))
+        for label, epochs in fired_after.items()
+    ]
     caption = (
         f"The newest of {_either(queues)} masks against the others: a search stops, marked, once the largest "
-        f"distance is below its τ, {_either(taus)}. Epochs after which they stopped: {fired}."
+        f"distance is below its τ, {_either(taus)}."
     )
     header = ("series", "workdir", "seed", "epoch", "largest_distance", "queue_full", "fired")
-    return Plot("early-bird-rule", "Early-Bird's firing rule", caption, header, rows, drawing.figure)
+    return Plot("early-bird-rule", "Early-Bird's firing rule", caption, header, rows, drawing.figure, fired)
 
 
 def _either(values: Iterable[float]) -> str:
@@ -209,11 +212,12 @@ def early_time(experiment: Experiment) -> Plot | None:
                     x, y = list(record.normalised), list(record.normalised.values())
                     axes.plot(x, y, color=color(series.slot), alpha=0.3, linewidth=1)
             x, y = list(curves), [spread(values).mean for values in curves.values()]
-            axes.plot(x, y, color=color(series.slot), marker=MARKERS[series.slot % 8])
-            ends.append(End(x[-1], y[-1], series.label, color(series.slot)))
+            look = {"color": color(series.slot), "marker": MARKERS[series.slot % 8]}
+            axes.plot(x, y, label=series.label, **look)
+            ends.append(End(x[-1], y[-1], series.label, color(series.slot), MARKERS[series.slot % 8]))
             chosen = sorted({record.num_timesteps for _, record in runs})
             full = runs[0][0].result.settings.num_timesteps
-            choices.append(f"{series.label} T' = {', '.join(map(str, chosen))} of {full}")
+            choices.append((series.label, f"T' = {', '.join(map(str, chosen))} of {full}"))
         settings = [run.result.early_time_settings for runs in probed.values() for run, _ in runs]
         bounds = sorted({s.early_time_lambda for s in settings})
         axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
@@ -225,12 +229,20 @@ def early_time(experiment: Experiment) -> Plot | None:
     scale = " or ".join(sorted({scales[s.early_time_normalisation] for s in settings}))
     caption = (
         "How far the prediction after t timesteps is from that after all T: Kullback-Leibler divergence, "
-        f"over {scale}. "
-        f"The search runs with the first t below its λ, {_either(bounds)}, or all where none is: "
-        f"{listed(choices, '; ')}."
+        f"over {scale}."
     )
+    notes = f"The search runs with the first t below its λ, {_either(bounds)}, or all where none is."
     header = ("series", "workdir", "seed", "t", "divergence", "normalised", "chosen")
-    return Plot("early-time", "Early-Time's choice of timesteps", caption, header, rows, drawing.figure)
+    return Plot(
+        "early-time",
+        "Early-Time's choice of timesteps",
+        caption,
+        header,
+        rows,
+        drawing.figure,
+        choices,
+        notes,
+    )
 
 
 def early_time_over_epochs(experiment: Experiment) -> Plot | None:
@@ -254,7 +266,15 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
         for i, m in enumerate(measurements):
             x, y = list(m.by_lambda), list(m.by_lambda.values())
             share = (i + 1) / len(measurements)
-            axes.plot(x, y, color=color(0), alpha=0.15 + 0.85 * share, marker="o", markersize=4)
+            axes.plot(
+                x,
+                y,
+                color=color(0),
+                alpha=0.15 + 0.85 * share,
+                marker="o",
+                markersize=4,
+                label=f"epoch {m.epoch}",
+            )
             if i in (0, len(measurements) - 1):
                 ends.append(End(x[-1], y[-1], f"epoch {m.epoch}", color(0)))
         axes.set_xlabel("λ")
@@ -262,13 +282,14 @@ def early_time_over_epochs(experiment: Experiment) -> Plot | None:
         whole_numbers(axes.yaxis)
         label_ends(drawing, ends)
     last = measurements[-1]
-    chosen = ", ".join(
-        f"{t} at λ = {bound}" for bound, t in last.by_lambda.items() if bound in (0.3, 0.6, 0.9)
-    )
+    chosen = [
+        (f"λ = {bound}, after epoch {last.epoch}", f"{t}")
+        for bound, t in last.by_lambda.items()
+        if bound in (0.3, 0.6, 0.9)
+    ]
     caption = (
         "Timesteps that a search would have, by λ and by the epoch of the dense network (the later the "
-        f"stronger), of {run.result.settings.num_timesteps}, with seed {run.seed}; after epoch {last.epoch}: "
-        f"{chosen}."
+        f"stronger), of {run.result.settings.num_timesteps}, with seed {run.seed}."
     )
     header = ("workdir", "seed", "epoch", "lambda", "num_timesteps")
-    return Plot("early-time-lambda", "Timesteps chosen, by λ", caption, header, rows, drawing.figure)
+    return Plot("early-time-lambda", "Timesteps chosen, by λ", caption, header, rows, drawing.figure, chosen)

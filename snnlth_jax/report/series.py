@@ -17,7 +17,7 @@ __all__ = ["Experiment", "Series", "experiments"]
 
 def _settings(run: Run) -> dict[str, Any]:
     """The part of its configuration that all runs of a series share."""
-    return configs.common(run.result.config)
+    return configs.common(configs.completed(run.result.config))
 
 
 def _identity(run: Run) -> str:

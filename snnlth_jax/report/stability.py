@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from snnlth_jax.report.plot import End, Plot, label_ends, listed, percent, reference, room
+from snnlth_jax.report.plot import End, Plot, label_ends, percent, reference, room
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
@@ -36,9 +36,10 @@ def barriers(experiment: Experiment) -> Plot | None:
             paint, marker = color(line.slot), MARKERS[line.slot % 8]
             points = line.means()
             x, y = list(points), [point.mean for point in points.values()]
-            axes.errorbar(
+            drawn, *_ = axes.errorbar(
                 x, y, [p.std or 0.0 for p in points.values()], color=paint, elinewidth=1, marker=marker
             )
+            drawn.set_label(line.label)
             ends.append(End(x[-1], y[-1], line.label, paint, marker))
         axes.set_xscale("symlog", linthresh=1)  # as the candidates are spread, with epoch 0
         axes.set_xlabel("epoch that was copied (log scale)")
@@ -51,15 +52,20 @@ def barriers(experiment: Experiment) -> Plot | None:
             axes.axvline(epoch, color=LIGHT["ink"], linewidth=1.0, linestyle=":", zorder=1)
         axes.margins(y=0.1)
         label_ends(drawing, [*ends, *(reference(drawing, value, text) for value, text in bounds.items())])
-    chosen = ", ".join(
-        f"{'none' if record.proposed is None else record.proposed} (seed {run.seed})"
+    numbers = [
+        (f"{line.label}, barrier from epoch {ticks[0]}", f"{next(iter(line.means().values()))}")
+        for line in lines
+    ]
+    numbers += [
+        (
+            f"first epoch below the bound at all sparsities (dotted), seed {run.seed}",
+            f"{record.proposed}".lower(),
+        )
         for _, run, record in records
-    )
-    first = listed([f"{line.label} {next(iter(line.means().values()))}" for line in lines], "; ")
+    ]
     caption = (
-        "Two copies of the network of an epoch see their images in different orders. Barrier: the largest "
-        f"test error on the line between them, less the mean of both. From epoch {ticks[0]}: {first}. First "
-        f"epoch (dotted) below the bound at all sparsities: {chosen}."
+        "Two copies of the network of an epoch see their images in different orders; barrier: the largest "
+        "test error on the line between them, less the mean of both."
     )
     header = ("series", "workdir", "seed", "epoch", "kept", "total", "barrier", "bound", "proposed")
     rows: list[tuple[Any, ...]] = [
@@ -68,7 +74,9 @@ def barriers(experiment: Experiment) -> Plot | None:
         for rule in [(record.bound, record.proposed)]
         for one in record.interpolations
     ]
-    return Plot("stability", "Stability to the order of images", caption, header, rows, drawing.figure)
+    return Plot(
+        "stability", "Stability to the order of images", caption, header, rows, drawing.figure, numbers
+    )
 
 
 def interpolations(experiment: Experiment) -> Plot | None:
@@ -87,16 +95,18 @@ def interpolations(experiment: Experiment) -> Plot | None:
     with canvas(**room(label for label, *_ in shown)) as drawing:
         axes, ends = drawing.axes, []
         for label, slot, style, one in shown:
-            axes.plot(one.alphas, one.test_errors, style, color=color(slot), marker=MARKERS[slot % 8])
-            ends.append(End(one.alphas[-1], one.test_errors[-1], label, color(slot), MARKERS[slot % 8]))
+            look = {"color": color(slot), "marker": MARKERS[slot % 8], "label": label}
+            axes.plot(one.alphas, one.test_errors, style, **look)
+            x, y = one.alphas[-1], one.test_errors[-1]
+            ends.append(End(x, y, label, color(slot), MARKERS[slot % 8], style))
         axes.set_xlabel("place on the line, from one copy to the other")
         axes.set_ylabel("test error")
         axes.margins(y=0.1)
         label_ends(drawing, ends)
-    peaks = listed([f"{label} {max(one.test_errors):.4f}" for label, _, _, one in shown], "; ")
+    peaks = [(f"{label}, largest", f"{max(one.test_errors):.4f}") for label, _, _, one in shown]
     caption = (
         f"Test error of the networks between two copies, with seed {run.seed}; the statistics of batch norm "
-        f"are those of each network on the training images. Largest: {peaks}."
+        "are those of each network on the training images."
     )
     header = ("series", "workdir", "seed", "epoch", "kept", "total", "alpha", "test_error", "train_loss")
     rows: list[tuple[Any, ...]] = [
@@ -106,7 +116,7 @@ def interpolations(experiment: Experiment) -> Plot | None:
         for point in zip(one.alphas, one.test_errors, one.train_losses, strict=True)
     ]
     title = "Error between two copies"
-    return Plot("stability-lines", title, caption, header, rows, drawing.figure)
+    return Plot("stability-lines", title, caption, header, rows, drawing.figure, peaks)
 
 
 def _records(experiment: Experiment) -> list[tuple[Series, Run, StabilityRecord]]:

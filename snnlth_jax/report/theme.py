@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from snnlth_jax.errors import InputError
+from snnlth_jax.report import hover
 
 __all__ = ["DARK", "LIGHT", "MARKERS", "Drawing", "canvas", "color", "css", "paper", "svg"]
 
@@ -147,7 +148,8 @@ def svg(figure: Any, name: str, alt: str) -> str:
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
     inner = text[text.index(">") + 1 :]
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(alt)}">{inner.strip()}'
+    inner = inner[: inner.rindex("</svg>")].strip() + hover.circles(figure)
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(alt)}">{inner}</svg>'
 
 
 def paper(figure: Any) -> dict[str, bytes]:

@@ -1,0 +1,52 @@
+"""Texts and tables as HTML."""
+
+import html
+from collections.abc import Sequence
+
+from snnlth_jax.errors import printable
+
+__all__ = ["listing", "table", "text", "text_lines", "wrapped"]
+
+
+def text(value: object) -> str:
+    """A text of any origin for the inside of an element or an attribute.
+
+    >>> text("a < b")
+    'a &lt; b'
+    """
+    return html.escape(printable(value))
+
+
+def text_lines(lines: Sequence[str]) -> str:
+    """Lines of text of any origin for the inside of `pre`."""
+    return "\n".join(map(text, lines))
+
+
+def listing(cells: Sequence[Sequence[str]]) -> str:
+    """A table without heads, of HTML cells."""
+    lines = ("".join(f"<td>{cell}</td>" for cell in line) for line in cells)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f'<div class="scroll" tabindex="0"><table>{body}</table></div>'
+
+
+def wrapped(cell: str) -> str:
+    """A cell whose text may stand on several lines; numbers stay on one."""
+    return f'<span class="wrap">{cell}</span>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:
+    """A table of HTML cells; wider than the page, it scrolls by itself.
+
+    Args:
+      heads: names of the columns.
+      rows: cells that are HTML.
+      without: columns to leave out.
+    """
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        shown = [cell for i, cell in enumerate(cells) if i not in without]
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
+
+    head = line([text(name) for name in heads], "th")
+    body = "".join(line(row, "td") for row in rows)
+    return f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
