@@ -32,7 +32,7 @@ def written(config: ResolvedTrain) -> str:
 
     >>> from snnlth_jax.configs import ImpConfig, resolve
     >>> print(written(resolve(ImpConfig(epochs=3))))
-    # Settings of a run of snnlth ...
+    # Settings of a run of snnlth: ...
     command = "imp"
     dataset = "digits"
     arch = "vgg5"
