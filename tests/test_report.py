@@ -767,3 +767,15 @@ def test_labels_end_within_the_figure(label):
             extents = [each.get_window_extent() for each in texts]
         assert len(extents) > 1
         assert all(e.x1 <= box.x1 and e.y0 >= 0 and e.y1 <= box.y1 for e in extents)
+
+
+def test_a_curve_of_one_epoch_is_seen(grid):
+    """Rounds that are rewound to the last epoch but one."""
+    run = runs.read(grid / "imp" / "seed0")
+    (experiment,) = experiments([run])
+    figure = next(plot.figure for plot in report.draw(experiment) if plot.name == "learning")
+    (axes,) = figure.axes
+    lines = {line.get_label(): line for line in axes.lines if line.get_transform() == axes.transData}
+    single = [line for line in lines.values() if len(line.get_xdata()) == 1]
+    assert single
+    assert all(line.get_marker() == "o" for line in single)

@@ -49,6 +49,8 @@ def learning_curves(experiment: Experiment) -> Plot | None:
         for curve in curves:
             x, y = curve.means(tested)
             look = _look(curve, alone, last_round)
+            if len(x) == 1:  # no line to be seen
+                look = {"marker": MARKERS[0], "markersize": 5} | look
             label = _label(curve, alone)
             drawing.axes.plot(x, y, label=label, **look)
             if not alone or curve.kind != "round" or curve.round in (0, last_round):
