@@ -13,7 +13,7 @@ import pytest
 import small
 import stub
 
-from snnlth_jax import configs, networks, tickets
+from snnlth_jax import __version__, configs, networks, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import checkpoints, results
 from snnlth_jax.run import directory as rundir
@@ -160,10 +160,11 @@ def test_a_run_of_the_last_release_resumes(tmp_path):
             same = ("kind", "round", "kept", "epochs", "train_flops", "network", "ticket")
             assert [row[name] for name in same] == [expected[name] for name in same]
     # the masks were drawn from weights of another machine; on one of its kind the files are equal too
-    first = tickets.load(run.ticket(1))
-    assert (
-        first.provenance == tickets.load(tmp_path / "whole" / "tickets" / "round_01.safetensors").provenance
-    )
+    first = tickets.load(run.ticket(1)).provenance
+    before = tickets.load(tmp_path / "whole" / "tickets" / "round_01.safetensors").provenance
+    assert first["versions"].pop("snnlth_jax") == __version__
+    assert before["versions"].pop("snnlth_jax") == "0.1.0"
+    assert first == before
 
 
 def test_what_is_said_to_be_done_is_in_a_checkpoint(tmp_path, monkeypatch):
