@@ -113,8 +113,8 @@ def index(zoo: Path) -> str:
         "# Tickets to load",
         "",
         "Tickets and their trained networks, made by `experiments/zoo.py` from searches of",
-        "[docs/results.md](../docs/results.md): IMP's is that of `snnlth demo` of 0.1.0. In a clone of "
-        "this repository:",
+        "[docs/results.md](../docs/results.md): IMP's is that of `snnlth demo`, on another machine. In a "
+        "clone of this repository:",
         "",
         "```python",
         "import snnlth_jax",
