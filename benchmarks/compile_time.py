@@ -8,7 +8,6 @@ less. "equations" counts the lines of the traced program with all that it calls.
 """
 
 import argparse
-import functools
 import time
 from typing import Any
 
@@ -17,10 +16,7 @@ import jax.extend.core
 import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
-from train_step import problem
-
-from snnlth_jax import train
-from snnlth_jax.train import optimizers
+from train_step import loop_of_steps, problem
 
 
 class Clock:
@@ -43,17 +39,8 @@ def equations(jaxpr: Any) -> int:
 
 def row(arch: str, timesteps: int, batch_size: int) -> list[str]:
     model, state, batch = problem(arch, batch_size, "float32")
-    settings = {"tx": optimizers.create(), "learning_rate": 0.1, "num_timesteps": timesteps}
-    step = functools.partial(train.train_step, model=model, **settings)
-
-    def loop(state: Any, batch: Any, steps: jax.Array) -> Any:
-        def body(_: Any, carry: Any) -> Any:
-            return step(carry[0], batch)
-
-        return jax.lax.fori_loop(0, steps, body, (state, train.zero_metrics()))
-
     clock = Clock()
-    traced = jax.jit(loop, donate_argnums=0).trace(state, batch, jnp.int32(1))
+    traced = jax.jit(loop_of_steps(model, timesteps), donate_argnums=0).trace(state, batch, jnp.int32(1))
     seconds = [clock.look()]
     lowered = traced.lower()
     seconds.append(clock.look())

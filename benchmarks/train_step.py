@@ -53,24 +53,25 @@ RESULTS = Path(__file__).parent / "results"
 MODES = ("authors", "multi-step", "multi-step compiled", "multi-step graphs")
 
 
+def loop_of_steps(model: Any, timesteps: int) -> Callable[..., Any]:
+    """Steps in a loop, as a search runs them: a function of the state, a batch, and the number of steps."""
+    settings = {"tx": optimizers.create(), "learning_rate": 0.1, "num_timesteps": timesteps}
+    step = functools.partial(train.train_step, model=model, **settings)
+
+    def loop(state, batch, steps):
+        def body(_, carry):
+            return step(carry[0], batch)
+
+        return jax.lax.fori_loop(0, steps, body, (state, train.zero_metrics()))
+
+    return loop
+
+
 class Ours:
     """`train.train_step` on one batch, in a compiled loop as a search runs it, its state donated."""
 
     def __init__(self, model, state, batch, timesteps):
-        step = functools.partial(
-            train.train_step,
-            model=model,
-            tx=optimizers.create(),
-            learning_rate=0.1,
-            num_timesteps=timesteps,
-        )
-
-        def loop(state, batch, steps):
-            def body(_, carry):
-                return step(carry[0], batch)
-
-            return jax.lax.fori_loop(0, steps, body, (state, train.zero_metrics()))
-
+        loop = loop_of_steps(model, timesteps)
         begun = time.perf_counter()
         self.program, self.memory = sharding.compiled(loop, (state, batch, jnp.int32(1)), None, donate=1)
         self.compile_seconds = time.perf_counter() - begun

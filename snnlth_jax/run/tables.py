@@ -11,6 +11,8 @@ from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summar
 
 __all__ = ["gigabytes", "mean_table", "new_table", "operations", "plus_minus", "print_result", "say", "si"]
 
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
 
 def print_result(result: Result, console: Console) -> None:
     """Print the tables at the end of a search: a line per training run, and the cost of each ticket."""
@@ -87,10 +89,19 @@ def si(value: float) -> str:
     >>> si(7.154e11), si(48719.3), si(12.0), si(0.0)
     ('715 G', '48.7 k', '12', '0')
     """
-    for factor, prefix in ((1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= 0.9995 * factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:.3g}"
+    factor, prefix = _prefix(value)
+    return f"{value / factor:.3g} {prefix}".rstrip()
+
+
+def _prefix(value: float) -> tuple[float, str]:
+    """The factor and the prefix for a number, so that three digits of it are enough."""
+    fitting = ((factor, prefix) for factor, prefix in _PREFIXES if abs(value) >= 0.9995 * factor)
+    return next(fitting, (1.0, ""))
+
+
+def _with_unit(value: float, unit: str) -> str:
+    factor, prefix = _prefix(value)
+    return f"{value / factor:.3g} {prefix}{unit}"
 
 
 def operations(count: float) -> str:
@@ -99,8 +110,7 @@ def operations(count: float) -> str:
     >>> operations(3.41e8), operations(7.92e12), operations(0)
     ('341 MFLOP', '7.92 TFLOP', '0 FLOP')
     """
-    text = f"{si(count)}FLOP"
-    return text if " " in text else f"{si(count)} FLOP"
+    return _with_unit(count, "FLOP")
 
 
 def gigabytes(size: int | None) -> str:
@@ -109,9 +119,7 @@ def gigabytes(size: int | None) -> str:
     >>> gigabytes(1_500_000_000), gigabytes(886_000), gigabytes(None)
     ('1.5 GB', '886 kB', 'an unknown size')
     """
-    if size is None:
-        return "an unknown size"
-    return f"{si(size)}B" if size >= 1000 else f"{size} B"
+    return "an unknown size" if size is None else _with_unit(size, "B")
 
 
 def mean_table(summary: Summary) -> Table:
@@ -120,15 +128,14 @@ def mean_table(summary: Summary) -> Table:
     most = max(
         (row.search_train_flops.mean for row in summary.trainings if row.search_train_flops), default=0
     )
-    unit = si(most).partition(" ")[2]
-    scale = {"": 1.0, "k": 1e-3, "M": 1e-6, "G": 1e-9, "T": 1e-12, "P": 1e-15, "E": 1e-18}[unit]
+    factor, unit = _prefix(most)
     table = new_table(title, "", "sparsity", "accuracy", f"search {unit}FLOP", "of IMP", "device s")
     for row in summary.trainings:
         table.add_row(
             row.name,
             f"{100 * row.sparsity:.2f} %",
             plus_minus(row.final_test_accuracy, ".4f"),
-            plus_minus(row.search_train_flops, ".4g", scale),
+            plus_minus(row.search_train_flops, ".4g", 1 / factor),
             plus_minus(row.search_relative_to_imp, ".3f"),
             plus_minus(row.search_device_seconds, ".0f"),
         )
