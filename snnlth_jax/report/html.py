@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from snnlth_jax.report import settings, theme
 from snnlth_jax.report.accuracy import accuracy_of
-from snnlth_jax.report.markup import listing, table, text, wrapped
+from snnlth_jax.report.markup import table, text, wrapped
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
@@ -206,7 +206,7 @@ def _details(plot: Plot) -> str:
     """The numbers that sum a plot up, and what else there is to know."""
     cells = [(wrapped(text(of)), wrapped(text(number))) for of, number in plot.numbers]
     notes = f"<p>{text(plot.notes.strip())}</p>" if plot.notes else ""
-    inside = (listing(cells) if cells else "") + notes
+    inside = (table((), cells) if cells else "") + notes
     return f"<details><summary>In numbers</summary>{inside}</details>" if inside else ""
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from snnlth_jax.errors import printable
 
-__all__ = ["listing", "table", "text", "text_lines", "wrapped"]
+__all__ = ["table", "text", "text_lines", "wrapped"]
 
 
 def text(value: object) -> str:
@@ -22,13 +22,6 @@ def text_lines(lines: Sequence[str]) -> str:
     return "\n".join(map(text, lines))
 
 
-def listing(cells: Sequence[Sequence[str]]) -> str:
-    """A table without heads, of HTML cells."""
-    lines = ("".join(f"<td>{cell}</td>" for cell in line) for line in cells)
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll" tabindex="0"><table>{body}</table></div>'
-
-
 def wrapped(cell: str) -> str:
     """A cell whose text may stand on several lines; numbers stay on one."""
     return f'<span class="wrap">{cell}</span>'
@@ -38,7 +31,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence
     """A table of HTML cells; wider than the page, it scrolls by itself.
 
     Args:
-      heads: names of the columns.
+      heads: names of the columns; none for a table without them.
       rows: cells that are HTML.
       without: columns to leave out.
     """
@@ -47,6 +40,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence
         shown = [cell for i, cell in enumerate(cells) if i not in without]
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
 
-    head = line([text(name) for name in heads], "th")
+    head = f"<thead>{line([text(name) for name in heads], 'th')}</thead>" if heads else ""
     body = "".join(line(row, "td") for row in rows)
-    return f'<div class="scroll" tabindex="0"><table><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'

@@ -35,14 +35,12 @@ def _search(experiment: Experiment, series: Series, unfolded: str) -> str:
         if name != "seed" and (name != "sparsity" or len(_by_sparsity(runs)) == 1)
     }
     facts = {
-        "differs from the defaults": ", ".join(
-            f"{name.replace('_', ' ')} {v}" for name, v in differs.items()
-        ),
+        "differs from the defaults": ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in differs.items())
+        or "nothing",
         "date": _dates(runs),
         "versions": ", ".join(shown),
         "devices": ", ".join(sorted(devices)),
     }
-    facts["differs from the defaults"] = facts["differs from the defaults"] or "nothing"
     items = "".join(f"<dt>{name}</dt><dd>{markup.text(v)}</dd>" for name, v in facts.items() if v)
     commands = "".join(f"<pre>{markup.text(line)}</pre>" for line in _commands(runs))
     key = f'<span class="key" style="background: var(--s{series.slot % 8})"></span>'
