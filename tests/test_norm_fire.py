@@ -34,11 +34,12 @@ def inputs(shape, others=0, normed=1, dtype=float):
     )
 
 
-def weighed(output, statistics):
-    """A scalar to which every entry of output and statistics matters differently."""
-    leaves = [output, *jax.tree.leaves(statistics)]
+def weighed(outputs, statistics):
+    """A scalar to which every entry of outputs and statistics matters differently."""
+    leaves = jax.tree.leaves((outputs, statistics))
     return sum(
-        jnp.vdot(jnp.cos(jnp.arange(x.size) + 1.0).reshape(x.shape).astype(x.dtype), x) for x in leaves
+        jnp.vdot(jnp.cos(jnp.arange(x.size) + 1.0 + i).reshape(x.shape).astype(x.dtype), x)
+        for i, x in enumerate(leaves)
     )
 
 
@@ -62,13 +63,26 @@ def value_and_grad(kernels, terms, *args, **options):
         ((2, 1, 6, 4, 5), 2, 1, 1, IF(0.5, spike=surrogate.rectangle()), {"epsilon": 1e-2}),
         ((1, 33, 4, 8, 70), 1, 0, 1, LIF(v_reset=-0.5, spike=surrogate.fast_sigmoid(2.0)), {"pool": True}),
         ((1, 3, 4, 4, 2), 1, 0, 2, LIF(), {"activation": "relu"}),
+        ((1, 3, 3, 5, 2), 4, 0, 1, LIF(), {"readers": 2}),
+        ((2, 3, 4, 4, 3), 2, 0, 2, LIF(), {"readers": 3, "pool": True}),
+        ((2, 33, 4, 6, 70), 2, 1, 1, LIF(), {"readers": 2}),
     ],
-    ids=["repeated", "two inputs and an array", "soft reset", "array", "many programs", "relu"],
+    ids=[
+        "repeated",
+        "two inputs and an array",
+        "soft reset",
+        "array",
+        "many programs",
+        "relu",
+        "repeated and read twice",
+        "read three times",
+        "array and read twice",
+    ],
 )
 def test_kernels_are_the_definition(shape, steps, others, normed, neuron, options, x64):
     terms = inputs(shape, others, normed)
     expected, got = (value_and_grad(how, terms, neuron, steps, **options) for how in ("plain", "interpret"))
-    output = expected[0][1][0]
+    output, *_ = expected[0][1][0]
     assert 0 < np.mean(output) < 3
     chex.assert_trees_all_close(got, expected, **CLOSE)
 
@@ -84,7 +98,7 @@ def test_definition_is_the_composition_of_the_layers(x64):
         mutable=["batch_stats"],
     )
     expected = max_pool(fire(y, 3, LIF(), "lif"))
-    output, ((mean, var),) = nf.norm_fire([term], LIF(), 3, pool=True, epsilon=1e-3)
+    (output,), ((mean, var),) = nf.norm_fire([term], LIF(), 3, pool=True, epsilon=1e-3)
     np.testing.assert_array_equal(output, expected)
     np.testing.assert_allclose(mean, term.x.mean((1, 2, 3)), **CLOSE)
     np.testing.assert_allclose(var, term.x.var((1, 2, 3)), **CLOSE)
@@ -113,7 +127,7 @@ def test_devices_are_one(how, x64):
     def part(x, scale, bias, kernels="interpret", axis_name="batch"):
         def loss(x, scale, bias):
             result = nf.norm_fire([nf.Normed(x, scale, bias)], LIF(), 2, axis_name=axis_name, kernels=kernels)
-            output, statistics = result
+            (output,), statistics = result
             weights = jnp.cos(jnp.arange(output[:, :1].size)).reshape(output[:, :1].shape)
             return jnp.vdot(weights, output.mean(1, keepdims=True)) + weighed(output[:0], statistics), result
 
@@ -124,7 +138,9 @@ def test_devices_are_one(how, x64):
         size = jax.lax.axis_size(axis_name)
         return (grads[0] / size, *jax.lax.pmean(grads[1:], axis_name)), result
 
-    ((dx, *expected), (output, statistics)) = jax.jit(partial(part, kernels="plain", axis_name=None))(*term)
+    ((dx, *expected), ((output,), statistics)) = jax.jit(partial(part, kernels="plain", axis_name=None))(
+        *term
+    )
     parts = jnp.stack(jnp.split(term.x, 2, axis=1))
     if how == "shard_map":
         specs = {"in_specs": (P("batch"), P(), P()), "out_specs": P("batch"), "check_vma": False}
@@ -138,7 +154,7 @@ def test_devices_are_one(how, x64):
         mapped = jax.pmap(part, "batch", in_axes=(0, None, None), devices=jax.devices()[:2])
     else:
         mapped = jax.jit(jax.vmap(part, in_axes=(0, None, None), axis_name="batch"))
-    (dx_parts, *got), (outputs, of_parts) = jax.device_get(mapped(parts, *term[1:]))
+    (dx_parts, *got), ((outputs,), of_parts) = jax.device_get(mapped(parts, *term[1:]))
     np.testing.assert_allclose(np.concatenate(list(dx_parts), 1), dx, **CLOSE)
     np.testing.assert_array_equal(np.concatenate(list(outputs), 1), output)
     for device in range(2):
@@ -165,15 +181,17 @@ def test_forward_mode_and_second_derivatives(x64):
 def test_bfloat16():
     """Potentials in float32 are closer to the truth than those of the definition."""
     terms = inputs((3, 4, 4, 4, 8), dtype=jnp.bfloat16)
-    (_, (output, statistics)), grads = value_and_grad(
+    (_, ((output,), statistics)), grads = value_and_grad(
         "interpret", terms, LIF(), 3, pool=True, dtype=jnp.bfloat16
     )
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), terms)
-    (_, expected), expected_grads = value_and_grad("plain", wide, LIF(), 3, pool=True)
+    (_, ((expected,), expected_statistics)), expected_grads = value_and_grad(
+        "plain", wide, LIF(), 3, pool=True
+    )
     assert output.dtype == grads[0].x.dtype == jnp.bfloat16
     assert statistics[0][0].dtype == jnp.float32
-    np.testing.assert_array_equal(output.astype(jnp.float32), expected[0])
-    chex.assert_trees_all_close(statistics, expected[1], rtol=1e-5)
+    np.testing.assert_array_equal(output.astype(jnp.float32), expected)
+    chex.assert_trees_all_close(statistics, expected_statistics, rtol=1e-5)
     for got, wanted in zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True):
         np.testing.assert_allclose(got.astype(jnp.float32), wanted, rtol=0.02, atol=0.02)
 

@@ -202,7 +202,7 @@ def training_kernels(kernels: str = "auto") -> list[Finding]:
 
     def computed(how: str) -> tuple[jax.Array, jax.Array]:
         def loss(layer: Normed) -> tuple[jax.Array, jax.Array]:
-            spikes, _ = norm_fire([layer], LIF(), 4, pool=True, kernels=how)
+            (spikes,), _ = norm_fire([layer], LIF(), 4, pool=True, kernels=how)
             return (spikes * jnp.asarray(weights, jnp.float32)).sum(), spikes
 
         gradient, spikes = jax.jit(jax.grad(loss, has_aux=True))(layer)

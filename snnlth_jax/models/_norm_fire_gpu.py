@@ -8,7 +8,9 @@ All timesteps of a tile (`_tiles`) stay in registers, so that a kernel reads and
     4. gradient     x, ds    ->  dx = slope dy + a (x - mean) + b
 
 y = slope x + shift are the currents. Kernels 3 and 4 compute them and the spikes again; dy comes from
-`jax.vjp` of the function that kernel 2 computes, for any neuron. `norm_fire` adds up the programs' parts.
+`jax.vjp` of the function that kernel 2 computes, for any neuron. Where dy is smaller than what it takes to
+compute it again, kernel 3 writes it and kernel 4 reads it: a current that is the same at every timestep, or
+inputs that are not normalised, whose gradient it is. `norm_fire` adds up the programs' parts.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from snnlth_jax._constants import promoted
 from snnlth_jax.models._tiles import LEAST_TILES, Plan, Program, Tile, Windows
 
 __all__ = ["Currents", "How", "Layer", "Normed", "forward", "gradient", "statistics", "sums"]
@@ -120,7 +123,8 @@ def forward(currents: Currents, how: How, like: Any) -> jax.Array:
         reader = _Reader.of(currents, how, program)
 
         def fire(tile: Tile, carry: Any) -> Any:
-            for step, output in enumerate(how.layer(reader.read(tile)[1])):
+            outputs_by_step = how.layer(reader.currents_of(reader.normed(tile), tile))
+            for step, output in enumerate(outputs_by_step):
                 tile.store(outputs, step, tile.window, output)
             return carry
 
@@ -131,24 +135,32 @@ def forward(currents: Currents, how: How, like: Any) -> jax.Array:
     return output.reshape(like.shape)
 
 
-def sums(currents: Currents, how: How, grad: jax.Array) -> jax.Array:
+def sums(currents: Currents, how: How, grads: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array | None]:
     """Sums over the rows of each program, `[programs, 1 + n, T, C]`: of dy, and for n `Normed` dy (x - mean).
 
     Args:
       currents: currents of the layer.
       how: what it does with them.
-      grad: cotangent of the output.
+      grads: cotangents of the output, whose sum counts.
+
+    Returns:
+      The sums; and dy as `[T, M, C]`, where it costs less to keep it than to compute it again.
     """
     plan, dtype = _plan(currents, how, LEAST_TILES), currents.normed[0].mean.dtype
     steps, number = range(plan.windows.shape[0]), 1 + len(currents.normed)
+    kept = _kept(currents, grads)
 
-    def kernel(currents: Currents, grad: Any, parts: Any) -> None:
+    def kernel(currents: Currents, grads: Any, parts: Any, *dy: Any) -> None:
         program = Program.of(plan)
         reader = _Reader.of(currents, how, program)
 
         def add(tile: Tile, totals: Any) -> Any:
-            xs, ys = reader.read(tile)
-            dys = _pulled_back(how.layer, ys, grad, tile)
+            xs = reader.normed(tile)
+            dys = _pulled_back(how.layer, reader.currents_of(xs, tile), grads, tile)
+            for ref in dy:
+                for corner, row in zip(dys, _corner_rows(plan, tile), strict=True):
+                    for t in steps:
+                        tile.store(ref, t, row, corner[t])
             terms = [dys]
             for x, mean in zip(xs, reader.means, strict=True):
                 corners = zip(dys, x, strict=True)
@@ -164,41 +176,52 @@ def sums(currents: Currents, how: How, grad: jax.Array) -> jax.Array:
             for step in steps:
                 program.store(parts, (index, step), total[step].sum(0))
 
-    outputs = plan.parts(dtype, number)
-    result: jax.Array = plan.call(kernel, outputs, how.interpret)(_flat(currents), _rows(grad))
-    return result
+    outputs = (plan.parts(dtype, number), *kept)
+    parts, *dy = plan.call(kernel, outputs, how.interpret)(_flat(currents), tuple(map(_rows, grads)))
+    return parts, dy[0] if dy else None
 
 
-def gradient(currents: Currents, how: How, grad: jax.Array, lines: Any) -> tuple[Any, Any]:
+def gradient(
+    currents: Currents, how: How, grads: Sequence[jax.Array], dy: jax.Array | None, lines: Any
+) -> tuple[Any, Any]:
     """Gradients of inputs: slope dy + a (x - mean) + b for each `Normed`, and dy for each of the others.
 
     Args:
       currents: currents of the layer.
       how: what it does with them.
-      grad: cotangent of the output.
+      grads: cotangents of the output, whose sum counts.
+      dy: what `sums` has kept.
       lines: a and b, `[T, C]`, for each `Normed`.
     """
-    plan = _plan(currents, how)
+    shape, others = currents.normed[0].x.shape, currents.others
+    if dy is None:
+        plan, given = _plan(currents, how), tuple(map(_rows, grads))
+    else:
+        plan, given = Plan.of(Windows(shape, pool=False), "layer"), (dy,)
+        currents = currents._replace(others=())
     steps = range(plan.windows.shape[0])
 
-    def kernel(currents: Currents, grad: Any, lines: Any, dxs: Any, dothers: Any) -> None:
+    def kernel(currents: Currents, given: Any, lines: Any, dxs: Any, dothers: Any) -> None:
         program = Program.of(plan)
         reader = _Reader.of(currents, how, program)
         loaded = [[[program.load(ref, step) for step in steps] for ref in line] for line in lines]
 
         def write(tile: Tile, carry: Any) -> Any:
-            xs, ys = reader.read(tile)
-            dys, rows = _pulled_back(how.layer, ys, grad, tile), _corner_rows(plan, tile)
-            for corner, (dy, row) in enumerate(zip(dys, rows, strict=True)):
+            xs, rows = reader.normed(tile), _corner_rows(plan, tile)
+            if dy is None:
+                dys = _pulled_back(how.layer, reader.currents_of(xs, tile), given, tile)
+            else:
+                dys = [reader.load(given[0], tile, row) for row in rows]
+            for corner, (own, row) in enumerate(zip(dys, rows, strict=True)):
                 for ref, x, slope, mean, (a, b) in zip(
                     dxs, xs, reader.slopes, reader.means, loaded, strict=True
                 ):
                     for t in steps:
                         centred = x[corner][t] - mean[t]
-                        tile.store(ref, t, row, slope[t] * dy[t] + a[t] * centred + b[t])
+                        tile.store(ref, t, row, slope[t] * own[t] + a[t] * centred + b[t])
                 for ref in dothers:
                     for t in steps:
-                        tile.store(ref, t, row, dy[t])
+                        tile.store(ref, t, row, own[t])
             return carry
 
         program.over_tiles(write, ())
@@ -206,8 +229,10 @@ def gradient(currents: Currents, how: How, grad: jax.Array, lines: Any) -> tuple
     flat = _flat(currents)
     inputs = tuple(term.x for term in flat.normed), flat.others
     outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    grads = plan.call(kernel, outputs, how.interpret)(flat, _rows(grad), lines)
-    shaped: tuple[Any, Any] = jax.tree.map(lambda x: x.reshape(plan.windows.shape), grads)
+    dxs, dothers = plan.call(kernel, outputs, how.interpret)(flat, given, lines)
+    if dy is not None:
+        dothers = tuple(dy.astype(other.dtype) for other in others)
+    shaped: tuple[Any, Any] = jax.tree.map(lambda x: x.reshape(shape), (dxs, dothers))
     return shaped
 
 
@@ -216,6 +241,22 @@ def gradient(currents: Currents, how: How, grad: jax.Array, lines: Any) -> tuple
 
 def _rows(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1, x.shape[-1])
+
+
+def _kept(currents: Currents, grads: Sequence[jax.Array]) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """dy, if fewer bytes are moved with it.
+
+    It is written and read, in place of cotangents and other inputs that are read once more, and gradients of
+    these that are written.
+    """
+    inputs = [*(term.x for term in currents.normed), *currents.others]
+    dy = jax.ShapeDtypeStruct(_rows(inputs[0]).shape, promoted(*(x.dtype for x in inputs)))
+    without = sum(_bytes(grad) for grad in grads) + sum(2 * _bytes(other) for other in currents.others)
+    return (dy,) if 2 * _bytes(dy) < without else ()
+
+
+def _bytes(array: Any) -> int:
+    return int(array.size * array.dtype.itemsize)
 
 
 def _plan(currents: Currents, how: How, least_turns: int = 1) -> Plan:
@@ -268,31 +309,41 @@ class _Reader(NamedTuple):
             currents, program, means, slopes, [sum(rest, start=s) for s, *rest in zip(*shifts, strict=True)]
         )
 
-    def read(self, tile: Tile) -> tuple[Any, list[list[jax.Array]]]:
-        """What is normalised, by input, corner and timestep; and the currents, by corner and timestep."""
-        plan, dtype = self.program.plan, self.shift[0].dtype
-        steps, rows = range(len(self.shift)), _corner_rows(plan, tile)
+    def load(self, ref: Any, tile: Tile, row: jax.Array) -> list[jax.Array]:
+        """Entries of a corner, by timestep."""
+        return [tile.load(ref, step, row, self.shift[0].dtype) for step in range(len(self.shift))]
 
-        def by_corner(ref: Any) -> list[list[jax.Array]]:
-            return [[tile.load(ref, step, row, dtype) for step in steps] for row in rows]
+    def normed(self, tile: Tile) -> list[list[list[jax.Array]]]:
+        """What is normalised, by input, corner and timestep."""
+        rows = _corner_rows(self.program.plan, tile)
+        return [[self.load(term.x, tile, row) for row in rows] for term in self.currents.normed]
 
-        xs = [by_corner(term.x) for term in self.currents.normed]
-        others = list(map(by_corner, self.currents.others))
+    def currents_of(self, xs: list[list[list[jax.Array]]], tile: Tile) -> list[list[jax.Array]]:
+        """The currents, by corner and timestep."""
+        rows = _corner_rows(self.program.plan, tile)
+        others = [[self.load(ref, tile, row) for row in rows] for ref in self.currents.others]
 
         def current(corner: int, step: int) -> jax.Array:
             terms = [x[corner][step] * slope[step] for x, slope in zip(xs, self.slopes, strict=True)]
             terms += [other[corner][step] for other in others]
             return sum(terms, start=self.shift[step])
 
-        return xs, [[current(corner, step) for step in steps] for corner in range(len(rows))]
+        return [[current(corner, step) for step in range(len(self.shift))] for corner in range(len(rows))]
 
 
-def _pulled_back(layer: Layer, ys: list[list[jax.Array]], grad: Any, tile: Tile) -> list[list[jax.Array]]:
+def _pulled_back(
+    layer: Layer, ys: list[list[jax.Array]], grads: Sequence[Any], tile: Tile
+) -> list[list[jax.Array]]:
     """Gradients of the currents, by corner and timestep."""
     outputs, pull_back = jax.vjp(layer, ys)
     dtype, exists = ys[0][0].dtype, tile.exists
+
+    def cotangent(step: int) -> jax.Array:
+        first, *more = (tile.load(grad, step, tile.window, dtype) for grad in grads)
+        return sum(more, start=first)
+
     dys: list[list[jax.Array]]
-    (dys,) = pull_back([tile.load(grad, step, tile.window, dtype) for step in range(len(outputs))])
+    (dys,) = pull_back([cotangent(step) for step in range(len(outputs))])
     if exists is None:
         return dys
     return [[jnp.where(exists, dy, 0) for dy in corner] for corner in dys]

@@ -52,10 +52,11 @@ def is_late(model: Any, train: bool) -> bool:
 class Neurons(nn.Module):
     """A layer of neurons: `fire`, with the parameter w of a `PLIF` among the parameters, as `tau_logit`.
 
-    Called with one current or more, which add up, it returns its output, and with `pool` the `max_pool` of
-    that. Currents may wait for their batch norm, see `norms.Waiting`; their running statistics are updated
-    here. w is a parameter of a ReLU twin too, which has the same parameters and does not use it. A layer of
-    other neurons has no parameters.
+    Called with one current or more, which add up, it returns its output, or with `pool` the `max_pool` of
+    that, as often as `readers` says: once for each layer that reads it, see `norm_fire`. Currents may wait
+    for their batch norm, see `norms.Waiting`; their running statistics are updated here. w is a parameter of
+    a ReLU twin too, which has the same parameters and does not use it. A layer of other neurons has no
+    parameters.
 
     Attributes:
       num_timesteps: T.
@@ -66,7 +67,7 @@ class Neurons(nn.Module):
 
     >>> import jax, jax.numpy as jnp
     >>> layer = Neurons(4, PLIF(tau=2.0), "lif")
-    >>> spikes, variables = layer.init_with_output(jax.random.key(0), jnp.full((1, 1), 1.5))
+    >>> (spikes,), variables = layer.init_with_output(jax.random.key(0), jnp.full((1, 1), 1.5))
     >>> spikes[:, 0].tolist(), variables["params"]["tau_logit"].tolist()
     ([0.0, 1.0, 0.0, 1.0], 0.0)
     """
@@ -78,20 +79,24 @@ class Neurons(nn.Module):
     kernels: str = "auto"
 
     @nn.compact
-    def __call__(self, *currents: jax.Array | Waiting, pool: bool = False) -> jax.Array:
+    def __call__(
+        self, *currents: jax.Array | Waiting, pool: bool = False, readers: int = 1
+    ) -> tuple[jax.Array, ...]:
         waiting = [current for current in currents if isinstance(current, Waiting)]
         if waiting:
-            return self._normed(currents, waiting, pool)
+            return self._normed(currents, waiting, pool, readers)
         x: Any = functools.reduce(operator.add, currents)
         neuron = self.neuron
         if isinstance(neuron, PLIF):
             w = self.param("tau_logit", nn.initializers.constant(neuron.initial), (), self.param_dtype)
             neuron = neuron.at(w.astype(x.dtype))
         x = fire(x, self.num_timesteps, neuron, self.activation)
-        return max_pool(x) if pool else x
+        return (max_pool(x) if pool else x,) * readers
 
-    def _normed(self, currents: tuple[Any, ...], waiting: list[Waiting], pool: bool) -> jax.Array:
-        output, statistics = norm_fire.norm_fire(
+    def _normed(
+        self, currents: tuple[Any, ...], waiting: list[Waiting], pool: bool, readers: int
+    ) -> tuple[jax.Array, ...]:
+        outputs, statistics = norm_fire.norm_fire(
             [norm_fire.Normed(x.x, x.scale, x.bias) if isinstance(x, Waiting) else x for x in currents],
             self.neuron,
             self.num_timesteps,
@@ -101,10 +106,11 @@ class Neurons(nn.Module):
             axis_name=waiting[0].axis_name,
             dtype=waiting[0].dtype,
             kernels=self.kernels,
+            readers=readers,
         )
         for current, (mean, var) in zip(waiting, statistics, strict=True):
             current.record(mean, var)
-        return output
+        return outputs
 
 
 class ConvNorm(nn.Module):

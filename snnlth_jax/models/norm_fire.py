@@ -57,6 +57,7 @@ class Normed(NamedTuple):
 
 
 Inputs = tuple[Normed | jax.Array, ...]
+Outputs = tuple[tuple[jax.Array, ...], Statistics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,7 @@ class _Layer:
     axis_name: str | None
     dtype: Any
     interpret: bool
+    readers: int
 
 
 def norm_fire(
@@ -84,7 +86,8 @@ def norm_fire(
     axis_name: str | None = None,
     dtype: Any = None,
     kernels: str = "auto",
-) -> tuple[jax.Array, Statistics]:
+    readers: int = 1,
+) -> tuple[tuple[jax.Array, ...], Statistics]:
     """Normalise inputs by their own statistics, add them, fire, and pool.
 
     Args:
@@ -100,23 +103,27 @@ def norm_fire(
       kernels: "auto" for the kernels on a GPU where they fit, "plain" for the definition, "interpret" for the
         kernels emulated on any platform, slowly. They fit neurons whose constants are numbers, with a spike
         function of `surrogate`, 10 timesteps or fewer, and images of even sides where they are pooled.
+      readers: number of layers that read the output. It is returned once for each, so that the kernels can
+        add up their gradients.
 
     Returns:
-      The output, `[T, B, H, W, C]` or with `pool` `[T, B, H // 2, W // 2, C]`; and mean and biased variance,
-      each `[T, C]`, of each `Normed`, in at least float32. Differentiable in both modes, repeatedly.
+      The output, `[T, B, H, W, C]` or with `pool` `[T, B, H // 2, W // 2, C]`, as often as it has readers;
+      and mean and biased variance, each `[T, C]`, of each `Normed`, in at least float32. Differentiable in
+      both modes, repeatedly.
 
     Raises:
       ValueError: another word for `kernels`, and what `fire` and `max_pool` refuse.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([0.0, 1.0, 2.0, 9.0]).reshape(1, 1, 2, 2, 1)
-    >>> spikes, ((mean, var),) = norm_fire([Normed(x, jnp.ones(1), jnp.zeros(1))], LIF(), 2)
+    >>> (spikes,), ((mean, var),) = norm_fire([Normed(x, jnp.ones(1), jnp.zeros(1))], LIF(), 2)
     >>> spikes.reshape(2, 4).tolist(), mean.tolist(), var.tolist()
     ([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], [[3.0]], [[12.5]])
     """
-    layer = _Layer(neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, kernels == "interpret")
+    interpret = kernels == "interpret"
+    layer = _Layer(neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, interpret, readers)
     if takes(neuron, kernels) and _fits(layer, inputs):
-        result: tuple[jax.Array, Statistics] = _by_kernels(layer, tuple(inputs))
+        result: Outputs = _by_kernels(layer, tuple(inputs))
         return result
     return _definition(layer, tuple(inputs))
 
@@ -169,7 +176,7 @@ def _fits(layer: _Layer, inputs: Sequence[Normed | jax.Array]) -> bool:
 # --- the definition
 
 
-def _definition(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
+def _definition(layer: _Layer, inputs: Inputs) -> Outputs:
     currents, statistics = [], []
     for term in inputs:
         if not isinstance(term, Normed):
@@ -182,7 +189,8 @@ def _definition(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
         statistics.append((mean.reshape(len(x), -1), var.reshape(len(x), -1)))
     current = reduce(jnp.add, currents)
     output = fire(current, layer.num_timesteps, layer.neuron, layer.activation)
-    return max_pool(output) if layer.pool else output, tuple(statistics)
+    output = max_pool(output) if layer.pool else output
+    return (output,) * layer.readers, tuple(statistics)
 
 
 def _dtype(layer: _Layer, term: Normed | jax.Array) -> Any:
@@ -193,9 +201,9 @@ def _dtype(layer: _Layer, term: Normed | jax.Array) -> Any:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _by_kernels(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
+def _by_kernels(layer: _Layer, inputs: Inputs) -> Outputs:
     plain, kernels = partial(_definition, layer), partial(_forward, layer)
-    result: tuple[jax.Array, Statistics] = _on_gpu(layer, kernels, plain, inputs)
+    result: Outputs = _on_gpu(layer, kernels, plain, inputs)
     return result
 
 
@@ -203,7 +211,7 @@ def _by_kernels(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
 def _(layer: _Layer, primals: tuple[Inputs], tangents: tuple[Inputs]) -> tuple[Any, Any]:
     (inputs,), (changes,) = primals, tangents
     definition = partial(_definition, layer)
-    output, statistics = _by_kernels(layer, inputs)
+    result = _, statistics = _by_kernels(layer, inputs)
 
     def tangent(changes: Inputs) -> Any:
         return jax.linearize(definition, inputs)[1](changes)
@@ -213,10 +221,9 @@ def _(layer: _Layer, primals: tuple[Inputs], tangents: tuple[Inputs]) -> tuple[A
             pulled_back: tuple[Inputs] = jax.vjp(definition, inputs)[1](grads)
             return pulled_back[0]
 
-        result: Inputs = _on_gpu(layer, partial(_backward, layer), plain, inputs, statistics, grads)
-        return result
+        of_inputs: Inputs = _on_gpu(layer, partial(_backward, layer), plain, inputs, statistics, grads)
+        return of_inputs
 
-    result = output, statistics
     return result, linear(tangent, transpose, changes, like=result)
 
 
@@ -255,7 +262,7 @@ def _(spike: Any, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tupl
     return _spike(spike, *primals), spike.slope_at(*primals) * tangents[0]
 
 
-def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
+def _forward(layer: _Layer, inputs: Inputs) -> Outputs:
     from snnlth_jax.models import _norm_fire_gpu as gpu  # not before it is needed: Pallas takes a while
 
     statistics = tuple(_statistics(layer, term.x) for term in inputs if isinstance(term, Normed))
@@ -265,7 +272,7 @@ def _forward(layer: _Layer, inputs: Inputs) -> tuple[jax.Array, Statistics]:
         height, width = height // 2, width // 2
     dtype = promoted(*(jnp.dtype(_dtype(layer, term)) for term in inputs))
     like = jax.ShapeDtypeStruct((layer.num_timesteps, batch, height, width, channels), dtype)
-    return gpu.forward(currents, how, like), statistics
+    return (gpu.forward(currents, how, like),) * layer.readers, statistics
 
 
 def _statistics(layer: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -297,10 +304,11 @@ def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any)
     """Cotangents of the inputs, from those of the output and the statistics (equations above)."""
     from snnlth_jax.models import _norm_fire_gpu as gpu
 
-    grad, of_statistics = grads
+    of_outputs, of_statistics = grads
     currents, how = _read(layer, inputs, statistics)
+    parts, dy = gpu.sums(currents, how, of_outputs)
     # a barrier, or compilers would sum the parts again for each use
-    sum_dy, *sums_dy_x = jax.lax.optimization_barrier(gpu.sums(currents, how, grad).sum(0))
+    sum_dy, *sums_dy_x = jax.lax.optimization_barrier(parts.sum(0))
     lines, of_parameters = [], []
     for term, (dmean, dvar), dot in zip(currents.normed, of_statistics, sums_dy_x, strict=True):
         count = math.prod(term.x.shape[1:-1])
@@ -309,7 +317,7 @@ def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any)
         v, m = _averaged(layer, (dvar - slope * r**2 * dot / 2, dmean - slope * sum_dy))
         lines.append((2 / count * v, m / count))
         of_parameters.append(((r * dot).sum(0), sum_dy.sum(0)))
-    dxs, dothers = gpu.gradient(currents, how, grad, lines)
+    dxs, dothers = gpu.gradient(currents, how, of_outputs, dy, lines)
     of_normed, of_others = zip(dxs, of_parameters, strict=True), iter(dothers)
 
     def of(term: Normed | jax.Array) -> Any:

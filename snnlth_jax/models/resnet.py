@@ -106,13 +106,15 @@ class ResNet(nn.Module):
 
         stride = self.strides[0] if self.strides else 1
         current = unit(features=self.stem, stride=stride, name="block0")(x, train=train, late=late)
-        x = active(name="block0_neuron")(current)
-        self.sow("intermediates", "block0_spikes", x)
-        for block in blocks(self):
-            x = _Block(unit, meeting, active, block, name=block.name)(x, train, late)
+        pair = active(name="block0_neuron")(current, readers=2)
+        self.sow("intermediates", "block0_spikes", pair[0])
+        *others, last = blocks(self)
+        for block in others:
+            pair = _Block(unit, meeting, active, block, name=block.name)(pair, train, late)
+        (x,) = _Block(unit, meeting, active, last, name=last.name)(pair, train, late, readers=1)
         x = x.mean((-3, -2))
         if self.hidden is not None:
-            x = active(name="hidden_neuron")(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
+            (x,) = active(name="hidden_neuron")(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
             self.sow("intermediates", "hidden_spikes", x)
         x = _linear(self.num_classes, x.shape[-1], "readout", dtypes)(x)
         return at_least_float32(x)
@@ -162,18 +164,22 @@ class _Block(nn.Module):
     block: Block
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, late: bool) -> jax.Array:
+    def __call__(
+        self, pair: tuple[jax.Array, ...], train: bool, late: bool, readers: int = 2
+    ) -> tuple[jax.Array, ...]:
+        """Output for an input that is given twice, as often as it has readers, see `Neurons`."""
+        x, shortcut = pair
         _, width, stride, projects = self.block
         how = {"train": train, "late": late}
         y = self.unit(features=width, stride=stride, name="first")(x, **how)
-        y = self.active(name="first_neuron")(y)
+        (y,) = self.active(name="first_neuron")(y)
         self.sow("intermediates", "first_spikes", y)
         y = self.meeting(features=width, name="second")(y, **how)
         if projects:
-            x = self.meeting(features=width, size=1, stride=stride, name="shortcut")(x, **how)
-        x = self.active(name="second_neuron")(x, y)
-        self.sow("intermediates", "second_spikes", x)
-        return x
+            shortcut = self.meeting(features=width, size=1, stride=stride, name="shortcut")(shortcut, **how)
+        outputs: tuple[jax.Array, ...] = self.active(name="second_neuron")(shortcut, y, readers=readers)
+        self.sow("intermediates", "second_spikes", outputs[0])
+        return outputs
 
 
 # variance 1 / (3 fan_in), that is +-1 / sqrt(fan_in)

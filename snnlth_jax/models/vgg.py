@@ -100,7 +100,7 @@ class VGG(nn.Module):
                 name, stride = f"layer{depth:02}", self.stride if depth == 1 else 1
                 pooled = late and following == "M"
                 current = unit(features=entry, stride=stride, name=name)(x, train=train, late=late)
-                x = active(name=f"{name}_neuron")(current, pool=pooled)
+                (x,) = active(name=f"{name}_neuron")(current, pool=pooled)
                 self.sow("intermediates", f"{name}_spikes", x)
         size, x = x.shape, x.reshape(*x.shape[:2], -1)
         first = (f"layer{depth + 1:02}", "linear") if self.hidden else ("readout",)
@@ -109,7 +109,7 @@ class VGG(nn.Module):
             depth += 1
             name = f"layer{depth:02}"
             x = LinearNorm(width, name=name, **common)(x, train=train)
-            x = active(name=f"{name}_neuron")(x)
+            (x,) = active(name=f"{name}_neuron")(x)
             self.sow("intermediates", f"{name}_spikes", x)
         readout = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(0.01), name="readout", **dtypes
