@@ -141,8 +141,8 @@ class _Compile:
     the rates of the device. Needs NVIDIA's compiler or libtpu (docs/performance.md)."""
 
     topology: str
-    """One GPU: h100, a100, l4; or generation and layout of TPU chips: v4:2x2x1, v5e:2x2, v5p:2x2x1, v6e:2x2,
-    tpu7x:2x2x1, or a larger layout."""
+    """One GPU: h100, a100, l4, rtx4090; or generation and layout of TPU chips: v4:2x2x1, v5e:2x2, v5p:2x2x1,
+    v6e:2x2, tpu7x:2x2x1, or a larger layout."""
     dataset: str = "cifar10"
     """Dataset that gives the shapes of images; no data are read, except your own."""
     data_dir: str | None = None

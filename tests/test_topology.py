@@ -24,11 +24,11 @@ def compiled(*flags, **environment):
     [
         (
             ["--topology", "v5e"],
-            "--topology v5e: allowed: h100, a100, l4, or one of v3, v4, v5e, v5p, v6e, tpu7x,",
+            "--topology v5e: allowed: h100, a100, l4, rtx4090, or one of v3, v4, v5e, v5p, v6e, tpu7x,",
         ),
-        (["--topology", "v9:2x2"], "--topology v9:2x2: allowed: h100, a100, l4, or one of v3"),
-        (["--topology", "h100:2x2"], "--topology h100:2x2: allowed: h100, a100, l4, or one of v3"),
-        (["--topology", "h10"], "--topology h10: allowed: h100, a100, l4, or one of v3"),
+        (["--topology", "v9:2x2"], "--topology v9:2x2: allowed: h100, a100, l4, rtx4090, or one of v3"),
+        (["--topology", "h100:2x2"], "--topology h100:2x2: allowed: h100, a100, l4, rtx4090, or one of v3"),
+        (["--topology", "h10"], "--topology h10: allowed: h100, a100, l4, rtx4090, or one of v3"),
         (["--topology", "h100", "--epochs", "0"], "--epochs 0: allowed: "),
         (["--topology", "h100", "--rounds", "0"], "--rounds 0: allowed: "),
         (["--topology", "v5e:2x2", "--arch", "vgg"], "--arch vgg: allowed: vgg5"),
@@ -50,7 +50,7 @@ def test_without_libtpu_it_says_how_to_get_it():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax_cuda12_plugin") is not None, reason="the compiler is there")
-@pytest.mark.parametrize("topology", ["h100", "l4"])
+@pytest.mark.parametrize("topology", ["h100", "rtx4090"])
 def test_without_the_compiler_of_gpus_it_says_how_to_get_it(topology):
     status, _, err = compiled("--topology", topology)
     assert (status, len(err.splitlines())) == (2, 1)

@@ -1,10 +1,11 @@
 """Accelerators by name: rates and memory of one device, and what XLA asks of a GPU to compile for it.
 
-Sources: the data sheets of NVIDIA H100 SXM5 80 GB, A100 SXM4 80 GB and L4 (rates without sparsity); Cloud
-TPU's pages on the system architecture of each generation; limits of GPUs: CUDA C++ Programming Guide,
-"Technical Specifications per Compute Capability". Memory that a program may use on a TPU is from the
-compiler's error for one that does not fit. A chip of v3 and of TPU7x is two devices; rates are those of a
-device. float32 runs as TF32 on GPUs and as one pass of bfloat16 on TPUs, as XLA does unless told otherwise.
+Sources: the data sheets of NVIDIA H100 SXM5 80 GB, A100 SXM4 80 GB and L4, and the white paper of Ada for the
+RTX 4090 (rates without sparsity, products summed in float32); Cloud TPU's pages on the system architecture of
+each generation; limits of GPUs: CUDA C++ Programming Guide, "Technical Specifications per Compute
+Capability". Memory that a program may use on a TPU is from the compiler's error for one that does not fit. A
+chip of v3 and of TPU7x is two devices; rates are those of a device. float32 runs as TF32 on GPUs and as one
+pass of bfloat16 on TPUs, as XLA does unless told otherwise.
 """
 
 import dataclasses
@@ -115,6 +116,12 @@ ACCELERATORS: Mapping[str, Accelerator] = {
         300e9,
         23580639232,
         Gpu("NVIDIA L4", (8, 9), 58, 102400, 101376, 1536, 50331648, 2.04, 23580639232),
+    ),
+    "rtx4090": Accelerator(
+        {"bfloat16": 165.2e12, "float32": 82.6e12},
+        1008e9,
+        25393364992,
+        Gpu("NVIDIA GeForce RTX 4090", (8, 9), 128, 102400, 101376, 1536, 75497472, 2.52, 25393364992),
     ),
     "v3": _tpu(61.5, 450, 15.48),
     "v4": _tpu(275, 1228, 30.75),
