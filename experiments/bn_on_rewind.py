@@ -11,6 +11,7 @@ import itertools
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -35,6 +36,7 @@ CLAIMS = [
         high=0.005,
     )
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

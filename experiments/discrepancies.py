@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 import claims
+import figures
 import findings
 import grid
 
@@ -69,6 +70,7 @@ CLAIMS = [
     )
     for name in VARIANTS
 ]
+FIGURES = [lambda found: figures.changes(found, {name: default for name, (default, _) in VARIANTS.items()})]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

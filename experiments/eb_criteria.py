@@ -13,10 +13,9 @@ expected  Hamming fires ever earlier; at 99.5 % two masks are never further apar
 import sys
 
 import claims
+import figures
 import findings
 import grid
-
-from snnlth_jax.run.results import EarlyBirdRecord
 
 BLIND = 0.995
 
@@ -35,7 +34,7 @@ def distances(found: findings.Found) -> findings.Table:
         "where the search stopped, mean over seeds", "", "epoch", "fired", "Hamming", "1 - overlap"
     )
     for name in found:
-        birds = records(found, name)
+        birds = [record for record in found[name].early_bird if record]
         lines.add_row(
             name,
             f"{findings.mean(bird.epoch for bird in birds):g}",
@@ -44,10 +43,6 @@ def distances(found: findings.Found) -> findings.Table:
             f"{findings.mean(bird.largest_overlap for bird in birds):.4f}",
         )
     return lines
-
-
-def records(found: findings.Found, name: str) -> list[EarlyBirdRecord]:
-    return [record for record in found[name].early_bird if record]
 
 
 def blind(found: findings.Found, criterion: str, of: str) -> findings.Measured:
@@ -73,6 +68,7 @@ CLAIMS = [
         lambda found: claims.difference(blind(found, "overlap", "epoch"), blind(found, "hamming", "epoch")),
     ),
 ]
+FIGURES = [figures.epochs]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

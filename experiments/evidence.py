@@ -18,6 +18,7 @@ import claims
 import fig1_methods
 import fig5_accuracy_vs_sparsity
 import fig8_transfer
+import figures
 import findings
 import grid
 import table1_early_time
@@ -68,6 +69,7 @@ OWN = [
 TABLES = [claims.winning_tickets, findings.decisions, findings.costs, claims.against_controls]
 _SCRIPTS = (fig5_accuracy_vs_sparsity, fig1_methods, table1_early_time, fig8_transfer)
 CLAIMS = list({claim.text: claim for claim in (*(c for s in _SCRIPTS for c in s.CLAIMS), *OWN)}.values())
+FIGURES = [figures.accuracies, figures.costs]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

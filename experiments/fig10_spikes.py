@@ -12,11 +12,13 @@ import sys
 from collections.abc import Callable
 
 import claims
+import figures
 import findings
 import grid
 
 from snnlth_jax.analysis.energy import energy
-from snnlth_jax.run.results import Result
+from snnlth_jax.run.results import Result, spread
+from snnlth_jax.run.tables import si
 
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
@@ -34,15 +36,20 @@ def per_image(result: Result) -> list[dict[str, float]]:
 
 
 def operations(found: findings.Found) -> findings.Table:
-    lines = findings.table(
-        "per image, mean over seeds", "sparsity", "spikes", "synaptic operations", "MACs", "nJ"
-    )
+    lines = findings.table("per image, mean over seeds", "sparsity", "spikes", "SynOps", "MACs", "nJ")
     seeds = [per_image(result) for result in found.results("imp")]
     for row, counts in zip(found["imp"].rounds, zip(*seeds, strict=True), strict=True):
         means = {name: findings.mean(one[name] for one in counts) for name in counts[0]}
         numbers = (f"{means[name]:,.0f}" for name in ("spikes", "synops", "macs"))
         lines.add_row(f"{100 * row.sparsity:.2f} %", *numbers, f"{means['picojoules'] / 1000:,.1f}")
     return lines
+
+
+def spikes(found: findings.Found) -> figures.Drawing:
+    seeds = [per_image(result) for result in found.results("imp")]
+    rounds = zip(found["imp"].rounds, zip(*seeds, strict=True), strict=True)
+    points = [(row.kept / row.total, spread(one["spikes"] for one in counts)) for row, counts in rounds]
+    return figures.lines({"imp": points}, figures.sparsities, "spikes per image", form=si, zero=True)
 
 
 def change(name: str) -> Callable[[findings.Found], claims.Interval]:
@@ -65,6 +72,7 @@ CLAIMS = [
     ),
     claims.less("synaptic operations fall with the weights", change("synops")),
 ]
+FIGURES = [spikes]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

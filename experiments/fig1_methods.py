@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 import claims
+import figures
 import findings
 import grid
 import table1_early_time
@@ -69,6 +70,7 @@ CLAIMS = [
         "the search costs less from imp to imp+et to eb to random", cheaper("imp", "imp+et", "eb", "random")
     ),
 ]
+FIGURES = [figures.costs]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

@@ -14,6 +14,7 @@ that of the trained network, and the ticket has the initial weights.
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -57,6 +58,7 @@ CLAIMS = [
     ),
     claims.less("masks found with T_pre = 2 lose at the highest sparsity", claims.better("T'=2", "T")),
 ]
+FIGURES = [lambda found: figures.accuracies(found, references={"unpruned": unpruned(found).mean})]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

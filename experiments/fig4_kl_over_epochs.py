@@ -9,10 +9,11 @@ expected  D_t / D_2 falls with t, and hardly changes from epoch 2 on
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
-from snnlth_jax.run.results import EarlyTimeRecord, Result
+from snnlth_jax.run.results import EarlyTimeRecord, Result, Spread, spread
 
 
 def cells(scale: str, **where: str | None) -> grid.Cells:
@@ -32,6 +33,15 @@ def curves(found: findings.Found) -> findings.Table:
         means = (findings.mean(epoch.normalised[t] for epoch in epochs) for t in timesteps)
         lines.add_row(str(epochs[0].epoch), *(f"{d:.3f}" for d in means))
     return lines
+
+
+def divergences(found: findings.Found) -> figures.Drawing:
+    curves: dict[str, list[tuple[float, Spread]]] = {}
+    for epochs in zip(*(record.over_epochs for record in probes(found)), strict=True):
+        for t in epochs[0].normalised:
+            measured = spread(epoch.normalised[t] for epoch in epochs)
+            curves.setdefault(f"D_{t}", []).append((epochs[0].epoch, measured))
+    return figures.lines(curves, figures.numbers("epoch"), "D_t / D_2", zero=True)
 
 
 def divergence(found: findings.Found, t: int, index: int) -> findings.Measured:
@@ -61,6 +71,7 @@ CLAIMS = [
         high=0.25,
     ),
 ]
+FIGURES = [divergences]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

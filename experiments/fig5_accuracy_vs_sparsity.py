@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 
 import claims
+import figures
 import findings
 import grid
 
@@ -47,6 +48,7 @@ CLAIMS = [
     claims.BEATS_RANDOM,
     claims.less("eb falls behind imp at the highest sparsity", claims.better("eb", "imp")),
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

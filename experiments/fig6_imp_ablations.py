@@ -12,6 +12,7 @@ import itertools
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -68,6 +69,7 @@ CLAIMS = [
         lambda found: claims.difference(found.numbers("imp", deeper), 0.0),
     ),
 ]
+FIGURES = [figures.of("imp", "epoch 0", "half", "late"), figures.of("imp", "layer-wise"), figures.layers]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import claims
 import fig4_kl_over_epochs
+import figures
 import findings
 import grid
 
@@ -69,6 +70,7 @@ CLAIMS = [
     ),
     claims.less("tickets found with T' = 2 lose at the highest sparsity", claims.better("T'=2", "T")),
 ]
+FIGURES = [figures.epochs, figures.over(by_lambda, "lambda", "T'"), figures.over_timesteps]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

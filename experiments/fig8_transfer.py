@@ -14,6 +14,7 @@ expected  on CIFAR transfer far below imp at 98 %
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -43,6 +44,7 @@ CLAIMS = [
         claims.better("transfer late", "transfer"),
     ),
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

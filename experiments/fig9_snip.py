@@ -10,6 +10,7 @@ expected  random above SNIP at 90, 96 and 98 % on the SNN
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -36,6 +37,7 @@ CLAIMS = [
         claims.better("snip in the twin", "random in the twin"),
     ),
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

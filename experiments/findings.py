@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow
+from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow, spread
 from snnlth_jax.run.tables import plus_minus
 
 __all__ = [
@@ -65,6 +65,10 @@ class Measured(NamedTuple):
     @property
     def mean(self) -> float:
         return mean(self.values.values())
+
+    @property
+    def spread(self) -> Spread:
+        return spread(self.values.values())
 
 
 class Found(dict[str, Summary]):

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Gather results as the command line says; return the exit status."""
 
     def action() -> None:
-        options = cli.parsed(lambda: tyro.cli(Options, description=__doc__, args=arguments), "--help")
+        options = cli.options(Options, __doc__ or "", arguments)
         found = runs.collect(options.runs)
         finished = [run for run in found.runs if run.result.finished]
         where = ", ".join(options.runs)

@@ -11,13 +11,13 @@ import itertools
 import json
 import re
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import figures
 import msgspec
 import numpy as np
-import tyro
 from claims import Claim
 from etils import epath
 from findings import Found, Missing, Run, Table, method_of
@@ -178,9 +178,13 @@ class Options:
     seeds: str | None = None
     """Seeds, such as 0,1,2. Default: those of the scale."""
     show: bool = False
-    """Run nothing: tables and claims of the results that are there, such as those of experiments/results."""
+    """Print tables and claims of the results that are there, such as those of experiments/results: nothing is
+    run."""
+    figure: str | None = None
+    """Directory for the script's figure, or several with letters, as PNG and PDF. Needs matplotlib. Default:
+    none is drawn."""
     dry_run: bool = False
-    """Run nothing: list the cells, their directories, and which of them are finished."""
+    """List the cells, their directories, and which of them are finished: nothing is run."""
     distributed: bool = False
     """Connect the processes that run this command, one on each of several hosts, as `snnlth imp` does."""
 
@@ -376,6 +380,7 @@ def main(
     cells: Callable[..., Cells],
     tables: Sequence[Callable[[Found], Table]],
     claims: Sequence[Claim],
+    pictures: Sequence[figures.Figure],
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Run an experiment as its command line says.
@@ -384,16 +389,17 @@ def main(
       cells: function that returns the cells of a scale, optionally with another dataset or network.
       tables: functions that return tables of the results; see `findings.Missing`.
       claims: claims to compare with the results.
+      pictures: functions that draw the results, see `findings.Missing`.
       arguments: arguments of the command line.
 
     Returns:
       The exit status: 1 if a cell failed, otherwise that of `snnlth`.
     """
-    title, _, more = (sys.modules[cells.__module__].__doc__ or "").partition("\n")
-    doc = title + "\n" + textwrap.indent(more, "  ")  # tyro joins lines that are not indented
+    script = sys.modules[cells.__module__]
+    name = Path(script.__file__ or "").stem
 
     def action() -> int:
-        parsed = cli.parsed(lambda: tyro.cli(Options, description=doc, args=arguments), "--help")
+        parsed = cli.options(Options, script.__doc__ or "", arguments)
         if parsed.distributed:
             hosts.connect()
         where = {"dataset": parsed.dataset, "arch": parsed.arch}
@@ -404,9 +410,15 @@ def main(
             for line in listed(planned, share(planned, parsed.cells)):
                 print(line)
             return 0
+        if parsed.figure is not None:
+            figures.check(parsed.figure, name)
         console = Console(width=max(Console().width, 110), highlight=False, quiet=not hosts.is_first())
         failed = run(planned, [] if parsed.show else share(planned, parsed.cells), console)
-        report(planned, tables, claims, console)
+        found = gather(planned)
+        report(found, tables, claims, console)
+        if parsed.figure is not None and hosts.is_first():
+            for line in figures.write(parsed.figure, name, pictures, found):
+                console.print(line, soft_wrap=True, markup=False)
         for line, names in failed.items() if hosts.is_first() else ():
             print(f"failed: {'; '.join(names)}: {line}", file=sys.stderr)
         return 1 if failed else 0
@@ -415,13 +427,12 @@ def main(
 
 
 def report(
-    planned: Mapping[Job, configs.ResolvedTrain],
+    found: Found,
     tables: Sequence[Callable[[Found], Table]],
     claims: Sequence[Claim],
     console: Console,
 ) -> None:
     """Print tables and claims of the results so far, and the cells that have no result yet."""
-    found = gather(planned)
     if found.absent:
         absent = ", ".join(f"{name} seed {seed}" for name, seed in found.absent)
         console.print(f"not there: {absent}", soft_wrap=True)

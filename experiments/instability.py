@@ -10,6 +10,7 @@ expected  the barrier falls with the epoch; the initial weights are not stable
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -44,6 +45,14 @@ def barriers(found: findings.Found) -> findings.Table:
     return lines
 
 
+def over_epochs(found: findings.Found) -> figures.Drawing:
+    (bound,) = {record.bound for record in found["instability"].stability if record}
+    epochs = [record.epoch for record in measured(found)[0]]
+    points = [(float(epoch), barrier(found, i).spread) for i, epoch in enumerate(epochs)]
+    axis = figures.logarithmic("epoch that was copied (log scale)")
+    return figures.lines({"dense": points}, axis, "error barrier", {f"bound {bound:g}": bound})
+
+
 TABLES = [barriers]
 CLAIMS = [
     claims.Claim(
@@ -55,6 +64,7 @@ CLAIMS = [
         lambda found: claims.difference(barrier(found, -1), barrier(found, 0)),
     ),
 ]
+FIGURES = [over_epochs]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

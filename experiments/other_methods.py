@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 import claims
+import figures
 import findings
 import grid
 
@@ -37,14 +38,25 @@ def operations(found: findings.Found) -> findings.Table:
     )
     for method in found.methods():
         for i, row in enumerate(found.tickets(method)):
-            synops = found.number(
-                method, lambda ticket: sum(sum(layer.synops_per_image) for layer in ticket.layers), i
-            )
-            accuracy = found.accuracy(method, i)
-            lines.add_row(
-                method, f"{100 * row.sparsity:.2f} %", f"{synops.mean:,.0f}", f"{accuracy.mean:.4f}"
-            )
+            count, accuracy = synops(found, method, i).mean, found.accuracy(method, i)
+            lines.add_row(method, f"{100 * row.sparsity:.2f} %", f"{count:,.0f}", f"{accuracy.mean:.4f}")
     return lines
+
+
+def synops(found: findings.Found, method: str, i: int) -> findings.Measured:
+    return found.number(method, lambda ticket: sum(sum(layer.synops_per_image) for layer in ticket.layers), i)
+
+
+def over_operations(found: findings.Found) -> figures.Drawing:
+    curves = {
+        method: [
+            (synops(found, method, i).mean, found.accuracy(method, i).spread)
+            for i in range(len(found.tickets(method)))
+        ]
+        for method in found.methods()
+    }
+    axis = figures.logarithmic("SynOps per image (log scale)")
+    return figures.lines(curves, axis, "test accuracy", form=figures.percents)
 
 
 TABLES = [findings.costs, operations]
@@ -60,6 +72,7 @@ CLAIMS = [
         low=-claims.MARGIN,
     ),
 ]
+FIGURES = [over_operations]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

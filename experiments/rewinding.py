@@ -9,6 +9,7 @@ expected  learning-rate as good as weights (Renda et al. 2020), fine-tune below 
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -31,6 +32,7 @@ CLAIMS = [
         "fine-tune loses against weights at the highest sparsity", claims.better("fine-tune", "weights")
     ),
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

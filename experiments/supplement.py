@@ -13,6 +13,7 @@ expected  not known to us; with the paper's other networks: winning tickets to a
 import sys
 
 import claims
+import figures
 import findings
 import grid
 import table1_early_time as table1
@@ -48,6 +49,7 @@ CLAIMS = [
         lambda found: claims.relative(found.flops("eb"), found.flops("imp")),
     ),
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

@@ -15,6 +15,7 @@ expected  T' = 3 of 5: imp+et's search costs 0.74 of imp's hours, at most about 
 import sys
 
 import claims
+import figures
 import findings
 import grid
 
@@ -55,6 +56,7 @@ CLAIMS = [
         lambda found: claims.relative(found.flops("eb+et", 0), found.flops("eb", 0)),
     ),
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

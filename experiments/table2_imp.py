@@ -13,6 +13,7 @@ import sys
 from functools import partial
 
 import claims
+import figures
 import findings
 import grid
 
@@ -33,10 +34,6 @@ def change(found: findings.Found, sparsity: float) -> claims.Interval:
     return claims.difference(found.round("imp", found.nearest_round("imp", sparsity)), found.dense())
 
 
-def above_chance(found: findings.Found) -> claims.Interval:
-    return claims.difference(found.dense(), 2 / data.spec(found.dataset).num_classes)
-
-
 def changes(found: findings.Found) -> findings.Table:
     lines = findings.table(
         f"dense: {100 * found.dense().mean:.2f} %",
@@ -52,7 +49,10 @@ def changes(found: findings.Found) -> findings.Table:
 
 TABLES = [changes]
 CLAIMS = [
-    claims.Claim("the dense network has learned, to twice chance", above_chance),
+    claims.Claim(
+        "the dense network has learned, to twice chance",
+        lambda found: claims.difference(found.dense(), 2 / data.spec(found.dataset).num_classes),
+    ),
     *(
         claims.Claim(
             f"the ticket at {100 * sparsity:.0f} % loses less than half a point",
@@ -71,6 +71,9 @@ CLAIMS = [
         for dataset, points in REWIRING.items()
     ),
 ]
+FIGURES = [
+    lambda found: figures.from_dense(found, SPARSITIES, {"paper": PAPER, "Gradient Rewiring": REWIRING})
+]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

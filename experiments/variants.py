@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import claims
+import figures
 import findings
 import grid
 
@@ -42,6 +43,7 @@ CLAIMS = [
     )
     for name in VARIANTS
 ]
+FIGURES = [figures.accuracies]
 
 if __name__ == "__main__":
-    sys.exit(grid.main(cells, TABLES, CLAIMS))
+    sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

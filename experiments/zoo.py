@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the zoo as the command line says; return the exit status."""
 
     def action() -> None:
-        options = cli.parsed(lambda: tyro.cli(Options, description=__doc__, args=arguments), "--help")
+        options = cli.options(Options, __doc__ or "", arguments)
         zoo, found = Path(options.output), [entry(run) for run in options.runs]
         for name, files in found:
             (zoo / name).mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ from snnlth_jax.train import NonFiniteLoss
 
 log = logging.getLogger("snnlth_jax.cli")  # this module may be __main__
 
-__all__ = ["COMMANDS", "exit_status", "main", "parsed", "search"]
+__all__ = ["COMMANDS", "exit_status", "main", "options", "parsed", "search"]
 
 _CONFIG = "Read settings from a TOML file, such as the config.toml of a run; flags win over it."
 _COMMON = {
@@ -694,6 +694,27 @@ def _names(group: str) -> list[str]:
 def _about(name: str) -> str:
     """A command in a sentence or two."""
     return GROUPS[name] if name in GROUPS else inspect.getdoc(COMMANDS[name][0]) or ""
+
+
+def options(command: Any, about: str, arguments: Sequence[str] | None = None) -> Any:
+    """The options of a program beside `snnlth`, such as a script of experiments/; after --help it ends.
+
+    Args:
+      command: dataclass of the options.
+      about: text that the help begins with.
+      arguments: words of the command line; by default those of this process.
+
+    Raises:
+      InputError: words that it does not take.
+      SystemExit: help was asked for, and is printed.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    prog = f"python {sys.argv[0]}"
+    if {"-h", "--help"} & {*words}:
+        defaults = {field.name: field.default for field in dataclasses.fields(command)}
+        show(help.options(command, prog, defaults, short="--help" not in words, about=about))
+        raise SystemExit(0)
+    return parsed(lambda: tyro.cli(command, args=words, prog=prog), f"{prog} --help")
 
 
 def parsed(parse: Callable[[], Any], more: str, command: Any = None) -> Any:

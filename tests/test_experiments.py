@@ -224,7 +224,7 @@ def tiny(tmp_path, monkeypatch):
     def run(*arguments, cells=SCRIPTS["fig5_accuracy_vs_sparsity"].cells):
         script = SCRIPTS["fig5_accuracy_vs_sparsity"]
         options = ["--scale", "tiny", "--workdir", str(tmp_path / "runs"), *arguments]
-        return grid.main(cells, script.TABLES, script.CLAIMS, options)
+        return grid.main(cells, script.TABLES, script.CLAIMS, script.FIGURES, options)
 
     return run
 

@@ -30,7 +30,7 @@ _GROUPS: Sequence[tuple[str, tuple[type[Any], ...]]] = (
     ("devices", (parts.Machine,)),
 )
 _METAVARS = {
-    **dict.fromkeys(("workdir", "data_dir"), "DIR"),
+    **dict.fromkeys(("workdir", "data_dir", "figure"), "DIR"),
     **dict.fromkeys(("like", "ticket", "path", "output", "weights"), "FILE"),
     "arch_option": "NAME=VALUE,…",
     "tickets": "FILE,…",
@@ -64,6 +64,7 @@ def options(
     note: str = "",
     common: Mapping[str, str] | None = None,
     short: bool = False,
+    about: str = "",
 ) -> str:
     """The options of a command, in groups.
 
@@ -75,13 +76,18 @@ def options(
       note: text between the description and the options.
       common: flags that are no fields, with their descriptions.
       short: leave out all but the beginning of each description.
+      about: text about the command; by default the docstring of its dataclass.
     """
     every = dataclasses.fields(command)
     given = [field for field in every if fields.is_positional(field)]
     words = [_positional(command, field) for field in given]
     lines = [f"usage: {' '.join([prog, *words, '[OPTIONS]'])}", ""]
-    for paragraph in (inspect.getdoc(command) or "").split("\n\n"):
-        lines += [*textwrap.wrap(" ".join(paragraph.split()), _width()), ""]
+    for paragraph in (about.strip() or inspect.getdoc(command) or "").split("\n\n"):
+        in_columns = "  " in paragraph
+        lines += (
+            paragraph.splitlines() if in_columns else textwrap.wrap(" ".join(paragraph.split()), _width())
+        )
+        lines.append("")
     lines += [*textwrap.wrap(note, _width()), ""] if note else []
     grouped = [(title, list(members)) for title, members in _grouped(command)]
     for title, members in [("arguments", given), *grouped]:

@@ -102,7 +102,7 @@ def canvas(right: float = 0.97, height: float = HEIGHT, left: float = 0.15) -> I
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("report: needs matplotlib; allowed: after pip install 'snnlth_jax[plots]'") from None
+        raise InputError("plots: need matplotlib; allowed: after pip install 'snnlth_jax[plots]'") from None
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever a matplotlibrc says
         matplotlib.rcParams.update(_STYLE)
