@@ -6,10 +6,12 @@ import itertools
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 
 import claims
 import costs
+import figures
 import findings
 import gather
 import grid
@@ -27,9 +29,11 @@ from snnlth_jax.run.results import (
     EarlyBirdRecord,
     EarlyTimeEpoch,
     EarlyTimeRecord,
+    InterpolationRecord,
     LayerRecord,
     Result,
     Row,
+    StabilityRecord,
     TicketRow,
 )
 from snnlth_jax.search import replicates
@@ -346,6 +350,11 @@ def test_gathered_results_give_the_same_tables_and_reports(tiny, tmp_path, capsy
         lines = tuple(event for event in run.events if not isinstance(event, RoundEvent))
         assert (copy.result, copy.events) == (run.result, lines)  # all that a report reads
     before = {path: path.read_bytes() for path in gathered.rglob("*") if path.is_file()}
+    pictures = tmp_path / "new" / "pictures"
+    assert tiny("--show", "--workdir", str(gathered), "--seeds", "0,1", "--figure", str(pictures)) == 0
+    name = "fig5_accuracy_vs_sparsity"
+    assert f"figure: {pictures}/{name}.png and .pdf: mean and standard deviation" in capsys.readouterr().out
+    assert sorted(path.name for path in pictures.iterdir()) == [f"{name}.pdf", f"{name}.png"]
     assert gather.main([str(runs), "--output", str(gathered)]) == 0
     assert before == {path: path.read_bytes() for path in gathered.rglob("*") if path.is_file()}
 
@@ -383,6 +392,7 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
         ("--cells x", "--cells x: allowed: i/n with 1 <= i <= n"),
         ("--dataset imagenet", "--dataset imagenet: allowed: digits"),
         ("--dataset cifar10 --data-dir nowhere", "--data-dir nowhere: no such directory"),
+        ("--figure /dev/null/here", "--figure /dev/null/here: /dev/null is not a directory; allowed: a dir"),
         ("--arch vgg16", "--arch vgg16: the 8x8 images of digits are too small"),
         ("--epochs 3", "Unrecognized options: --epochs"),
     ],
@@ -392,6 +402,23 @@ def test_bad_input_is_one_line_and_status_2(tiny, tmp_path, capsys, arguments, e
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_without_matplotlib_nothing_is_run_for_a_figure(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert tiny("--figure", str(tmp_path / "figures")) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install 'snnlth_jax[plots]'" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_has_the_scripts_own_text_and_the_options(tiny, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tiny("--help")
+    assert not stop.value.code
+    text = capsys.readouterr().out
+    assert SCRIPTS["fig5_accuracy_vs_sparsity"].__doc__.strip() in text
+    assert "  --figure DIR " in text
 
 
 def test_an_unknown_scale_is_refused_by_every_script():
@@ -439,11 +466,14 @@ def made(
             for i in range(4)
         ]
         if sparsity is None:
-            rounds = [row(i, a, layers=layers[i] if layers else ()) for i, a in enumerate(own)]
-            tickets = [row(i, own[i], search=cost[i]) for i in range(1, len(own))]
+            measured = layers or [()] * len(own)
+            rounds = [row(i, a, layers=measured[i]) for i, a in enumerate(own)]
+            tickets = [row(i, own[i], layers=measured[i], search=cost[i]) for i in range(1, len(own))]
         else:
             rounds = [row(0, own[0])]
-            tickets = [row(1, own[-1], kind="ticket", sparsity=sparsity, search=cost[1])]
+            measured = layers[-1] if layers else ()
+            ticket = row(1, own[-1], kind="ticket", sparsity=sparsity, layers=measured, search=cost[1])
+            tickets = [ticket]
         config = {"num_timesteps": 4, "dataset": dataset, "arch": "vgg5", "seed": seed, "sparsity": 0.9}
         config |= {"early_time_lambda": 0.6, "early_time_normalisation": "first", "queue": 5, "tau": 0.02}
         extra = [row(t.round, a, kind=kind) for kind, a in controls for t in tickets]
@@ -707,3 +737,177 @@ def test_where_hamming_goes_blind():
 
     assert outcomes(4, 0.5, 8) == ["holds"] * 3
     assert outcomes(9, 0.01, 9) == ["contradicted", "contradicted", "undecided"]
+
+
+# --- figures
+
+
+def synthetic(script, dataset="cifar10"):
+    """Made-up results of all cells of a script, no two with the same numbers."""
+    distances = {"largest_hamming": 0.01, "largest_overlap": 0.1}
+    over_epochs = tuple(
+        EarlyTimeEpoch(epoch=i, normalised={2: 1.0, 3: 0.4 / i}, by_lambda={0.5: 3 + i, 0.6: 3})
+        for i in (1, 2, 3)
+    )
+    lines = [
+        InterpolationRecord(
+            epoch=epoch,
+            total=9,
+            kept=9,
+            alphas=(0, 1),
+            test_errors=(0, 0),
+            train_losses=(0, 0),
+            barrier=barrier,
+        )
+        for epoch, barrier in ((0, 0.3), (2, 0.1), (5, 0.01))
+    ]
+    cells = {}
+    for i, (name, config) in enumerate(script.cells("smoke").items()):
+        accuracies, more = [0.9 - 0.003 * i - 0.1 * loss for loss in (0, 0.01, 0.3, 1.2)], {}
+        more["layers"] = [
+            [
+                layer("layer1/conv/kernel", kept, spikes=90.0 + i, synops=7.0 * kept),
+                layer("b/kernel", kept + 1),
+            ]
+            for kept in (7, 5, 3, 1)
+        ]
+        if isinstance(config, configs.EbConfig):
+            fired = EarlyBirdRecord(epoch=2 + i, fired=True, criterion="hamming", **distances)
+            more |= {"early_bird": fired}
+        if getattr(config, "early_time", False) or name == "probe":
+            more["early_time"] = EarlyTimeRecord(num_timesteps=3, divergences={}, over_epochs=over_epochs)
+        if name == "instability":
+            more["stability"] = StabilityRecord(bound=0.02, proposed=5, interpolations=tuple(lines))
+        more["sparsity"] = getattr(config, "sparsity", None)
+        cells[name] = made(accuracies, flops=1.0 + i, dataset=dataset, **more)
+    return found_in(cells)
+
+
+def drawn(drawing):
+    """The numbers of the named lines: places and values."""
+    lines = {str(line.get_label()): line for line in drawing.axes.lines}
+    return {
+        name: list(zip(*map(list, line.get_data()), strict=True))
+        for name, line in lines.items()
+        if name[0] != "_"
+    }
+
+
+def in_columns(table, *headers):
+    """First words of the cells below some headers, or below all but the first; of rows that have one."""
+    columns = [column for column in table.columns[1:] if not headers or column.header in headers]
+    return {cell.split()[0].strip(",") for column in columns for cell in column.cells if cell}
+
+
+S = SCRIPTS
+NUMBERS = [
+    ("table1_early_time", findings.accuracies, [], ".4f"),
+    ("table2_imp", S["table2_imp"].changes, ["points from dense (95 %)", "paper"], "+.2f"),
+    ("table2_imp", S["table2_imp"].changes, ["Gradient Rewiring"], "+.2f"),
+    ("fig1_methods", findings.costs, ["accuracy"], ".4f"),
+    ("fig3_search_timesteps", S["fig3_search_timesteps"].against_unpruned, ["accuracy"], ".4f"),
+    ("fig4_kl_over_epochs", S["fig4_kl_over_epochs"].curves, [], ".3f"),
+    ("fig5_accuracy_vs_sparsity", findings.accuracies, [], ".4f"),
+    ("fig6_imp_ablations", findings.accuracies, [], ".4f"),
+    ("fig7_eb_et", S["fig7_eb_et"].timesteps, [], "g"),
+    ("fig7_eb_et", findings.decisions, ["Early-Bird fired after epochs"], "g"),
+    ("fig8_transfer", findings.costs, ["accuracy"], ".4f"),
+    ("fig9_snip", findings.accuracies, [], ".4f"),
+    ("fig10_spikes", S["fig10_spikes"].operations, ["spikes"], ",.0f"),
+    ("bn_on_rewind", findings.accuracies, [], ".4f"),
+    ("discrepancies", S["discrepancies"].differences, ["points from it (95 %)"], "+.2f"),
+    ("eb_criteria", S["eb_criteria"].distances, ["epoch"], "g"),
+    ("evidence", findings.costs, ["accuracy"], ".4f"),
+    ("instability", S["instability"].barriers, ["by seed"], ".4f"),
+    ("other_methods", S["other_methods"].operations, ["accuracy"], ".4f"),
+    ("rewinding", findings.accuracies, [], ".4f"),
+    ("supplement", findings.accuracies, [], ".4f"),
+    ("variants", findings.accuracies, [], ".4f"),
+]
+
+
+@pytest.mark.parametrize(("name", "table", "headers", "form"), NUMBERS)
+def test_figures_have_the_numbers_of_the_tables(name, table, headers, form):
+    found = synthetic(SCRIPTS[name])
+    pictures = [drawn(figure(found)) for figure in SCRIPTS[name].FIGURES]
+    shown = {f"{y:{form}}" for picture in pictures for points in picture.values() for _, y in points}
+    expected = in_columns(table(found), *headers)
+    assert expected
+    assert expected <= shown
+
+
+def test_every_script_is_compared_with_a_table():
+    assert {name for name, *_ in NUMBERS} == set(SCRIPTS)
+
+
+@scripts
+def test_the_figures_of_a_script_are_written(script, tmp_path):
+    found = synthetic(script)
+    lines = list(figures.write(str(tmp_path), script.__name__, script.FIGURES, found))
+    letters = ["_a", "_b", "_c"][: len(script.FIGURES)] if len(script.FIGURES) > 1 else [""]
+    names = [f"{script.__name__}{letter}" for letter in letters]
+    words = "mean and standard deviation of 5 seeds"
+    assert lines == [f"figure: {tmp_path}/{name}.png and .pdf: {words}" for name in names]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{n}.{s}" for n in names for s in ("png", "pdf")}
+    for name in names:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+@scripts
+def test_figures_of_what_is_not_there_are_open(script, tmp_path):
+    lines = list(figures.write(str(tmp_path / "new"), script.__name__, script.FIGURES, findings.Found()))
+    assert len(lines) == len(script.FIGURES)
+    for line in lines:
+        assert re.match(rf"figure {script.__name__}\w*: open, ", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_says_which_cells_it_is_without(tmp_path):
+    cells = {"imp": made([0.9] * 4), "eb_0.9": made([0.9, 0.8], sparsity=0.9)}
+    found = found_in(cells, absent=[("eb_0.98", 0), ("random_0.98", 0), ("imp", 5)])
+    (line,) = figures.write(str(tmp_path), "fig5", [figures.accuracies], found)
+    assert line.endswith(
+        "/fig5.png and .pdf: mean and standard deviation of 5 seeds; without eb_0.98, random_0.98"
+    )
+    assert {name: len(points) for name, points in drawn(figures.accuracies(found)).items()} == {
+        "imp": 4,
+        "eb": 1,
+    }
+
+
+def test_a_line_has_its_places_means_and_deviations():
+    found = found_in({"imp": made([0.9, 0.8, 0.7, 0.6]), "eb_0.9": made([0.9, 0.5], sparsity=0.9)})
+    drawing = figures.accuracies(found)
+    lines = drawn(drawing)
+    assert lines["imp"] == [pytest.approx(p) for p in ((1, 0.902), (0.5, 0.802), (0.1, 0.702), (0.02, 0.602))]
+    assert lines["eb"] == [pytest.approx((0.1, 0.502))]
+    bars = drawing.axes.collections[0].get_segments()  # of imp
+    for (x, y), bar in zip(lines["imp"], bars, strict=True):
+        std = np.std([0.001 * seed for seed in range(5)], ddof=1)
+        np.testing.assert_allclose(bar, [(x, y - std), (x, y + std)])
+    texts = {text.get_text() for text in drawing.axes.texts}
+    assert {"imp", "eb", "dense"} <= texts
+
+
+def test_a_cost_of_0_has_a_place_on_the_logarithmic_axis():
+    cells = {"random_0.9": made([0.9, 0.8], sparsity=0.9, flops=0), "imp": made([0.9] * 4, flops=1e3)}
+    axes = figures.costs(found_in(cells)).axes
+    places = axes.transAxes.inverted().transform(axes.transData.transform([(0, 0.8), (1e9, 0.9), (3e9, 0.9)]))
+    assert (places[:, 0] > 0).all()
+    assert (places[:, 0] < 1).all()
+    assert (np.diff(places[:, 0]) > 0.02).all()
+
+
+def test_layers_and_timesteps_of_the_tickets_are_drawn():
+    found = synthetic(SCRIPTS["fig6_imp_ablations"])
+    *_, sparsest = drawn(figures.layers(found)).values()
+    assert {f"{100 * y:.2f}" for _, y in sparsest} == in_columns(
+        SCRIPTS["fig6_imp_ablations"].layers(found), "sparsity"
+    )
+    found = synthetic(SCRIPTS["fig7_eb_et"])
+    lines = drawn(figures.over_timesteps(found))
+    for i, points in enumerate(lines.values()):
+        own = [found.accuracy(f"T'={t}" if t < 4 else "T", i).mean for t in (2, 3, 4)]
+        assert points == [pytest.approx(point) for point in zip((2, 3, 4), own, strict=True)]
+    assert list(lines) == ["50 %", "90 %", "98 %"]
