@@ -25,6 +25,7 @@ __all__ = [
     "layers",
     "lines",
     "logarithmic",
+    "measured",
     "numbers",
     "of",
     "over",
@@ -92,6 +93,7 @@ def lines(
     references: Mapping[str, float] | None = None,
     form: Callable[[float], str] | None = None,
     zero: bool = False,
+    whole: bool = False,
 ) -> Drawing:
     """A named line for each curve that has points.
 
@@ -102,6 +104,7 @@ def lines(
       references: values of dashed lines across, by name.
       form: writes the numbers of the vertical axis.
       zero: begin the vertical axis at 0.
+      whole: number the vertical axis by whole numbers.
 
     Raises:
       Missing: no curve has points.
@@ -119,7 +122,9 @@ def lines(
         axes.set_ylabel(label)
         axes.margins(y=0.08)
         if zero:
-            axes.set_ylim(0, None)
+            axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
+        if whole:
+            plot.whole_numbers(axes.yaxis)
         if form:
             axes.yaxis.set_major_formatter(lambda value, _: form(value))
         ends += [plot.reference(drawing, value, name) for name, value in across.items()]
@@ -171,13 +176,26 @@ def sparsities(drawing: Drawing, densities: Sequence[float]) -> None:
     axes.set_xlabel("sparsity")
 
 
-def numbers(label: str, whole: bool = True) -> Axis:
-    """Numbers, by default whole ones."""
+def numbers(label: str) -> Axis:
+    """Whole numbers."""
 
     def axis(drawing: Drawing, places: Sequence[float]) -> None:
-        if whole:
-            plot.whole_numbers(drawing.axes.xaxis)
+        plot.whole_numbers(drawing.axes.xaxis)
         drawing.axes.set_xlabel(label)
+
+    return axis
+
+
+def measured(label: str, log: bool = False) -> Axis:
+    """The places that were measured; on a logarithmic axis with 0 where that is wanted."""
+
+    def axis(drawing: Drawing, places: Sequence[float]) -> None:
+        axes = drawing.axes
+        if log:
+            axes.set_xscale("symlog", linthresh=1)
+        axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel(label)
 
     return axis
 
@@ -299,15 +317,15 @@ def epochs(found: Found) -> Drawing:
         if stopped := [record.epoch for record in cell.early_bird if record]:
             points = curves.setdefault(method_of(name), [])
             points += [(row.kept / row.total, spread(stopped)) for row in cell.tickets]
-    return lines(curves, sparsities, "epochs of the search", form=lambda value: f"{value:g}", zero=True)
+    return lines(curves, sparsities, "epochs of the search", zero=True, whole=True)
 
 
 def over(values: Callable[[Found], Mapping[float, Measured]], place: str, label: str) -> Figure:
     """What is measured at several places."""
 
     def figure(found: Found) -> Drawing:
-        points = [(at, measured.spread) for at, measured in values(found).items()]
-        return lines({label: points}, numbers(place, whole=False), label)
+        points = [(at, one.spread) for at, one in values(found).items()]
+        return lines({label: points}, measured(place), label, whole=True)
 
     return figure
 

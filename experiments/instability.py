@@ -49,7 +49,7 @@ def over_epochs(found: findings.Found) -> figures.Drawing:
     (bound,) = {record.bound for record in found["instability"].stability if record}
     epochs = [record.epoch for record in measured(found)[0]]
     points = [(float(epoch), barrier(found, i).spread) for i, epoch in enumerate(epochs)]
-    axis = figures.logarithmic("epoch that was copied (log scale)")
+    axis = figures.measured("epoch that was copied (log scale)", log=True)
     return figures.lines({"dense": points}, axis, "error barrier", {f"bound {bound:g}": bound})
 
 
