@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IN_TWO := -n 2 --dist loadscope --max-worker-restart 0
-EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig*.py)) \
+EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig[0-9]*.py)) \
 	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py evidence.py instability.py \
 	other_methods.py rewinding.py supplement.py variants.py)
 
@@ -23,7 +23,7 @@ demo: venv  ## IMP on real 8x8 digits: a sparse ticket beside dense and random, 
 	$(BIN)/snnlth demo
 
 experiments-smoke: venv  ## every table and figure in minutes on digits, and the report: runs/experiments
-	failed=0; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke || failed=1; done; \
+	failed=0; for script in $(EXPERIMENTS); do $(BIN)/python $$script --scale smoke --figure runs/experiments/figures || failed=1; done; \
 	$(BIN)/snnlth report runs/experiments --output runs/experiments && exit $$failed
 
 test: venv  ## the test suite, in two processes; ends with an error when one of them is lost

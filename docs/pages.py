@@ -62,7 +62,7 @@ EXPERIMENTS = sorted(
     (
         path
         for path in ROOT.glob("experiments/*.py")
-        if path.stem not in ("grid", "findings", "claims", "costs")
+        if path.stem not in ("grid", "figures", "findings", "claims", "costs")
     ),
     key=_order,
 )

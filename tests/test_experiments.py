@@ -93,6 +93,10 @@ def test_the_document_has_the_costs(script):
         assert re.search(rf"\| {script.__name__} \| {counts[0]} \| [\d.]+ \| {counts[1]} \|", document)
 
 
+def test_the_costs_are_those_of_the_scripts():
+    assert set(costs.scripts()) == set(SCRIPTS)
+
+
 # --- cells
 
 
