@@ -1,6 +1,7 @@
 """Figures of an experiment: lines with mean and standard deviation over seeds, written as PNG and PDF."""
 
 import contextlib
+import os
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -53,7 +54,7 @@ def check(directory: str, name: str) -> None:
       InputError: with the reason.
     """
     with theme.canvas(), _named(directory):
-        output.check(f"{directory}/{name}.png", overwrite=True)
+        output.check(os.path.join(directory, f"{name}.png"), overwrite=True)
 
 
 def write(directory: str, name: str, figures: Sequence[Figure], found: Found) -> Iterator[str]:
@@ -67,11 +68,12 @@ def write(directory: str, name: str, figures: Sequence[Figure], found: Found) ->
         except Missing as missing:
             yield f"figure {file}: open, {missing}"
             continue
+        path = os.path.join(directory, file)
         for suffix, content in theme.paper(drawing.figure).items():
             with _named(directory):
-                output.write(f"{directory}/{file}.{suffix}", content)
+                output.write(f"{path}.{suffix}", content)
         counts = [len(cell.seeds) for cell in found.values()]
-        yield f"figure: {directory}/{file}.png and .pdf: {plot.seeds(counts)}{without}"
+        yield f"figure: {path}.png and .pdf: {plot.seeds(counts)}{without}"
 
 
 @contextlib.contextmanager
@@ -232,18 +234,19 @@ def methods(found: Found) -> list[str]:
 def accuracies(
     found: Found, only: Sequence[str] = (), references: Mapping[str, float] | None = None
 ) -> Drawing:
-    """Test accuracy over sparsity: a line for each method, and the dense network across."""
+    """Test accuracy over sparsity: a line for each method, and across the dense network if all share one."""
     curves: dict[str, list[tuple[float, Spread]]] = {name: [] for name in only or methods(found)}
-    dense = dict(references or {})
+    dense: set[float] = set()
     for cell, summary in found.items():
         for row in _trained(summary) if method_of(cell) in curves else ():
             if row.final_test_accuracy:
                 curves[method_of(cell)].append((row.kept / row.total, row.final_test_accuracy))
-                if row.kept == row.total and not references:
-                    dense.setdefault("dense", row.final_test_accuracy.mean)
+                if row.kept == row.total:
+                    dense.add(row.final_test_accuracy.mean)
     for points in curves.values():
         points.sort(key=lambda point: -point[0])
-    return lines(curves, sparsities, "test accuracy", dense, percents)
+    across = references or ({"dense": mean for mean in dense} if len(dense) == 1 else {})
+    return lines(curves, sparsities, "test accuracy", across, percents)
 
 
 def of(*only: str) -> Figure:

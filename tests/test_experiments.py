@@ -892,6 +892,8 @@ def test_a_line_has_its_places_means_and_deviations():
         np.testing.assert_allclose(bar, [(x, y - std), (x, y + std)])
     texts = {text.get_text() for text in drawing.axes.texts}
     assert {"imp", "eb", "dense"} <= texts
+    other = figures.accuracies(found_in({"imp": made([0.9] * 4), "tet": made([0.8] * 4)}))
+    assert "dense" not in {text.get_text() for text in other.axes.texts}  # there are two
 
 
 def test_a_cost_of_0_has_a_place_on_the_logarithmic_axis():
