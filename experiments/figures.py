@@ -245,8 +245,8 @@ def accuracies(
                     dense.add(row.final_test_accuracy.mean)
     for points in curves.values():
         points.sort(key=lambda point: -point[0])
-    across = references or ({"dense": mean for mean in dense} if len(dense) == 1 else {})
-    return lines(curves, sparsities, "test accuracy", across, percents)
+    own = {"dense": dense.pop()} if len(dense) == 1 else {}
+    return lines(curves, sparsities, "test accuracy", references or own, percents)
 
 
 def of(*only: str) -> Figure:
