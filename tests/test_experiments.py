@@ -880,6 +880,22 @@ def test_a_figure_says_which_cells_it_is_without(tmp_path):
     }
 
 
+SEVERAL = set(SCRIPTS) - {"table2_imp", "fig4_kl_over_epochs", "fig7_eb_et", "fig10_spikes", "instability"}
+
+
+@pytest.mark.parametrize("name", sorted(SEVERAL))
+def test_a_cell_that_lacks_leaves_the_lines_of_other_methods(name):
+    script = SCRIPTS[name]
+    whole = synthetic(script)
+    lines = drawn(script.FIGURES[0](whole))
+    beside = SCRIPTS["discrepancies"].VARIANTS if name == "discrepancies" else {}
+    for method, lacking in {findings.method_of(cell): cell for cell in whole}.items():
+        others = {cell: runs for cell, runs in whole.runs.items() if cell != lacking}
+        left = drawn(script.FIGURES[0](found_in(others, absent=[(lacking, 0)])))
+        kept = [line for line in lines if method not in (line, *beside.get(line, ()))]
+        assert {line: left[line] for line in kept} == {line: lines[line] for line in kept}
+
+
 def test_a_line_has_its_places_means_and_deviations():
     found = found_in({"imp": made([0.9, 0.8, 0.7, 0.6]), "eb_0.9": made([0.9, 0.5], sparsity=0.9)})
     drawing = figures.accuracies(found)
