@@ -194,7 +194,7 @@ def measured(label: str, log: bool = False) -> Axis:
     def axis(drawing: Drawing, places: Sequence[float]) -> None:
         axes = drawing.axes
         if log:
-            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xscale("symlog", linthresh=1, linscale=0.4)
         axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
         axes.set_xticks([], minor=True)
         axes.set_xlabel(label)
