@@ -24,7 +24,7 @@ from findings import Found, Missing, Run, Table, method_of
 from rich.console import Console
 
 from snnlth_jax import cli, configs, data
-from snnlth_jax.errors import InputError, flag
+from snnlth_jax.errors import InputError, flag, not_one_of
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import results
@@ -146,7 +146,7 @@ SCALES = {
 def scale(name: str, dataset: str | None = None, arch: str | None = None) -> Scale:
     """A scale by its name, optionally with another dataset or network."""
     if name not in SCALES:
-        raise InputError(f"--scale {name}: allowed: {', '.join(SCALES)}")
+        raise not_one_of("--scale", name, SCALES)
     changes = {"dataset": dataset, "arch": arch}
     train = {**SCALES[name].train, **{k: v for k, v in changes.items() if v is not None}}
     return dataclasses.replace(SCALES[name], train=train)
@@ -175,8 +175,8 @@ class Options:
     results so far."""
     only: str | None = None
     """Methods or cells, such as imp,eb_0.9822: run and report these. Default: all of the script."""
-    seeds: str | None = None
-    """Seeds, such as 0,1,2. Default: those of the scale."""
+    seeds: tuple[int, ...] = ()
+    """Seeds, such as 0,1,2 or 0-4. Default: those of the scale."""
     show: bool = False
     """Print tables and claims of the results that are there, such as those of experiments/results: nothing is
     run."""
@@ -208,19 +208,6 @@ def chosen(cells: Cells, only: str | None) -> Cells:
             f"--only {unknown[0]}: allowed: {methods}; or one with a sparsity: {', '.join(cells)}"
         )
     return {cell: config for cell, config in cells.items() if names & {cell, method_of(cell)}}
-
-
-def chosen_seeds(scale: Scale, seeds: str | None) -> tuple[int, ...]:
-    """The seeds of the option, or those of the scale.
-
-    >>> chosen_seeds(SCALES["paper"], "0,2"), chosen_seeds(SCALES["smoke"], None)
-    ((0, 2), (0,))
-    """
-    if seeds is None:
-        return scale.seeds
-    if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", seeds):
-        raise InputError(f"--seeds {seeds}: allowed: numbers such as 0,1,2")
-    return tuple(dict.fromkeys(map(int, seeds.split(","))))
 
 
 def jobs(
@@ -403,7 +390,7 @@ def main(
         if parsed.distributed:
             hosts.connect()
         where = {"dataset": parsed.dataset, "arch": parsed.arch}
-        seeds = chosen_seeds(scale(parsed.scale), parsed.seeds)
+        seeds = tuple(dict.fromkeys(parsed.seeds)) or scale(parsed.scale).seeds
         mine = chosen(cells(parsed.scale, **where), parsed.only)
         planned = jobs(mine, seeds, parsed.workdir, parsed.data_dir)
         if parsed.dry_run:

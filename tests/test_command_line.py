@@ -11,7 +11,7 @@ import pytest
 import snnlth_jax
 from snnlth_jax import cli, configs, tickets
 from snnlth_jax.cli import COMMANDS, main
-from snnlth_jax.commands import demo
+from snnlth_jax.commands import demo, words
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import directory, earlier
 
@@ -207,12 +207,12 @@ def test_an_option_of_other_commands_is_said_to_be_theirs(capsys):
     ],
 )
 def test_names_forgive_case_and_ranges_are_lists(arguments, field, value):
-    assert getattr(cli._parse(arguments.split())[1], field) == value
+    assert getattr(words.parse(arguments.split())[1], field) == value
 
 
 def test_a_folder_comes_before_a_name_in_another_case(empty_directory):
     (empty_directory / "CIFAR10").mkdir()
-    assert cli._parse(["imp", "--dataset", "CIFAR10"])[1].dataset == "CIFAR10"
+    assert words.parse(["imp", "--dataset", "CIFAR10"])[1].dataset == "CIFAR10"
 
 
 @pytest.mark.parametrize("seeds", ["4-0", "0-99999", "1-", "-2-3", "0-2,1"])
@@ -372,10 +372,10 @@ SETTINGS = [
 def test_the_file_of_a_run_gives_its_configuration_back(config, empty_directory):
     resolved = configs.resolve(config)
     (empty_directory / "run.toml").write_text(configs.written(resolved))
-    _, read = cli._parse([config.method, "--config", "run.toml"])
+    _, read = words.parse([config.method, "--config", "run.toml"])
     assert configs.resolve(read) == resolved  # its directory too
     configs.check_used(read)
-    _, changed = cli._parse([config.method, "--seed", "5", "--config=run.toml", "--batch-size", "32"])
+    _, changed = words.parse([config.method, "--seed", "5", "--config=run.toml", "--batch-size", "32"])
     assert (changed.seed, changed.batch_size, changed.epochs) == (5, 32, resolved.epochs)
 
 
@@ -383,7 +383,7 @@ def test_a_file_may_be_written_as_flags_are(empty_directory):
     text = 'dataset = "CIFAR10"\nnum-timesteps = 3\nBatch_Size = 64\nseeds = "0-2"\ncontrols = ["Random"]\n'
     text += 'dtype = "bf16"\nlearning-rate = 1\naugment = "none"\nwidth = 0.5\nworkdir = "here"\n'
     (empty_directory / "run.toml").write_text(text)
-    config = cli._parse(["imp", "--config", "run.toml", "--width", "0.25"])[1]
+    config = words.parse(["imp", "--config", "run.toml", "--width", "0.25"])[1]
     expected = configs.ImpConfig(
         dataset="cifar10",
         num_timesteps=3,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from snnlth_jax import cli, configs, masks, models, neurons
+from snnlth_jax import configs, masks, models, neurons
+from snnlth_jax.commands import words
 from snnlth_jax.errors import InputError
 from snnlth_jax.interop.torch import from_state_dict, to_state_dict
 from snnlth_jax.models import VGG, ResNet
@@ -353,8 +354,8 @@ def test_what_cannot_be_is_one_line(changes, message):
 
 
 def test_tau_is_short_for_neuron_tau_except_where_it_is_another():
-    _, config = cli._parse(["imp", "--tau=2.5", "--v-reset", "none", "--neuron", "plif"])
+    _, config = words.parse(["imp", "--tau=2.5", "--v-reset", "none", "--neuron", "plif"])
     assert (config.neuron_tau, config.v_reset, config.neuron) == (2.5, "none", "plif")
-    assert cli._parse(["transfer", "--tau", "3", "--v-reset", "-0.5"])[1].neuron_tau == 3.0
-    _, config = cli._parse(["eb", "--tau", "0.1", "--neuron-tau", "3"])
+    assert words.parse(["transfer", "--tau", "3", "--v-reset", "-0.5"])[1].neuron_tau == 3.0
+    _, config = words.parse(["eb", "--tau", "0.1", "--neuron-tau", "3"])
     assert (config.tau, config.neuron_tau) == (0.1, 3.0)

@@ -17,8 +17,9 @@ from PIL import Image
 from rich.console import Console
 from test_data import one_line, write_dataset
 
-from snnlth_jax import cli, configs, data, report
+from snnlth_jax import configs, data, report
 from snnlth_jax.cli import main
+from snnlth_jax.commands import words
 from snnlth_jax.data import own
 from snnlth_jax.data.augment import Augmentation, choose
 from snnlth_jax.errors import InputError
@@ -590,7 +591,7 @@ def test_bad_data_is_one_line_and_nothing_is_written(command, say, tmp_path, cap
     ],
 )
 def test_flags_of_augmentation(flags, augment):
-    assert cli._parse(["imp", *flags.split()])[1].augment == augment
+    assert words.parse(["imp", *flags.split()])[1].augment == augment
 
 
 def test_data_check_and_doctor_say_what_there_is(tmp_path, capsys):

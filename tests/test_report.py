@@ -25,8 +25,9 @@ import small
 import stub
 from rich.console import Console
 
-from snnlth_jax import cli, configs, files, report
+from snnlth_jax import configs, files, report
 from snnlth_jax.cli import main
+from snnlth_jax.commands import words
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import runs, theme
 from snnlth_jax.report.plot import End, label_ends, names_axis, percent, room
@@ -585,7 +586,7 @@ def test_the_page_repeats_its_searches(grid, tmp_path):
         line = next(line for line in lines if line.split()[1] == there["method"].split("+")[0])
         command = shlex.join([*shlex.split(line), *(["--seed", str(run.seed)] if run.seed else [])])
         command = re.sub(" --seeds \\S+", "", command)
-        _, config = cli._parse(shlex.split(command)[1:])
+        _, config = words.parse(shlex.split(command)[1:])
         images = configs.Images(there["dataset"], there["dataset_fingerprint"])
         now = configs.identity(configs.resolve(config), images)
         assert json.loads(json.dumps(configs.completed(now))) == configs.completed(there)
@@ -607,7 +608,7 @@ def test_a_command_line_repeats_any_configuration(config):
     images = configs.Images(config.dataset, "it")
     there = json.loads(json.dumps(configs.identity(configs.resolve(config), images)))
     line = configs.command_line(there)
-    _, read = cli._parse(shlex.split(line)[1:])
+    _, read = words.parse(shlex.split(line)[1:])
     assert json.loads(json.dumps(configs.identity(configs.resolve(read), images))) == there
     assert len(line) < 250
     assert "momentum" not in line

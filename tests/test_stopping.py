@@ -177,7 +177,8 @@ def test_a_signal_that_is_answered_is_left_at_that():
 def test_a_search_stopped_while_it_compiles_ends_in_time(tmp_path):
     """With status 75, as if there had been time for a checkpoint; there is nothing to lose yet."""
     command = [*COMMAND, "--workdir", str(tmp_path)]
-    patient = f"import sys; from snnlth_jax import cli; cli.PATIENCE = 0.1; sys.exit(cli.main({command}))"
+    patient = "import sys; from snnlth_jax.cli import main; from snnlth_jax.commands import searches; "
+    patient += f"searches.PATIENCE = 0.1; sys.exit(main({command}))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-u", "-c", patient], **pipes)
     assert any("compiling" in line for line in process.stdout)

@@ -1,1 +1,1 @@
-"""Commands that read and write single files: what each takes, as a dataclass, and what it does."""
+"""The commands of `snnlth`: what each takes, as a dataclass, and what it does."""

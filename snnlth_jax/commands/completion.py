@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+import tyro
 
 from snnlth_jax.commands.fields import flags, is_positional, names
 
-__all__ = ["SHELLS", "script"]
+__all__ = ["SHELLS", "Completion", "script"]
 
 SHELLS = ("bash", "zsh")
 _SCRIPT = """\
@@ -24,6 +26,13 @@ _snnlth() {{
 }}
 complete -o default -F _snnlth snnlth
 """
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """Print a script that completes commands, flags and names: `source <(snnlth completion bash)`."""
+
+    shell: tyro.conf.Positional[Literal["bash", "zsh"]]
 
 
 def script(shell: str, commands: Mapping[str, type[Any]], common: Sequence[str]) -> str:

@@ -8,6 +8,9 @@ accuracy.
 import dataclasses
 
 from snnlth_jax import configs
+from snnlth_jax.commands.output import show
+from snnlth_jax.commands.searches import search
+from snnlth_jax.run import directory, results
 from snnlth_jax.run.results import Result, Row
 
 __all__ = ["Demo", "config", "summary"]
@@ -20,6 +23,11 @@ class Demo:
 
     workdir: str = "runs/demo"
     """Directory of the search, which resumes there."""
+
+    def run(self) -> None:
+        search(config(self))
+        if isinstance(result := results.read(directory.paths(self.workdir).result), Result):
+            show(summary(result, self.workdir))
 
 
 def config(command: Demo) -> configs.ImpConfig:

@@ -17,6 +17,11 @@ __all__ = ["options", "overview"]
 _WIDTH, _INDENT = 100, 19
 _COLUMN = 28  # where the text of an option begins
 # groups of options in their order: what a search is, then its images, its network, its place and machine
+CONFIG = "Read settings from a TOML file, such as the config.toml of a run; flags win over it."
+COMMON = {
+    "--quiet": "Print nothing but errors and, of commands that are no searches, what they are asked for.",
+    "--verbose": "Print also every setting of a search, and the traceback of an error.",
+}
 _GROUPS: Sequence[tuple[str, tuple[type[Any], ...]]] = (
     ("rounds", (configs.Rounds,)),
     ("", ()),  # of the command itself

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import sys
 from collections.abc import Iterator
 
 from etils import epath
@@ -10,7 +11,7 @@ from etils import epath
 from snnlth_jax import files
 from snnlth_jax.errors import InputError, StorageError, one_line, printable
 
-__all__ = ["check", "refusing", "show", "write"]
+__all__ = ["check", "fail", "refusing", "show", "write"]
 
 _NO_PLACE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
@@ -21,6 +22,12 @@ _NO_PLACE = (
 def show(text: object) -> None:
     """Print text of any origin: line breaks as they are, other control characters as escapes."""
     print(printable(text, keep="\n"))
+
+
+def fail(status: int, message: object) -> int:
+    """Print the line of an error on standard error; return the exit status."""
+    print(f"snnlth: error: {printable(message)}", file=sys.stderr, flush=True)
+    return status
 
 
 def check(path: str, overwrite: bool) -> None:

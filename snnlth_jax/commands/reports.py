@@ -1,0 +1,49 @@
+"""`snnlth analyse` and `snnlth report`: what searches have recorded."""
+
+import dataclasses
+
+import tyro
+
+from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.commands.output import show
+
+__all__ = ["Analyse", "Report"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Energy:
+    energy_mac: float = ENERGY_MAC
+    """Energy of a multiply-accumulate in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
+    energy_ac: float = ENERGY_AC
+    """Energy of an addition in picojoules. The default is for 32 bits, 45 nm (Horowitz 2014)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Analyse(_Energy):
+    """Print sparsity and health by layer, SynOps and energy of the tickets of a search, as recorded there."""
+
+    workdir: tyro.conf.Positional[str]
+    """Directory of a search."""
+    rounds: tuple[int, ...] = ()
+    """Rounds of the search to print. Default: the rounds of its tickets."""
+
+    def run(self) -> None:
+        from snnlth_jax.report import analyse
+
+        analyse.show(self.workdir, self.rounds, self.energy_mac, self.energy_ac)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report(_Energy):
+    """Write plots and tables of searches: a page, report.html, and PNG, PDF, CSV files. Needs matplotlib."""
+
+    workdirs: tyro.conf.Positional[list[str]]
+    """Directories of searches, or directories above them; several searches are compared."""
+    output: str | None = None
+    """Directory of report.html and report/. Default: the directory of the searches; if there are several, the
+    current one."""
+
+    def run(self) -> None:
+        from snnlth_jax import report
+
+        show(report.write(self.workdirs, self.output, self.energy_mac, self.energy_ac))
