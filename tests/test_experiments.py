@@ -391,7 +391,7 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
         ("--scale huge", "--scale huge: allowed: paper, fast, smoke, digits, small"),
         ("--cells 0/3", "--cells 0/3: allowed: i/n with 1 <= i <= n"),
         ("--cells 4/3", "--cells 4/3: allowed: i/n with 1 <= i <= n"),
-        ("--seeds 0,x", "--seeds 0,x: allowed: numbers such as 0,1,2"),
+        ("--seeds 0,x", "Error parsing --seeds: 'x' is no whole number, and no range such as 0-4"),
         ("--only imp,lamp", "--only lamp: allowed: imp, eb, random; or one with a sparsity: imp, eb_0.75"),
         ("--cells x", "--cells x: allowed: i/n with 1 <= i <= n"),
         ("--dataset imagenet", "--dataset imagenet: allowed: digits"),

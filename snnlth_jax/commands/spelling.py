@@ -184,6 +184,8 @@ def numbers(text: str) -> list[int]:
     """
     match = re.fullmatch(r"\s*(\d{1,20})-(\d{1,20})\s*", text)
     if match is None:
+        if not re.fullmatch(r"\s*[+-]?\d{1,20}\s*", text):
+            raise ValueError(f"{text.strip()!r:.80} is no whole number, and no range such as 0-4")
         return [int(text)]
     first, last = int(match[1]), int(match[2])
     if not first <= last < first + MOST_IN_RANGE:
