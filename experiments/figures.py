@@ -115,7 +115,7 @@ def lines(
     if not drawn:
         raise Missing("no line is there")
     across, ends = references or {}, []
-    with theme.canvas(**plot.room([*drawn, *across])) as drawing:
+    with theme.canvas(left=0.17, **plot.room([*drawn, *across])) as drawing:
         axes = drawing.axes
         axis(drawing, [x for points in drawn.values() for x, _ in points])
         for slot, (name, points) in zip(_slots(list(curves)), curves.items(), strict=True):
