@@ -58,7 +58,7 @@ def check(directory: str, name: str) -> None:
 
 
 def write(directory: str, name: str, figures: Sequence[Figure], found: Found) -> Iterator[str]:
-    """Write the figures of a script, several with letters as those of the paper; a line about each."""
+    """Write the figures of a script, several with letters as the paper's; a line for each and one for all."""
     absent = [cell for cell in found.lacking if cell not in found]
     without = f"; without {', '.join(absent)}" if absent else ""
     for letter, figure in zip(string.ascii_lowercase, figures, strict=False):
@@ -72,8 +72,9 @@ def write(directory: str, name: str, figures: Sequence[Figure], found: Found) ->
         for suffix, content in theme.paper(drawing.figure).items():
             with _named(directory):
                 output.write(f"{path}.{suffix}", content)
-        counts = [len(cell.seeds) for cell in found.values()]
-        yield f"figure: {path}.png and .pdf: {plot.seeds(counts)}{without}"
+        yield f"figure: {path}.png and .pdf"
+    if found:
+        yield f"figures: {plot.seeds([len(cell.seeds) for cell in found.values()])}{without}"
 
 
 @contextlib.contextmanager
@@ -226,7 +227,7 @@ def logarithmic(label: str) -> Axis:
 # --- figures of several scripts
 
 
-def methods(found: Found) -> list[str]:
+def _methods(found: Found) -> list[str]:
     """Methods of all cells with tickets, also of those that are not there yet."""
     return list(dict.fromkeys([*found.methods(), *map(method_of, found.lacking)]))
 
@@ -235,7 +236,7 @@ def accuracies(
     found: Found, only: Sequence[str] = (), references: Mapping[str, float] | None = None
 ) -> Drawing:
     """Test accuracy over sparsity: a line for each method, and across the dense network if all share one."""
-    curves: dict[str, list[tuple[float, Spread]]] = {name: [] for name in only or methods(found)}
+    curves: dict[str, list[tuple[float, Spread]]] = {name: [] for name in only or _methods(found)}
     dense: set[float] = set()
     for cell, summary in found.items():
         for row in _trained(summary) if method_of(cell) in curves else ():
@@ -264,7 +265,7 @@ def _trained(cell: Summary) -> Sequence[SummaryRow]:
 def costs(found: Found) -> Drawing:
     """Test accuracy over the FLOPs of the search: a point for each ticket, the sparsest last."""
     curves: dict[str, list[tuple[float, Spread]]] = {}
-    for method in methods(found):
+    for method in _methods(found):
         rows = [row for cell in found if method_of(cell) == method for row in found[cell].tickets]
         curves[method] = [
             (row.search_train_flops.mean, row.final_test_accuracy)

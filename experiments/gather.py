@@ -31,7 +31,7 @@ from snnlth_jax.run.events import RoundEvent
 class Options:
     """Options of the command line."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: tyro.conf.Positional[list[str]]
     """Directories of searches, or with them below."""
     output: str
     """Directory of the results. A search that it has already is replaced."""

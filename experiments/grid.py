@@ -160,8 +160,8 @@ class Options:
     """Options of the command line."""
 
     scale: str = "paper"
-    """Size: paper, the paper's settings; fast, a short schedule; smoke, minutes on two cores; digits, small,
-    fmnist and cifar, the tables of docs/results.md."""
+    """Size: paper, fast, smoke, digits, small, fmnist or cifar; paper has the paper's settings, fast a short
+    schedule, smoke takes minutes on two cores, the others are those of the tables of docs/results.md."""
     dataset: str | None = None
     """Dataset. Default: that of the scale."""
     arch: str | None = None

@@ -36,7 +36,7 @@ COLUMNS = ("run", "T", "sparsity", "weights", "accuracy")
 class Options:
     """Options of the command line."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: tyro.conf.Positional[list[str]]
     """Directories of finished searches."""
     output: str = "zoo"
     """Directory of the zoo."""

@@ -515,3 +515,10 @@ def test_images_on_an_explicit_mesh(model):
         automatic = jax.sharding.auto_axes(apply, out_sharding=PartitionSpec(None, "x"))
         logits = jax.jit(automatic)(variables, divided)
     np.testing.assert_allclose(logits, apply(initialised(model), images()), rtol=1e-5, atol=1e-6)
+
+
+def test_a_resnet_without_blocks_is_its_stem_and_readout():
+    model = models.ResNet(stage_sizes=(), widths=(), strides=(1,), stem=4, hidden=None, num_classes=3)
+    images = jnp.ones((2, 4, 4, 1))
+    variables = jax.eval_shape(partial(model.init, num_timesteps=2), jax.random.key(0), images)
+    assert set(variables["params"]) == {"block0", "readout"}

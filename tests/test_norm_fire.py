@@ -65,6 +65,7 @@ def value_and_grad(kernels, terms, *args, **options):
         ((1, 3, 4, 4, 2), 1, 0, 2, LIF(), {"activation": "relu"}),
         ((1, 3, 3, 5, 2), 4, 0, 1, LIF(), {"readers": 2}),
         ((2, 3, 4, 4, 3), 2, 0, 2, LIF(), {"readers": 3, "pool": True}),
+        ((1, 3, 4, 4, 2), 1, 0, 1, LIF(), {"readers": 9, "pool": True}),
         ((2, 33, 4, 6, 70), 2, 1, 1, LIF(), {"readers": 2}),
     ],
     ids=[
@@ -76,6 +77,7 @@ def value_and_grad(kernels, terms, *args, **options):
         "relu",
         "repeated and read twice",
         "read three times",
+        "read nine times",
         "array and read twice",
     ],
 )
@@ -178,15 +180,17 @@ def test_forward_mode_and_second_derivatives(x64):
     chex.assert_trees_all_close(got, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_bfloat16():
+@pytest.mark.parametrize(("timesteps", "readers"), [(3, 1), (1, 3)], ids=["dy again", "dy kept"])
+def test_bfloat16(timesteps, readers):
     """Potentials in float32 are closer to the truth than those of the definition."""
-    terms = inputs((3, 4, 4, 4, 8), dtype=jnp.bfloat16)
-    (_, ((output,), statistics)), grads = value_and_grad(
-        "interpret", terms, LIF(), 3, pool=True, dtype=jnp.bfloat16
+    terms = inputs((timesteps, 4, 4, 4, 8), dtype=jnp.bfloat16)
+    options = {"pool": True, "readers": readers}
+    (_, ((output, *_), statistics)), grads = value_and_grad(
+        "interpret", terms, LIF(), 3, dtype=jnp.bfloat16, **options
     )
     wide = jax.tree.map(lambda x: x.astype(jnp.float32), terms)
-    (_, ((expected,), expected_statistics)), expected_grads = value_and_grad(
-        "plain", wide, LIF(), 3, pool=True
+    (_, ((expected, *_), expected_statistics)), expected_grads = value_and_grad(
+        "plain", wide, LIF(), 3, **options
     )
     assert output.dtype == grads[0].x.dtype == jnp.bfloat16
     assert statistics[0][0].dtype == jnp.float32

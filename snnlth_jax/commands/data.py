@@ -31,13 +31,13 @@ class Data:
     def run(self) -> None:
         from snnlth_jax import data
 
-        if not os.path.exists(self.name):
-            self = dataclasses.replace(self, name=spelling.known(self.name, data.dataset.SPECS))
+        exists = os.path.exists(self.name)
+        name = self.name if exists else spelling.known(self.name, data.dataset.SPECS)
         if self.action == "check":
-            show(data.describe(data.load(self.name, self.data_dir)))
+            show(data.describe(data.load(name, self.data_dir)))
             return
-        if self.name not in data.dataset.SPECS and not self.name.startswith("tfds:"):
-            raise not_one_of("data prepare", self.name, data.dataset.SPECS)
-        directory = data.prepare(self.name, self.data_dir)
+        if name not in data.dataset.SPECS and not name.startswith("tfds:"):
+            raise not_one_of("data prepare", name, data.dataset.SPECS)
+        directory = data.prepare(name, self.data_dir)
         if directory is not None:
-            show(f"{self.name}: ready in {directory}")
+            show(f"{name}: ready in {directory}")

@@ -1,4 +1,4 @@
-"""The texts of `--help`, at most 100 columns wide: the commands, and the options of one in groups."""
+"""The texts of `--help`: the commands, and the options of one in groups, in at most 100 columns."""
 
 import dataclasses
 import inspect
@@ -16,12 +16,12 @@ __all__ = ["options", "overview"]
 
 _WIDTH, _INDENT = 100, 19
 _COLUMN = 28  # where the text of an option begins
-# groups of options in their order: what a search is, then its images, its network, its place and machine
 CONFIG = "Read settings from a TOML file, such as the config.toml of a run; flags win over it."
 COMMON = {
     "--quiet": "Print nothing but errors and, of commands that are no searches, what they are asked for.",
     "--verbose": "Print also every setting of a search, and the traceback of an error.",
 }
+# groups of options in their order: what a search is, then its images, its network, its place and machine
 _GROUPS: Sequence[tuple[str, tuple[type[Any], ...]]] = (
     ("rounds", (configs.Rounds,)),
     ("", ()),  # of the command itself

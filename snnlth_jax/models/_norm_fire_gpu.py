@@ -8,9 +8,9 @@ All timesteps of a tile (`_tiles`) stay in registers, so that a kernel reads and
     4. gradient     x, ds    ->  dx = slope dy + a (x - mean) + b
 
 y = slope x + shift are the currents. Kernels 3 and 4 compute them and the spikes again; dy comes from
-`jax.vjp` of the function that kernel 2 computes, for any neuron. Where dy is smaller than what it takes to
-compute it again, kernel 3 writes it and kernel 4 reads it: a current that is the same at every timestep, or
-inputs that are not normalised, whose gradient it is. `norm_fire` adds up the programs' parts.
+`jax.vjp` of the function that kernel 2 computes, for any neuron. Where it moves fewer bytes (`_kept`), kernel
+3 writes dy and kernel 4 reads it: mostly where a current is the same at every timestep, and where inputs are
+not normalised, whose gradient dy is. `norm_fire` adds up the programs' parts.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from snnlth_jax._constants import promoted
 from snnlth_jax.models._tiles import LEAST_TILES, Plan, Program, Tile, Windows
 
 __all__ = ["Currents", "How", "Layer", "Normed", "forward", "gradient", "statistics", "sums"]
@@ -141,7 +140,7 @@ def sums(currents: Currents, how: How, grads: Sequence[jax.Array]) -> tuple[jax.
     Args:
       currents: currents of the layer.
       how: what it does with them.
-      grads: cotangents of the output, whose sum counts.
+      grads: cotangents of the output, one for each reader, which are added.
 
     Returns:
       The sums; and dy as `[T, M, C]`, where it costs less to keep it than to compute it again.
@@ -189,7 +188,7 @@ def gradient(
     Args:
       currents: currents of the layer.
       how: what it does with them.
-      grads: cotangents of the output, whose sum counts.
+      grads: cotangents of the output, one for each reader, which are added.
       dy: what `sums` has kept.
       lines: a and b, `[T, C]`, for each `Normed`.
     """
@@ -231,7 +230,7 @@ def gradient(
     outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
     dxs, dothers = plan.call(kernel, outputs, how.interpret)(flat, given, lines)
     if dy is not None:
-        dothers = tuple(dy.astype(other.dtype) for other in others)
+        dothers = (dy,) * len(others)
     shaped: tuple[Any, Any] = jax.tree.map(lambda x: x.reshape(shape), (dxs, dothers))
     return shaped
 
@@ -244,13 +243,15 @@ def _rows(x: jax.Array) -> jax.Array:
 
 
 def _kept(currents: Currents, grads: Sequence[jax.Array]) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """dy, if fewer bytes are moved with it.
+    """dy, if all inputs have one dtype and fewer bytes are moved with it.
 
-    It is written and read, in place of cotangents and other inputs that are read once more, and gradients of
-    these that are written.
+    With it: one write, one read. Without: cotangents and other inputs are read again, and gradients of the
+    others are written.
     """
     inputs = [*(term.x for term in currents.normed), *currents.others]
-    dy = jax.ShapeDtypeStruct(_rows(inputs[0]).shape, promoted(*(x.dtype for x in inputs)))
+    dy = jax.ShapeDtypeStruct(_rows(inputs[0]).shape, inputs[0].dtype)
+    if any(x.dtype != dy.dtype for x in inputs):
+        return ()
     without = sum(_bytes(grad) for grad in grads) + sum(2 * _bytes(other) for other in currents.others)
     return (dy,) if 2 * _bytes(dy) < without else ()
 

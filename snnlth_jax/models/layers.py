@@ -52,11 +52,11 @@ def is_late(model: Any, train: bool) -> bool:
 class Neurons(nn.Module):
     """A layer of neurons: `fire`, with the parameter w of a `PLIF` among the parameters, as `tau_logit`.
 
-    Called with one current or more, which add up, it returns its output, or with `pool` the `max_pool` of
-    that, as often as `readers` says: once for each layer that reads it, see `norm_fire`. Currents may wait
-    for their batch norm, see `norms.Waiting`; their running statistics are updated here. w is a parameter of
-    a ReLU twin too, which has the same parameters and does not use it. A layer of other neurons has no
-    parameters.
+    Called with one current or more, which add up, it returns a tuple of `readers` copies of its output, or
+    with `pool` of the `max_pool` of that: one for each layer that reads it, see `norm_fire`. Currents may
+    wait for their batch norm, see `norms.Waiting`; their running statistics are updated here. w is a
+    parameter of a ReLU twin too, which has the same parameters and does not use it. A layer of other neurons
+    has no parameters.
 
     Attributes:
       num_timesteps: T.

@@ -30,7 +30,7 @@ from snnlth_jax import surrogate
 from snnlth_jax._axes import varying
 from snnlth_jax._constants import is_number, promoted
 from snnlth_jax.models import norms
-from snnlth_jax.models._checks import check_kernels
+from snnlth_jax.models._checks import check_counts, check_kernels
 from snnlth_jax.models._linear import linear
 from snnlth_jax.models.firing import fire, first_maximum, max_pool
 from snnlth_jax.models.norms import at_least_float32
@@ -103,16 +103,17 @@ def norm_fire(
       kernels: "auto" for the kernels on a GPU where they fit, "plain" for the definition, "interpret" for the
         kernels emulated on any platform, slowly. They fit neurons whose constants are numbers, with a spike
         function of `surrogate`, 10 timesteps or fewer, and images of even sides where they are pooled.
-      readers: number of layers that read the output. It is returned once for each, so that the kernels can
-        add up their gradients.
+      readers: number of layers that read the output. Each has a copy, so that the kernels can add up the
+        gradients.
 
     Returns:
-      The output, `[T, B, H, W, C]` or with `pool` `[T, B, H // 2, W // 2, C]`, as often as it has readers;
+      A tuple of `readers` copies of the output, `[T, B, H, W, C]` or with `pool` `[T, B, H // 2, W // 2, C]`;
       and mean and biased variance, each `[T, C]`, of each `Normed`, in at least float32. Differentiable in
       both modes, repeatedly.
 
     Raises:
-      ValueError: another word for `kernels`, and what `fire` and `max_pool` refuse.
+      ValueError: another word for `kernels`, a number of readers below 1, and what `fire` and `max_pool`
+        refuse.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([0.0, 1.0, 2.0, 9.0]).reshape(1, 1, 2, 2, 1)
@@ -120,6 +121,7 @@ def norm_fire(
     >>> spikes.reshape(2, 4).tolist(), mean.tolist(), var.tolist()
     ([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], [[3.0]], [[12.5]])
     """
+    check_counts(readers=readers)
     interpret = kernels == "interpret"
     layer = _Layer(neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, interpret, readers)
     if takes(neuron, kernels) and _fits(layer, inputs):

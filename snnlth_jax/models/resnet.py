@@ -106,13 +106,13 @@ class ResNet(nn.Module):
 
         stride = self.strides[0] if self.strides else 1
         current = unit(features=self.stem, stride=stride, name="block0")(x, train=train, late=late)
-        pair = active(name="block0_neuron")(current, readers=2)
-        self.sow("intermediates", "block0_spikes", pair[0])
-        *others, last = blocks(self)
-        for block in others:
-            pair = _Block(unit, meeting, active, block, name=block.name)(pair, train, late)
-        (x,) = _Block(unit, meeting, active, last, name=last.name)(pair, train, late, readers=1)
-        x = x.mean((-3, -2))
+        every = list(blocks(self))
+        readers = [*(2 for _ in every), 1]  # a block has two, its path and its shortcut
+        outputs = active(name="block0_neuron")(current, readers=readers[0])
+        self.sow("intermediates", "block0_spikes", outputs[0])
+        for block, number in zip(every, readers[1:], strict=True):
+            outputs = _Block(unit, meeting, active, block, name=block.name)(outputs, train, late, number)
+        x = outputs[0].mean((-3, -2))
         if self.hidden is not None:
             (x,) = active(name="hidden_neuron")(_linear(self.hidden, x.shape[-1], "hidden", dtypes)(x))
             self.sow("intermediates", "hidden_spikes", x)
@@ -165,9 +165,9 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, pair: tuple[jax.Array, ...], train: bool, late: bool, readers: int = 2
+        self, pair: tuple[jax.Array, ...], train: bool, late: bool, readers: int
     ) -> tuple[jax.Array, ...]:
-        """Output for an input that is given twice, as often as it has readers, see `Neurons`."""
+        """`readers` copies of the output, for two of the input: one for the path, one for the shortcut."""
         x, shortcut = pair
         _, width, stride, projects = self.block
         how = {"train": train, "late": late}
