@@ -325,12 +325,7 @@ def _searched(config, console=None):
     configs.check_devices(resolved)
     if config.dataset == "digits" or ":" in config.dataset[5:] or os.path.exists(config.dataset):
         # most of the time is that of checkpoints, the more so on several devices
-        short = {
-            "epochs": config.epochs or 2,
-            "checkpoint_every": 1000,
-            "devices": 1,
-            "workdir": resolved.workdir,
-        }
+        short = {"epochs": 2, "checkpoint_every": 2, "devices": 1, "workdir": resolved.workdir}
         shutil.rmtree(resolved.workdir, ignore_errors=True)  # what the document took for granted
         SEARCH(dataclasses.replace(config, **short), console)
 
@@ -353,6 +348,7 @@ def test_commands_in_the_text_exist(document):
             assert given <= {*flags, "--help", "-h", "--config"}, command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
 def test_a_document_says_what_is_so(document, scene):
     if document.name == "library.md":
