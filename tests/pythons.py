@@ -1,9 +1,9 @@
 """The quick suite on each Python that the package names and this machine has: `python tests/pythons.py`.
 
 Each version has an environment below .venv-versions: the oldest one with the pinned releases, the others with
-the newest that pyproject.toml allows. What starts processes or trains for long is left out: it asks the same of
-each version, and takes most of the time. Arguments go to pytest. It ends with a line for each version, and with
-status 1 if one of them failed.
+the newest that pyproject.toml allows. What starts processes or trains for long is left out: it asks the same
+of each version, and takes most of the time. Arguments are versions, to run these alone, or go to pytest. It
+ends with a line for each version, and with status 1 if one of them failed.
 """
 
 import re
@@ -44,9 +44,9 @@ def environment(version: str, python: str) -> str:
     return str(path / "bin" / "python")
 
 
-def outcomes(arguments: list[str]) -> Iterator[tuple[str, bool]]:
+def outcomes(versions: list[str], arguments: list[str]) -> Iterator[tuple[str, bool]]:
     """The line of each version, and whether nothing failed."""
-    for version in VERSIONS:
+    for version in versions:
         python = interpreter(version)
         if python is None:
             yield f"Python {version}: not on this machine", True
@@ -62,6 +62,8 @@ def outcomes(arguments: list[str]) -> Iterator[tuple[str, bool]]:
 
 
 if __name__ == "__main__":
-    lines = list(outcomes(sys.argv[1:]))
+    arguments = [word for word in sys.argv[1:] if word not in VERSIONS]
+    chosen = [version for version in VERSIONS if version in sys.argv[1:]]
+    lines = list(outcomes(chosen or VERSIONS, arguments))
     print(*(line for line, _ in lines), sep="\n")
     sys.exit(not all(passed for _, passed in lines))
