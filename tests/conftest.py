@@ -34,6 +34,14 @@ MOST_ON_DISK = 2 * 2**30
 programs.SHARED.most = 1000
 
 
+def _refuse_deprecated(event: str, **_: object) -> None:
+    """Orbax counts the use of what it deprecates, and warns of none."""
+    assert "/deprecation/" not in event, event
+
+
+jax.monitoring.register_event_listener(_refuse_deprecated)
+
+
 def pytest_configure(config):
     """Begin with an empty disk cache when it has grown large; before the processes of the suite start."""
     compiled = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
