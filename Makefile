@@ -6,7 +6,10 @@ EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig[0-9]*.py)
 	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py evidence.py instability.py \
 	other_methods.py rewinding.py supplement.py variants.py)
 
-.PHONY: help venv demo experiments-smoke test test-quick budget docs lint format lock clean
+OF_THE_LIBRARY := docs/library.md snnlth_jax $(addprefix tests/test_,any_pytree.py faults.py frameworks.py \
+	frozen_state.py loss_names.py losses.py masks.py methods.py neurons.py placement.py pruning.py ticket*.py)
+
+.PHONY: help venv demo experiments-smoke test test-quick test-versions coverage budget docs lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,6 +34,12 @@ test: venv  ## the test suite, in two processes; ends with an error when one of 
 
 test-quick: venv  ## the suite without what starts processes or trains for long
 	$(BIN)/python -m pytest $(IN_TWO) -m 'not slow and not subprocess and not multihost'
+
+test-versions:  ## the quick suite on each Python from 3.11 that is here, in .venv-versions; a line each
+	$(PYTHON) tests/pythons.py
+
+coverage: venv  ## branches of the library that its tests reach; an error below 95 %
+	$(BIN)/python -m pytest $(IN_TWO) $(OF_THE_LIBRARY) -m 'not subprocess' --cov
 
 budget: .venv-budget/ready  ## kernels and bytes of a step on absent GPUs, against benchmarks/results; compilers of 3 GB
 	.venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --arch vgg16,resnet19 --check
@@ -59,4 +68,4 @@ lock:  ## write constraints.txt anew from the newest releases
 	rm -rf .venv-lock
 
 clean:  ## remove the environment and caches
-	rm -rf .venv .venv-budget .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .venv .venv-budget .venv-versions .pytest_cache .mypy_cache .ruff_cache build *.egg-info

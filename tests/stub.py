@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from snnlth_jax.analysis import wiring
-from snnlth_jax.search.programs import Programs
+from snnlth_jax.search import programs
 from snnlth_jax.train import Evaluation, Metrics, Program
 
 STEPS_PER_EPOCH = 2
 
 
-class StubPrograms(Programs):
+class StubPrograms(programs.Programs):
     """Stubs in place of whatever is to be compiled; nothing is kept and nothing compiled."""
 
     def get(self, key, compile_program):
@@ -69,8 +69,8 @@ def _statistics(state, split, key):
 
 def _count(model, num_timesteps, variables, images):
     """No neuron ever fires."""
-    connections = wiring.connections(model)
-    shapes = wiring.shapes(connections, wiring.by_name(variables["params"]), images.shape[1:])
+    connections = programs.connections(model, images.shape[-3:])
+    shapes = wiring.shapes(connections, wiring.by_name(variables["params"]), images.shape[-3:])
     sites = {(c.source, c.poolings): wiring.received_shape(c, shapes[c.source]) for c in connections}
     sites |= {(c.target, 0): shapes[c.target] for c in connections}
     return {site: np.zeros((num_timesteps, *shape), np.int32) for site, shape in sites.items()}

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import typing
@@ -300,10 +301,27 @@ def test_devices_are_checked_apart():
     """The tests run on 8 devices."""
     for changes, message in (
         ({"devices": 9}, "devices 9: allowed: 1 to 8, those of this machine"),
-        ({"batch_size": 60}, "batch_size 60: allowed: a multiple of 8, the devices (or fewer devices)"),
+        (
+            {"batch_size": 60},
+            "batch_size 60: allowed: a multiple of 8, the devices; nearest: batch_size 56 or devices 6",
+        ),
     ):
         resolved = configs.resolve(configs.ImpConfig(**changes))
         with pytest.raises(InputError) as refused:
             configs.check_devices(resolved)
         assert str(refused.value) == message
     configs.check_devices(configs.resolve(configs.ImpConfig(batch_size=60, devices=4)))
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_what_a_batch_that_three_devices_cannot_share_is_told_works(batch_size, monkeypatch):
+    """The default of digits is 64; either of the two that the line names is enough."""
+    monkeypatch.setattr("jax.local_device_count", lambda: 3)
+    config = configs.ImpConfig(batch_size=batch_size)
+    with pytest.raises(InputError) as refused:
+        configs.check_devices(configs.resolve(config))
+    nearest = re.findall(r"(batch_size|devices) (\d+)", str(refused.value).partition("nearest: ")[2])
+    assert dict(nearest) == {"batch_size": "3" if batch_size else "63", "devices": "1" if batch_size else "2"}
+    for name, value in nearest:
+        changed = dataclasses.replace(config, **{name: int(value)})
+        configs.check_devices(configs.resolve(changed))

@@ -179,16 +179,6 @@ def test_public_functions_are_documented(path):
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
 
 
-def test_the_readmes_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    exec(compile(example, "README.md", "exec"), {})
-    kept = int(capsys.readouterr().out.splitlines()[-1].split()[1].replace(",", ""))
-    total = 64 * 256 + 256 * 10
-    for _ in range(3):
-        total -= total // 4
-    assert kept == total
-
-
 def test_the_documented_flags_exist():
     fields = {field.name.replace("_", "-") for field in dataclasses.fields(configs.ImpConfig)}
     table = (ROOT / "docs" / "flags.md").read_text().split("| authors' | here |")[1].split("\n\n")[0]

@@ -4,11 +4,9 @@ import gzip
 import io
 import json
 import os
-import re
 import shutil
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -668,19 +666,3 @@ def test_the_report_warns_of_different_data_under_one_name(searched, tmp_path, c
     for text in (page, printed):
         assert "numbers, vgg5: searches on different data are put together" in text
         assert "numbers-npz-0" in text
-
-
-def test_the_examples_of_the_document_run(tmp_path, capsys):
-    text = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
-    names: dict = {}
-    for code in re.findall(r"```python\n(.*?)```", text, re.S):
-        exec(compile(code, "docs/data.md", "exec"), names)
-    checks = re.findall(r"^snnlth (data check .*)$", text, re.M)
-    assert len(checks) == 3
-    for command in checks:
-        assert main(command.split()) == 0
-    printed = capsys.readouterr().out
-    example = text.split("```text\n")[1].split("```")[0]
-    assert example in printed
-    for name in ("shapes.npz", "shapes", "my_shapes:load"):
-        assert data.load(name).image_shape == (28, 28, 1)

@@ -9,6 +9,9 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import small
 import stub
@@ -165,6 +168,26 @@ def test_a_run_of_the_last_release_resumes(tmp_path):
     assert first["versions"].pop("snnlth_jax") == __version__
     assert before["versions"].pop("snnlth_jax") == "0.1.0"
     assert first == before
+
+
+def test_the_next_api_of_orbax_reads_a_checkpoint_of_the_last_release(tmp_path):
+    """Bit for bit; it becomes the default with Orbax 1.0."""
+    v1 = pytest.importorskip("orbax.checkpoint.experimental.v1")
+    with tarfile.open(Path(__file__).parent / "samples" / "run_before.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    paths = rundir.paths(tmp_path / "stopped")
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with v1.training.Checkpointer(paths.checkpoints) as reader:
+        (number,) = [checkpoint.step for checkpoint in reader.checkpoints]
+        shapes = reader.checkpointables_metadata(number).metadata["arrays"]
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one), shapes)
+        read = reader.load_checkpointables(number, {"arrays": like, "progress": None})
+    with checkpoints.manager(paths) as manager:
+        args = {"arrays": ocp.args.StandardRestore(like), "progress": ocp.args.JsonRestore()}
+        ours = manager.restore(number, args=ocp.args.Composite(**args))
+    assert len(jax.tree.leaves(ours.arrays)) == 80
+    assert read["progress"] == ours.progress
+    jax.tree.map(np.testing.assert_array_equal, read["arrays"], ours.arrays)
 
 
 def test_what_is_said_to_be_done_is_in_a_checkpoint(tmp_path, monkeypatch):

@@ -116,9 +116,13 @@ def check_devices(config: ResolvedTrain) -> None:
 
     available, hosts = jax.local_device_count(), jax.process_count()
     _require(config, "devices", lambda v: 1 <= v <= available, f"1 to {available}, those of this machine")
-    devices = (config.devices or available) * hosts
-    evenly = f"a multiple of {devices}, the devices (or fewer `devices`)"
-    _require(config, "batch_size", lambda v: v % devices == 0, evenly)
+    devices, batch = (config.devices or available) * hosts, config.batch_size
+    if batch % devices:
+        nearest = [f"`batch_size` {max(batch // devices, 1) * devices}"]
+        fewer = [number for number in range(1, devices // hosts) if batch % (number * hosts) == 0]
+        nearest += [f"`devices` {number}" for number in fewer[-1:]]
+        allowed = f"a multiple of {devices}, the devices"
+        raise InputError("`batch_size`", batch, allowed=allowed, nearest=" or ".join(nearest))
     if hosts > 1:
         _require(config, "parallel", lambda v: v == "shard_map", "shard_map, on several hosts")
 
