@@ -78,6 +78,7 @@ def draw(experiment: Experiment, energy_mac: float = ENERGY_MAC, energy_ac: floa
     drawn = [
         accuracy.accuracy(experiment),
         learning.learning_curves(experiment),
+        learning.losses(experiment),
         accuracy.cost(experiment),
         searches.early_time(experiment),
         searches.early_time_over_epochs(experiment),
