@@ -58,7 +58,8 @@ def described(model, kept, size=SIZE):
 
 def counted(model, variables, images, batch_size=3):
     count = partial(activity.count_spikes, model, w.connections(model))
-    return jax.device_get(jax.jit(partial(count, num_timesteps=T, batch_size=batch_size))(variables, images))
+    count = jax.jit(partial(count, num_timesteps=T, batch_size=batch_size))
+    return jax.device_get(count(variables, images).counts)
 
 
 def observed(model, variables, images, kind):

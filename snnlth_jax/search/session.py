@@ -23,7 +23,7 @@ from snnlth_jax.configs import targets
 from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.machine import hosts, numerics, sharding
 from snnlth_jax.machine.signals import watch
-from snnlth_jax.run import checkpoints, events, results, tables
+from snnlth_jax.run import checkpoints, events, results, spikes, tables
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
 from snnlth_jax.run.metrics import Recorder, devices, onednn, versions
@@ -31,7 +31,7 @@ from snnlth_jax.run.results import Result, Row
 from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, phases, plan
 from snnlth_jax.search.checkpointing import Checkpointer
-from snnlth_jax.search.measure import NOTHING
+from snnlth_jax.search.measure import NOTHING, Measurement
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.plan import Plan
@@ -224,6 +224,7 @@ class Session(Generic[Config_co]):
         row = outcome.at_its_first_times(row, self._earlier)
         if phase.network:
             self._save_network(phase, row)
+            self._write_spikes(phase, measured)
         self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
         self.recorder.message(
@@ -254,6 +255,12 @@ class Session(Generic[Config_co]):
         network = outcome.network(self._identity, phase, variant, row, self.carry.state, self.variants)
         path = self._paths.network(phase.network)
         hosts.on_first(lambda: networks.save(path, network))
+
+    def _write_spikes(self, phase: Phase, measured: Measurement) -> None:
+        """Write the spikes of a trained network for one image, if it has any."""
+        first, path = measured.first_image, self._paths.spikes_of(phase.kind, phase.round)
+        if first is not None:
+            hosts.on_first(lambda: spikes.write(path, first))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
         """Write the ticket of a round, its masks and the rewind point; return its name within the run."""
