@@ -10,7 +10,19 @@ from snnlth_jax import files
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC, energy
 from snnlth_jax.data.contract import safe_name
 from snnlth_jax.errors import InputError
-from snnlth_jax.report import accuracy, html, layers, learning, operations, runs, searches, stability, theme
+from snnlth_jax.report import (
+    accuracy,
+    html,
+    kernels,
+    layers,
+    learning,
+    operations,
+    rasters,
+    runs,
+    searches,
+    stability,
+    theme,
+)
 from snnlth_jax.report.plot import Plot
 from snnlth_jax.report.series import Experiment, experiments
 from snnlth_jax.report.table import csv_text
@@ -48,7 +60,11 @@ def write(
     compared_experiments = experiments(collected.runs)
     for line in html.different_data(compared_experiments):
         log.warning("warning: %s", line)
-    compared = [(experiment, draw(experiment, energy_mac, energy_ac)) for experiment in compared_experiments]
+    compared, remarks = [], []
+    for experiment in compared_experiments:
+        plots, said = draw(experiment, energy_mac, energy_ac)
+        compared.append((experiment, plots))
+        remarks += said
     content: dict[str, bytes] = {}
     for number, (experiment, drawn) in enumerate(compared):
         prefix = f"{safe_name(f'{experiment.dataset}-{experiment.arch}')}-" if len(compared) > 1 else ""
@@ -58,7 +74,7 @@ def write(
             content[f"{prefix}{plot.name}.csv"] = csv_text(plot.header, plot.rows).encode(errors="replace")
             for suffix, picture in theme.paper(plot.figure).items():
                 content[f"{prefix}{plot.name}.{suffix}"] = picture
-    page = html.page(compared, collected.without_result, version("snnlth_jax"))
+    page = html.page(compared, collected.without_result, remarks, version("snnlth_jax"))
     directory = epath.Path(output if output is not None else workdirs[0] if len(workdirs) == 1 else ".")
     try:
         (directory / "report").mkdir(parents=True, exist_ok=True)
@@ -73,8 +89,12 @@ def write(
     return directory / "report.html"
 
 
-def draw(experiment: Experiment, energy_mac: float = ENERGY_MAC, energy_ac: float = ENERGY_AC) -> list[Plot]:
-    """The plots that an experiment has data for, in the order of the page."""
+def draw(
+    experiment: Experiment, energy_mac: float = ENERGY_MAC, energy_ac: float = ENERGY_AC
+) -> tuple[list[Plot], list[str]]:
+    """The plots that an experiment has data for, in the order of the page; remarks about unreadable files."""
+    pictures, without_picture = kernels.pictures(experiment)
+    rastered, without_spikes = rasters.pictures(experiment)
     drawn = [
         accuracy.accuracy(experiment),
         learning.learning_curves(experiment),
@@ -88,8 +108,10 @@ def draw(experiment: Experiment, energy_mac: float = ENERGY_MAC, energy_ac: floa
         stability.interpolations(experiment),
         layers.densities(experiment),
         layers.firing_rates(experiment),
+        *pictures,
+        *rastered,
         operations.silence(experiment),
         operations.synops(experiment),
         operations.energy(experiment, energy_mac, energy_ac),
     ]
-    return [plot for plot in drawn if plot is not None]
+    return [plot for plot in drawn if plot is not None], [*without_picture, *without_spikes]

@@ -82,13 +82,17 @@ footer { color: var(--muted); font-size: .85rem; margin-top: 2rem }
 
 
 def page(
-    experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str], version: str
+    experiments: Sequence[tuple[Experiment, Sequence[Plot]]],
+    without_result: Sequence[str],
+    remarks: Sequence[str],
+    version: str,
 ) -> str:
     """The report as HTML.
 
     Args:
       experiments: experiments with their plots.
       without_result: directories of searches that have none, which are listed.
+      remarks: what else is to be known, a sentence each.
       version: version of the package.
     """
     title = " and ".join(
@@ -106,7 +110,7 @@ def page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>',
         f"<header><h1>{text(title)}</h1>{_lead(experiments)}</header>",
-        _unfinished(experiments, without_result),
+        _unfinished(experiments, without_result, remarks),
     ]
     for number, (experiment, plots) in enumerate(experiments, start=1):
         name = f"{experiment.dataset}, {experiment.arch}"
@@ -167,7 +171,9 @@ def different_data(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def _unfinished(
-    experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
+    experiments: Sequence[tuple[Experiment, Sequence[Plot]]],
+    without_result: Sequence[str],
+    others: Sequence[str],
 ) -> str:
     remarks = [f"<code>{text(name)}</code>: no result: failed, or not that far" for name in without_result]
     remarks += [text(line) for line in different_data([experiment for experiment, _ in experiments])]
@@ -185,6 +191,7 @@ def _unfinished(
             if run.result.overrides:
                 changes = "; ".join(run.result.overrides)
                 remarks.append(f"<code>{text(run.directory)}</code>: changed on the way: {text(changes)}")
+    remarks += map(text, others)
     if not remarks:
         return ""
     items = "".join(f"<li>{remark}</li>" for remark in remarks)

@@ -1,0 +1,42 @@
+"""Small images in a figure: shades of one colour that is seen by day and by night."""
+
+from typing import Any
+
+import numpy as np
+
+from snnlth_jax.report.theme import WIDTH, Drawing
+
+__all__ = ["image", "shades"]
+
+
+def shades(name: str, least: float = 0.0) -> Any:
+    """A colour map from nearly nothing, with `least` opacity, to the colour; the value is its opacity."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    paint = to_rgb("#3b8fd0")  # stands out by day and by night
+    return LinearSegmentedColormap.from_list(name, [(*paint, least), (*paint, 1.0)])
+
+
+def image(drawing: Drawing, left: float, top: float, width: float, height: float, **look: Any) -> Any:
+    """An image without ticks in a thin frame.
+
+    Args:
+      drawing: its figure.
+      left, top, width, height: place in inches, `top` from the upper edge.
+      **look: `values` `[rows, columns]`, `label`, which is shown under the pointer, and what matplotlib's
+        `imshow` takes.
+
+    Returns:
+      Its axes.
+    """
+    values: np.ndarray = look.pop("values")
+    whole = drawing.figure.get_size_inches()[1]
+    place = (left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole)
+    axes = drawing.figure.add_axes(place, label=look.pop("label"))
+    axes.imshow(values, aspect="auto", interpolation="none", **look)
+    axes.grid(False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(True)
+    return axes
