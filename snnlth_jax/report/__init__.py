@@ -23,6 +23,7 @@ from snnlth_jax.report import (
     stability,
     theme,
 )
+from snnlth_jax.report.live import under_way
 from snnlth_jax.report.plot import Plot
 from snnlth_jax.report.series import Experiment, experiments
 from snnlth_jax.report.table import csv_text
@@ -37,6 +38,7 @@ def write(
     output: str | None = None,
     energy_mac: float = ENERGY_MAC,
     energy_ac: float = ENERGY_AC,
+    live: bool = False,
 ) -> epath.Path:
     """Make `report.html`, and in `report/` a PNG, a PDF and a CSV of each of its plots.
 
@@ -45,6 +47,7 @@ def write(
       output: directory of the page; by default the workdir, or the current one where there are several.
       energy_mac: picojoules of a multiply-accumulate.
       energy_ac: picojoules of an addition.
+      live: make the page alone, of searches under way too; browsers load it again and again.
 
     Returns:
       The path of the page, which is written last and in one go.
@@ -56,7 +59,7 @@ def write(
     if not workdirs:
         raise InputError("report: no directory given; allowed: one or more of searches")
     energy((), energy_mac, energy_ac)  # refuses what no energy can be
-    collected = runs.collect(workdirs)
+    collected = runs.collect(workdirs, begun=live)
     compared_experiments = experiments(collected.runs)
     for line in html.different_data(compared_experiments):
         log.warning("warning: %s", line)
@@ -66,7 +69,7 @@ def write(
         compared.append((experiment, plots))
         remarks += said
     content: dict[str, bytes] = {}
-    for number, (experiment, drawn) in enumerate(compared):
+    for number, (experiment, drawn) in enumerate(() if live else compared):
         prefix = f"{safe_name(f'{experiment.dataset}-{experiment.arch}')}-" if len(compared) > 1 else ""
         if any(name.startswith(prefix) for name in content):
             prefix += f"{number}-"
@@ -74,10 +77,11 @@ def write(
             content[f"{prefix}{plot.name}.csv"] = csv_text(plot.header, plot.rows).encode(errors="replace")
             for suffix, picture in theme.paper(plot.figure).items():
                 content[f"{prefix}{plot.name}.{suffix}"] = picture
-    page = html.page(compared, collected.without_result, remarks, version("snnlth_jax"))
+    now = under_way(collected) if live else None
+    page = html.page(compared, collected.without_result, remarks, version("snnlth_jax"), now)
     directory = epath.Path(output if output is not None else workdirs[0] if len(workdirs) == 1 else ".")
     try:
-        (directory / "report").mkdir(parents=True, exist_ok=True)
+        (directory if live else directory / "report").mkdir(parents=True, exist_ok=True)
         for name, file in content.items():
             files.replace(directory / "report" / name, file)
         files.replace(directory / "report.html", page.encode())

@@ -162,8 +162,7 @@ class Session(Generic[Config_co]):
         self.carry = self.carry._replace(state=self._on_devices(self.carry.state))
         program = self._program(self.variant(phase))
         before = progress.epochs_done - progress.epoch
-        later = self.phases[progress.phase + 1 :]
-        self.recorder.expect(before + last + sum(self._last_epoch(p) - p.first_epoch for p in later))
+        self.recorder.expect(self._all_epochs())
         key = jax.random.fold_in(self._train_key, zlib.crc32((phase.order or phase.kind).encode()))
 
         def on_progress(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
@@ -348,6 +347,7 @@ class Session(Generic[Config_co]):
                 time=time.time(),
                 resumed=resumed,
                 checkpoint_every=every,
+                epochs=self._all_epochs(),
                 versions=versions(),
                 devices=devices(),
             )
@@ -414,6 +414,13 @@ class Session(Generic[Config_co]):
         """Number of completed epochs of the weights at the end of a phase."""
         done = [row.epochs for row in self.progress.rows]
         return phase.first_epoch + epochs(self.phases, done, phase)
+
+    def _all_epochs(self) -> int:
+        """Number of epochs of the whole search, as far as is known."""
+        done = [row.epochs for row in self.progress.rows]
+        for phase in self.phases[len(done) :]:
+            done.append(epochs(self.phases, done, phase))
+        return sum(done)
 
     def _program(self, variant: Variant) -> Program:
         """The training program of a variant, compiled unless this process has it already."""
