@@ -116,6 +116,18 @@ def test_synops_are_the_additions_over_every_connection(model):
 
 
 @ALL
+def test_the_spikes_of_the_first_image_are_those_of_it_alone(model):
+    variables, _, images = network(model)
+    count = partial(activity.count_spikes, model, w.connections(model), num_timesteps=T)
+    first = jax.device_get(jax.jit(partial(count, batch_size=3))(variables, images)).first
+    alone = jax.device_get(jax.jit(partial(count, batch_size=1))(variables, images[:1])).counts
+    assert {(name, 0) for name in first} == {site for site in alone if not site[1]}
+    for name, spikes in first.items():
+        np.testing.assert_array_equal(spikes, alone[name, 0])
+    assert any(spikes.any() for spikes in first.values())
+
+
+@ALL
 def test_macs_of_the_first_layer_and_of_networks_without_spikes(model):
     _, kept, _ = network(model)
     wiring, named, _ = described(model, kept)

@@ -78,7 +78,8 @@ def write(
             for suffix, picture in theme.paper(plot.figure).items():
                 content[f"{prefix}{plot.name}.{suffix}"] = picture
     now = under_way(collected) if live else None
-    page = html.page(compared, collected.without_result, remarks, version("snnlth_jax"), now)
+    without_result = () if live else collected.without_result  # which the card has
+    page = html.page(compared, without_result, remarks, version("snnlth_jax"), now)
     directory = epath.Path(output if output is not None else workdirs[0] if len(workdirs) == 1 else ".")
     try:
         (directory if live else directory / "report").mkdir(parents=True, exist_ok=True)
