@@ -133,7 +133,7 @@ def _picture(number: int, series: Series, run: Run, row: TicketRow, layers: list
             )
             left = 0.15 + (i % _COLUMNS) * (side + gap)
             top = 0.1 + (i // _COLUMNS) * (above + side + below) + above
-            axes = image(drawing, left, top, side, side, values=cell, label=said, **look)
+            axes = image(drawing, (left, top, side, side), cell, said, **look)
             text = {"transform": axes.transAxes, "fontsize": 8, "parse_math": False}
             axes.text(0, 1.03, "\n".join(name), va="bottom", color=LIGHT["ink"], linespacing=1.15, **text)
             axes.text(0, -0.05, f"{size}\n{kept}", va="top", color=LIGHT["muted"], linespacing=1.15, **text)

@@ -58,12 +58,9 @@ def _picture(number: int, label: str, records: list[tuple[str, Run, Spikes]]) ->
                 said = f"{name}, {layer.name}: of {layer.neurons:,} neurons fire, by timestep: {rates}"
                 axes = image(
                     drawing,
-                    left,
-                    head + i * (each + gap),
-                    width,
-                    each,
-                    values=pattern,
-                    label=said,
+                    (left, head + i * (each + gap), width, each),
+                    pattern,
+                    said,
                     cmap=shades("spikes"),
                     vmin=0,
                     vmax=1,

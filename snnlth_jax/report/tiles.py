@@ -17,22 +17,25 @@ def shades(name: str, least: float = 0.0) -> Any:
     return LinearSegmentedColormap.from_list(name, [(*paint, least), (*paint, 1.0)])
 
 
-def image(drawing: Drawing, left: float, top: float, width: float, height: float, **look: Any) -> Any:
+def image(
+    drawing: Drawing, place: tuple[float, float, float, float], values: np.ndarray, label: str, **look: Any
+) -> Any:
     """An image without ticks in a thin frame.
 
     Args:
       drawing: its figure.
-      left, top, width, height: place in inches, `top` from the upper edge.
-      **look: `values` `[rows, columns]`, `label`, which is shown under the pointer, and what matplotlib's
-        `imshow` takes.
+      place: distances from the left and the upper edge, width and height, in inches.
+      values: `[rows, columns]`.
+      label: text that is shown under the pointer.
+      **look: what matplotlib's `imshow` takes.
 
     Returns:
       Its axes.
     """
-    values: np.ndarray = look.pop("values")
+    left, top, width, height = place
     whole = drawing.figure.get_size_inches()[1]
-    place = (left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole)
-    axes = drawing.figure.add_axes(place, label=look.pop("label"))
+    box = (left / WIDTH, 1 - (top + height) / whole, width / WIDTH, height / whole)
+    axes = drawing.figure.add_axes(box, label=label)
     axes.imshow(values, aspect="auto", interpolation="none", **look)
     axes.grid(False)
     axes.set_xticks([])
