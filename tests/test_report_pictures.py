@@ -158,6 +158,16 @@ def test_four_methods_at_most_have_pictures(pair, tmp_path):
     assert [name for name in plots if name.startswith("ticket-")] == [f"ticket-{n}" for n in range(1, 5)]
 
 
+def test_the_sparsest_ticket_of_the_first_seed_is_shown(copy):
+    """Of searches that differ in sparsity alone too."""
+    programs, config = stub.StubPrograms(), configs.OneShotConfig(**SHORT, num_timesteps=3, sparsity=0.9)
+    small.run(one_shot, config, copy / "sparser", programs, sparsity=0.96)
+    small.run(one_shot, config, copy / "other", programs, sparsity=0.98, seed=1)
+    (experiment,) = experiments(runs.collect([str(copy)]).runs)
+    shown = [(Path(run.directory).name, row.round) for _, run, row in kernels.sparsest_tickets(experiment)]
+    assert shown == [("imp", 2), ("sparser", 1)]
+
+
 def test_spikes_are_those_that_the_search_left(pair):
     plots, _ = drawn(pair)
     for name, run, ticket in (("spikes-1", "imp", "round_02"), ("spikes-2", "snip", "ticket_01")):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 
 from snnlth_jax import masks, tickets
 from snnlth_jax.errors import InputError, printable
@@ -14,7 +15,6 @@ from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, WIDTH, canvas
 from snnlth_jax.report.tiles import image, shades
-from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.results import TicketRow
 
 __all__ = ["MOST_METHODS", "blocks", "pictures", "shares", "sparsest_tickets"]
@@ -45,10 +45,10 @@ def sparsest_tickets(experiment: Experiment) -> list[tuple[Series, Run, TicketRo
     """The sparsest ticket of each method with the first of its seeds, of `MOST_METHODS` at most."""
     chosen: dict[str, tuple[Series, Run, TicketRow]] = {}
     for series in experiment.series:
-        for run in series.runs:
-            if run.result.tickets:
-                row = min(run.result.tickets, key=lambda row: row.kept)
-                chosen.setdefault(run.result.method, (series, run, row))
+        trained = [(run, row) for run in series.runs for row in run.result.tickets]
+        if trained:
+            run, row = min(trained, key=lambda pair: (pair[0].seed, pair[1].kept))
+            chosen.setdefault(run.result.method, (series, run, row))
     return list(chosen.values())[:MOST_METHODS]
 
 
@@ -93,7 +93,7 @@ def _read(run: Run, row: TicketRow) -> list[_Kernels]:
     Raises:
       InputError: no such file, a damaged one, or one of other masks than those of the row.
     """
-    path = rundir.paths(run.directory).config.parent / str(row.ticket)
+    path = epath.Path(run.directory) / str(row.ticket)
     ticket = tickets.load(path)
     named = {
         name_of(place): np.asarray(mask) for place, mask in jax.tree_util.tree_leaves_with_path(ticket.masks)
