@@ -1,6 +1,5 @@
 """What is left of each layer of a ticket, kernel by kernel: the masks as a picture."""
 
-import textwrap
 from typing import Any, NamedTuple
 
 import jax
@@ -14,14 +13,14 @@ from snnlth_jax.report.plot import Plot, percent
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, WIDTH, canvas
-from snnlth_jax.report.tiles import image, shades
+from snnlth_jax.report.tiles import image, lines_of, shades
 from snnlth_jax.run.results import TicketRow
 
 __all__ = ["MOST_METHODS", "blocks", "pictures", "shares", "sparsest_tickets"]
 
 MOST_METHODS = 4
 _MOST_CELLS = 64  # rows and columns of an image
-_COLUMNS, _LINE = 4, 0.135  # images beside each other, inches of a line of text
+_COLUMNS, _LINE = 4, 0.15  # images beside each other, inches of a line of text
 
 
 class _Kernels(NamedTuple):
@@ -113,7 +112,7 @@ def _picture(number: int, series: Series, run: Run, row: TicketRow, layers: list
     from matplotlib.colors import PowerNorm
 
     cells = [blocks(layer.shares) for layer in layers]
-    names = [textwrap.wrap(_short(layer.name), 15, break_on_hyphens=False) for layer in layers]
+    names = [lines_of(layer.name, 15) for layer in layers]
     lines, gap = max(map(len, names)), 0.14
     side = (WIDTH - 0.3 - gap * (_COLUMNS - 1)) / _COLUMNS
     above, below = _LINE * lines + 0.05, 2 * _LINE + 0.12
@@ -134,7 +133,7 @@ def _picture(number: int, series: Series, run: Run, row: TicketRow, layers: list
             left = 0.15 + (i % _COLUMNS) * (side + gap)
             top = 0.1 + (i // _COLUMNS) * (above + side + below) + above
             axes = image(drawing, (left, top, side, side), cell, said, **look)
-            text = {"transform": axes.transAxes, "fontsize": 8, "parse_math": False}
+            text = {"transform": axes.transAxes, "fontsize": 9, "parse_math": False}
             axes.text(0, 1.03, "\n".join(name), va="bottom", color=LIGHT["ink"], linespacing=1.15, **text)
             axes.text(0, -0.05, f"{size}\n{kept}", va="top", color=LIGHT["muted"], linespacing=1.15, **text)
             of = (series.label, run.directory, run.seed, row.round, layer.name, layer.weights, layer.kept)
@@ -147,7 +146,7 @@ def _picture(number: int, series: Series, run: Run, row: TicketRow, layers: list
             format=lambda share, _: f"{100 * share:.3g} %",
         )
         bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8, length=0)
+        bar.ax.tick_params(labelsize=9, length=0)
     dead, all_kernels = sum(layer.dead for layer in layers), sum(layer.shares.size for layer in layers)
     numbers = [
         ("weights left", f"{row.kept:,} of {row.total:,} ({percent(row.density)})"),
@@ -170,8 +169,3 @@ def _picture(number: int, series: Series, run: Run, row: TicketRow, layers: list
         numbers,
         notes,
     )
-
-
-def _short(name: str) -> str:
-    """A name without what all layers have, with spaces where it may be broken."""
-    return name.removesuffix("/kernel").removesuffix("/conv").removesuffix("/linear").replace("/", "/ ")

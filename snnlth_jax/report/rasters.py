@@ -1,6 +1,5 @@
 """Spikes over time for one image: neurons of each layer against timesteps, dense and in the ticket."""
 
-import textwrap
 from typing import Any
 
 from snnlth_jax.errors import InputError
@@ -9,7 +8,7 @@ from snnlth_jax.report.plot import Plot, percent
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.theme import LIGHT, WIDTH, canvas
-from snnlth_jax.report.tiles import image, shades
+from snnlth_jax.report.tiles import image, lines_of, shades
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import spikes
 from snnlth_jax.run.results import Row
@@ -71,8 +70,8 @@ def _picture(number: int, label: str, records: list[tuple[str, Run, Spikes]]) ->
                     for t, count in zip(timesteps, layer.firing, strict=True)
                 ]
                 if column == 0:
-                    text = "\n".join(textwrap.wrap(layer.name.removesuffix("/kernel"), 17)[:2])
-                    look = {"transform": axes.transAxes, "fontsize": 8, "parse_math": False}
+                    text = "\n".join(lines_of(layer.name, 16)[:2])
+                    look = {"transform": axes.transAxes, "fontsize": 9, "parse_math": False}
                     axes.text(-0.04, 0.5, text, ha="right", va="center", color=LIGHT["ink"], **look)
                 if i == 0:
                     axes.set_title(name, fontsize=10, color=LIGHT["ink"], fontweight="bold", parse_math=False)

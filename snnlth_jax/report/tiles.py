@@ -1,12 +1,13 @@
 """Small images in a figure: shades of one colour that is seen by day and by night."""
 
+import textwrap
 from typing import Any
 
 import numpy as np
 
 from snnlth_jax.report.theme import WIDTH, Drawing
 
-__all__ = ["image", "shades"]
+__all__ = ["image", "lines_of", "shades"]
 
 
 def shades(name: str, least: float = 0.0) -> Any:
@@ -43,3 +44,16 @@ def image(
     for spine in axes.spines.values():
         spine.set_visible(True)
     return axes
+
+
+def lines_of(name: str, width: int) -> list[str]:
+    """The name of a layer in lines, broken at its slashes, without what all layers of a kind have.
+
+    >>> lines_of("block1/first/conv/kernel", 16), lines_of("block10/shortcut/conv/kernel", 12)
+    (['block1/first'], ['block10/', 'shortcut'])
+    """
+    short = name.removesuffix("/kernel").removesuffix("/conv").removesuffix("/linear")
+    lines = [""]
+    for part in short.replace("/", "/\n").split("\n"):
+        lines = [*lines, part] if len(lines[-1] + part) > width else [*lines[:-1], lines[-1] + part]
+    return [piece for line in lines for piece in textwrap.wrap(line, width)]
