@@ -163,8 +163,11 @@ def test_every_plot_has_words_and_files(grid, active, tmp_path):
     page = path.read_text()
     figures = re.findall(r"<figure.*?</figure>", page, re.S)
     names = {each.stem for each in (tmp_path / "out" / "report").iterdir()}
-    assert len(figures) == len(names) == 12
+    assert len(figures) == len(names) == 17
     assert names > ACTIVITY | {
+        "loss",
+        "ticket-2",
+        "spikes-2",
         "accuracy",
         "learning",
         "cost",

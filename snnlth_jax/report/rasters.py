@@ -70,7 +70,7 @@ def _picture(number: int, label: str, records: list[tuple[str, Run, Spikes]]) ->
                     for t, count in zip(timesteps, layer.firing, strict=True)
                 ]
                 if column == 0:
-                    text = "\n".join(lines_of(layer.name, 16)[:2])
+                    text = "\n".join(lines_of(layer.name, 16)[-2:])
                     look = {"transform": axes.transAxes, "fontsize": 9, "parse_math": False}
                     axes.text(-0.04, 0.5, text, ha="right", va="center", color=LIGHT["ink"], **look)
                 if i == 0:
