@@ -266,7 +266,7 @@ def _measure(network: Classifier, dataset: data.Dataset) -> Measurement:
     images, counts = images_to_count_on(dataset.test.images), None
     if recipe.activation == "lif" and connections is not None:
         count = spike_counter(model, connections, recipe.num_timesteps, recipe.normalisation, len(images))
-        counts = jax.device_get(jax.jit(count)(network.variables, jnp.asarray(images)))
+        counts = jax.device_get(jax.jit(count)(network.variables, jnp.asarray(images)).counts)
     counted = 0 if counts is None else len(images)
     return measure(connections, network.masks, recipe.image_shape, recipe.num_timesteps, counts, counted)
 

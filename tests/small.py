@@ -82,7 +82,7 @@ def same_outcome(a, b):
     for part in ("preparations", "rounds", "tickets", "controls"):
         rows = [list(map(timeless, result[part])) for result in results]
         assert rows[0] == rows[1]
-    for directory, other in ((a.tickets, b.tickets), (a.networks, b.networks)):
+    for directory, other in ((a.tickets, b.tickets), (a.networks, b.networks), (a.spikes, b.spikes)):
         names = sorted(path.name for path in directory.glob("*"))
         assert names == sorted(path.name for path in other.glob("*"))
         for name in names:

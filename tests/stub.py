@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from snnlth_jax.analysis import wiring
+from snnlth_jax.analysis.activity import Spikes
 from snnlth_jax.search import programs
 from snnlth_jax.train import Evaluation, Metrics, Program
 
@@ -73,7 +74,10 @@ def _count(model, num_timesteps, variables, images):
     shapes = wiring.shapes(connections, wiring.by_name(variables["params"]), images.shape[-3:])
     sites = {(c.source, c.poolings): wiring.received_shape(c, shapes[c.source]) for c in connections}
     sites |= {(c.target, 0): shapes[c.target] for c in connections}
-    return {site: np.zeros((num_timesteps, *shape), np.int32) for site, shape in sites.items()}
+    counts = {site: np.zeros((num_timesteps, *shape), np.int32) for site, shape in sites.items()}
+    return Spikes(
+        counts, {name: n.astype(np.uint8) for (name, poolings), n in counts.items() if not poolings}
+    )
 
 
 def _score(params, *arguments):

@@ -58,7 +58,8 @@ def described(model, kept, size=SIZE):
 
 def counted(model, variables, images, batch_size=3):
     count = partial(activity.count_spikes, model, w.connections(model))
-    return jax.device_get(jax.jit(partial(count, num_timesteps=T, batch_size=batch_size))(variables, images))
+    count = jax.jit(partial(count, num_timesteps=T, batch_size=batch_size))
+    return jax.device_get(count(variables, images).counts)
 
 
 def observed(model, variables, images, kind):
@@ -112,6 +113,18 @@ def test_synops_are_the_additions_over_every_connection(model):
                 expected += (x[:, :, row, column].sum(1) @ mask[tap].sum(-1)).astype(int)
         assert activity.synops(c, mask, of[c.source], counts, T) == expected.tolist()
         assert expected.any()
+
+
+@ALL
+def test_the_spikes_of_the_first_image_are_those_of_it_alone(model):
+    variables, _, images = network(model)
+    count = partial(activity.count_spikes, model, w.connections(model), num_timesteps=T)
+    first = jax.device_get(jax.jit(partial(count, batch_size=3))(variables, images)).first
+    alone = jax.device_get(jax.jit(partial(count, batch_size=1))(variables, images[:1])).counts
+    assert {(name, 0) for name in first} == {site for site in alone if not site[1]}
+    for name, spikes in first.items():
+        np.testing.assert_array_equal(spikes, alone[name, 0])
+    assert any(spikes.any() for spikes in first.values())
 
 
 @ALL

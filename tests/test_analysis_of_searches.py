@@ -15,7 +15,7 @@ from snnlth_jax.analysis.energy import energy
 from snnlth_jax.cli import main
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import analyse
-from snnlth_jax.run import results
+from snnlth_jax.run import results, spikes
 from snnlth_jax.search import early_time, imp, measure, programs, replicates, transfer
 from snnlth_jax.search.programs import Programs
 
@@ -57,6 +57,23 @@ def test_every_training_records_its_layers(finished):
     for line, row in zip(lines, [*result["rounds"], *result["controls"]], strict=True):
         assert (line["layers"], line["measured_images"]) == (row["layers"], row["measured_images"])
     assert json.loads(run.result.read_text())["rounds"] == result["rounds"]
+
+
+def test_trained_networks_leave_their_spikes_for_one_image(finished, transferred):
+    """One small file for each network that is kept, with the layers that spike."""
+    result, run = finished
+    assert sorted(path.stem for path in run.spikes.iterdir()) == ["random_02", "round_00", "round_02"]
+    for path in run.spikes.iterdir():
+        layers = spikes.read(path).layers
+        spiking = [layer for layer in result["rounds"][0]["layers"] if layer["neurons"]]
+        assert [(layer.name, layer.neurons) for layer in layers] == [
+            (layer["name"], layer["neurons"]) for layer in spiking
+        ]
+        assert all(len(layer.firing) == 2 for layer in layers)
+        assert any(sum(layer.firing) for layer in layers)
+        assert path.stat().length < 20_000
+    _, twins = transferred  # whose dense network has none
+    assert [path.stem for path in twins.spikes.iterdir()] == ["ticket_01"]
 
 
 def test_twins_have_no_spikes_and_their_tickets_do(transferred):

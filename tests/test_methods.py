@@ -213,7 +213,7 @@ def test_costs_of_weights_add_up_to_the_synops_of_the_layer():
     variants = programs.Variants(config, script.dataset, small.MODEL)
     state, variant = script.begin(), programs.Variant("lif", 2)
     costs = variants.synops_by_weight(variant, state)
-    counts = variants.count_spikes(variant, state, script.dataset.train.images)
+    counts = variants.count_spikes(variant, state, script.dataset.train.images).counts
     connections = wiring.connections(small.MODEL)
     kernels = wiring.by_name(state.masks)
     neurons = wiring.shapes(connections, kernels, (8, 8, 1))

@@ -270,7 +270,7 @@ def test_the_derived_connections_give_the_spikes_of_a_network_stepped_by_hand():
     variables = model.init(jax.random.key(0), images, num_timesteps=1)
     layers = traced(model, shape)
     counts = jax.device_get(
-        activity.count_spikes(model, layers, variables, images, num_timesteps=3, batch_size=2)
+        activity.count_spikes(model, layers, variables, images, num_timesteps=3, batch_size=2).counts
     )
     _, sown = model.apply(variables, images, num_timesteps=3, mutable=["intermediates"])
     spikes = np.asarray(sown["intermediates"]["a_spikes"][0])  # [3, 3, 4, 4, 4]

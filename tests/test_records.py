@@ -10,8 +10,9 @@ from rich.console import Console
 from snnlth_jax.errors import InputError
 from snnlth_jax.run import events
 from snnlth_jax.run.events import EpochEvent, MaskEvent, RoundEvent, StabilityEvent, StartEvent
-from snnlth_jax.run.metrics import Recorder, duration
+from snnlth_jax.run.metrics import Recorder
 from snnlth_jax.run.results import Row
+from snnlth_jax.run.tables import duration
 
 
 def epoch(number, **fields):

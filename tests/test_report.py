@@ -163,8 +163,11 @@ def test_every_plot_has_words_and_files(grid, active, tmp_path):
     page = path.read_text()
     figures = re.findall(r"<figure.*?</figure>", page, re.S)
     names = {each.stem for each in (tmp_path / "out" / "report").iterdir()}
-    assert len(figures) == len(names) == 12
+    assert len(figures) == len(names) == 17
     assert names > ACTIVITY | {
+        "loss",
+        "ticket-2",
+        "spikes-2",
         "accuracy",
         "learning",
         "cost",
@@ -690,7 +693,7 @@ def test_layers_have_their_names_and_a_collapsed_one_is_shown(active, tmp_path):
     for plot in ("layer-density", "firing-rates"):
         assert {"layer01/conv", "layer02/linear"} <= {*drawn_texts(page, plot)}
     (experiment,) = experiments(runs.collect([run]).runs)
-    figure = next(plot.figure for plot in report.draw(experiment) if plot.name == "layer-density")
+    figure = next(plot.figure for plot in report.draw(experiment)[0] if plot.name == "layer-density")
     (axes,) = figure.axes
     lines = [line for line in axes.lines if line.get_transform() == axes.transData]
     lowest = min(y for line in lines for y in line.get_ydata())
@@ -774,7 +777,7 @@ def test_a_curve_of_one_epoch_is_seen(grid):
     """Rounds that are rewound to the last epoch but one."""
     run = runs.read(grid / "imp" / "seed0")
     (experiment,) = experiments([run])
-    figure = next(plot.figure for plot in report.draw(experiment) if plot.name == "learning")
+    figure = next(plot.figure for plot in report.draw(experiment)[0] if plot.name == "learning")
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.lines if line.get_transform() == axes.transData}
     single = [line for line in lines.values() if len(line.get_xdata()) == 1]

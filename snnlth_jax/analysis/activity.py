@@ -18,7 +18,7 @@ Membrane leak, threshold and reset of the neurons are no SynOps; see `energy.tra
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,23 @@ from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.wiring import Connection, Wiring
 from snnlth_jax.models.layers import max_pool
 
-__all__ = ["Counts", "count_spikes", "fan_out", "macs", "synops", "synops_by_weight"]
+__all__ = ["Counts", "Spikes", "count_spikes", "fan_out", "macs", "synops", "synops_by_weight"]
 
 # (neurons, number of 2x2 max poolings) -> spikes [T, ...], summed over images
 Counts = Mapping[tuple[str, int], np.ndarray]
+
+
+class Spikes(NamedTuple):
+    """Spikes of every neuron at every timestep.
+
+    Attributes:
+      counts: by `(neurons, poolings)`, int32 `[T, H, W, C]` or `[T, C]`, summed over images: those of the
+        neurons (0 poolings), and those after max pooling where a layer reads these.
+      first: by neurons, uint8 of the same shapes: those for the first image.
+    """
+
+    counts: Any
+    first: Any
 
 
 def count_spikes(
@@ -44,8 +57,8 @@ def count_spikes(
     num_timesteps: int,
     batch_size: int,
     prepare: Callable[[jax.Array], jax.Array] = lambda images: images,
-) -> dict[tuple[str, int], jax.Array]:
-    """Count the spikes of every neuron at every timestep, summed over images; for `jax.jit`.
+) -> Spikes:
+    """Count the spikes of every neuron at every timestep; for `jax.jit`.
 
     Args:
       model: a `models.VGG` or `models.ResNet` with activation "lif".
@@ -55,32 +68,30 @@ def count_spikes(
       num_timesteps: T.
       batch_size: number of images at a time; the last batch is padded, and the padding is not counted.
       prepare: function from a batch of `images` to the input of the network.
-
-    Returns:
-      Spikes by `(neurons, poolings)`, int32 `[T, H, W, C]` or `[T, C]`: those of the neurons (0 poolings),
-      and those after max pooling where a layer reads these.
     """
     examples = len(images)
     batches = jnp.arange(-(-examples // batch_size) * batch_size).reshape(-1, batch_size)
     sites = {(c.source, c.poolings) for c in wiring} | {(c.target, 0) for c in wiring}
     sites = {site for site in sites if site[0] not in (w.IMAGE, w.LOGITS)}
 
-    def count_batch(positions: jax.Array) -> dict[tuple[str, int], jax.Array]:
+    def count_batch(positions: jax.Array) -> Spikes:
         batch = prepare(images[jnp.minimum(positions, examples - 1)])
         _, outputs = model.apply(variables, batch, num_timesteps=num_timesteps, mutable=["intermediates"])
         flat = traverse_util.flatten_dict(outputs["intermediates"], sep="/")
-        counts = {}
+        counts, first = {}, {}
         for name, poolings in sites:
             spikes = flat[f"{name}_spikes"][0]
             for _ in range(poolings):
                 spikes = max_pool(spikes)
-            counted = (positions < examples).reshape((1, -1) + (1,) * (spikes.ndim - 2))
-            counts[name, poolings] = jnp.sum((spikes > 0) & counted, axis=1, dtype=jnp.int32)
-        return counts
+            at = positions.reshape((1, -1) + (1,) * (spikes.ndim - 2))
+            counts[name, poolings] = jnp.sum((spikes > 0) & (at < examples), axis=1, dtype=jnp.int32)
+            if not poolings:
+                first[name] = jnp.sum((spikes > 0) & (at == 0), axis=1, dtype=jnp.uint8)
+        return Spikes(counts, first)
 
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(count_batch, batches[0]))
     add = partial(jax.tree.map, jnp.add)
-    sums: dict[tuple[str, int], jax.Array]
+    sums: Spikes
     sums, _ = jax.lax.scan(lambda sums, batch: (add(sums, count_batch(batch)), None), zero, batches)
     return sums
 

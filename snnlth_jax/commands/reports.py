@@ -42,8 +42,16 @@ class Report(_Energy):
     output: str | None = None
     """Directory of report.html and report/. Default: the directory of the searches; if there are several, the
     current one."""
+    watch: bool = False
+    """Write the page alone, again whenever a search has a new epoch or result, until Ctrl-C; browsers load it
+    again by themselves. It shows searches under way too."""
 
     def run(self) -> None:
         from snnlth_jax import report
+        from snnlth_jax.report import live
 
-        show(report.write(self.workdirs, self.output, self.energy_mac, self.energy_ac))
+        given = self.workdirs, self.output, self.energy_mac, self.energy_ac
+        if self.watch:
+            live.watch(self.workdirs, lambda: report.write(*given, live=True), show)
+        else:
+            show(report.write(*given))

@@ -1,10 +1,10 @@
-"""Values of the points of a figure, which a browser shows under the pointer: SVG without a script."""
+"""Values of the points and images of a figure, shown by a browser under the pointer: SVG without a script."""
 
 import html
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["circles"]
+__all__ = ["circles", "frames"]
 
 _MOST = 60  # points of a line
 
@@ -17,6 +17,19 @@ def circles(figure: Any) -> str:
         for line in axes.lines
         if not line.get_label().startswith("_child") and line.get_transform() == axes.transData
         for x, y, text in _points(figure, axes, line)
+    )
+
+
+def frames(figure: Any) -> str:
+    """Invisible frames around the axes that have a label, with the label."""
+    scale, height = 72 / figure.dpi, 72 * figure.get_size_inches()[1]
+    return "".join(
+        f'<rect class="point" x="{box.x0 * scale:.1f}" y="{height - box.y1 * scale:.1f}" '
+        f'width="{box.width * scale:.1f}" height="{box.height * scale:.1f}">'
+        f"<title>{html.escape(axes.get_label())}</title></rect>"
+        for axes in figure.axes
+        if axes.get_label() and not axes.get_label().startswith("<")  # of matplotlib itself
+        for box in [axes.bbox]
     )
 
 

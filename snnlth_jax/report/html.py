@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from snnlth_jax.report import settings, theme
 from snnlth_jax.report.accuracy import accuracy_of
+from snnlth_jax.report.live import REFRESH
 from snnlth_jax.report.markup import table, text, wrapped
 from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
@@ -82,14 +83,20 @@ footer { color: var(--muted); font-size: .85rem; margin-top: 2rem }
 
 
 def page(
-    experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str], version: str
+    experiments: Sequence[tuple[Experiment, Sequence[Plot]]],
+    without_result: Sequence[str],
+    remarks: Sequence[str],
+    version: str,
+    under_way: str | None = None,
 ) -> str:
     """The report as HTML.
 
     Args:
       experiments: experiments with their plots.
       without_result: directories of searches that have none, which are listed.
+      remarks: what else is to be known, a sentence each.
       version: version of the package.
+      under_way: card of the searches under way; given, browsers load the page again and again.
     """
     title = " and ".join(
         f"{', '.join(dict.fromkeys(s.label for s in e.series))} on {e.dataset}, {e.arch}"
@@ -99,14 +106,17 @@ def page(
         count = len([run for e, _ in experiments for run in e.runs])
         places = list(dict.fromkeys(f"{e.dataset}, {e.arch}" for e, _ in experiments))
         title = f"{count} searches on {'; '.join(places[:3])}" + ("; ..." if len(places) > 3 else "")
+    title = title or "Searches under way"
     style = _STYLE.replace("LIGHT", theme.css(theme.LIGHT)).replace("DARK", theme.css(theme.DARK))
     several = len(experiments) > 1
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        "" if under_way is None else f'<meta http-equiv="refresh" content="{REFRESH}">',
         f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>',
         f"<header><h1>{text(title)}</h1>{_lead(experiments)}</header>",
-        _unfinished(experiments, without_result),
+        under_way or "",
+        _unfinished(experiments, without_result, remarks),
     ]
     for number, (experiment, plots) in enumerate(experiments, start=1):
         name = f"{experiment.dataset}, {experiment.arch}"
@@ -167,7 +177,9 @@ def different_data(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def _unfinished(
-    experiments: Sequence[tuple[Experiment, Sequence[Plot]]], without_result: Sequence[str]
+    experiments: Sequence[tuple[Experiment, Sequence[Plot]]],
+    without_result: Sequence[str],
+    others: Sequence[str],
 ) -> str:
     remarks = [f"<code>{text(name)}</code>: no result: failed, or not that far" for name in without_result]
     remarks += [text(line) for line in different_data([experiment for experiment, _ in experiments])]
@@ -185,6 +197,7 @@ def _unfinished(
             if run.result.overrides:
                 changes = "; ".join(run.result.overrides)
                 remarks.append(f"<code>{text(run.directory)}</code>: changed on the way: {text(changes)}")
+    remarks += map(text, others)
     if not remarks:
         return ""
     items = "".join(f"<li>{remark}</li>" for remark in remarks)

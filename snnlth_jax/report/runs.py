@@ -40,8 +40,12 @@ class Runs:
     without_result: tuple[str, ...]
 
 
-def collect(workdirs: Sequence[str]) -> Runs:
+def collect(workdirs: Sequence[str], *, begun: bool = False) -> Runs:
     """Every run in these directories or below, each once, in the order of their names.
+
+    Args:
+      workdirs: the directories.
+      begun: accept that none has a result yet, as long as one has begun.
 
     Raises:
       InputError: a directory that does not exist or has no search in it; none with a result; a result that is
@@ -60,18 +64,18 @@ def collect(workdirs: Sequence[str]) -> Runs:
             raise InputError(
                 f"{workdir}: no such directory; allowed: those of searches, or one with them below"
             )
-        begun = _place(root) in seen
+        known = _place(root) in seen
         for directory in _directories(root, seen):
-            begun = True
+            known = True
             if not (directory / "result.json").exists():
                 without[_place(directory)] = printable(directory)
             elif (run := read(directory)) is not None:
                 runs[_place(directory)] = run
-        if not begun and len(workdirs) > 1:
+        if not known and len(workdirs) > 1:
             log.warning("%s: passed over, no search in it or below", workdir)
-        elif not begun:
+        elif not known:
             raise InputError(f"{workdir}: no search in it or below; {allowed}")
-    if not runs:
+    if not runs and not (begun and without):
         raise InputError(f"{', '.join(workdirs)}: no result ({len(without)} begun); {allowed}")
     return Runs(tuple(runs.values()), tuple(without.values()))
 

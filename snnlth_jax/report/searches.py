@@ -18,6 +18,7 @@ from snnlth_jax.report.plot import (
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
+from snnlth_jax.report.tiles import shades
 from snnlth_jax.run.events import MaskEvent, select
 from snnlth_jax.run.results import EarlyBirdRecord, spread
 
@@ -38,7 +39,6 @@ def early_bird_matrices(experiment: Experiment) -> list[Plot]:
 
 
 def _matrix(series: Series, run: Run, record: EarlyBirdRecord, number: int) -> Plot:
-    from matplotlib.colors import LinearSegmentedColormap, to_rgb
     from matplotlib.patches import Rectangle
 
     events, settings = select(run.events, MaskEvent), run.result.early_bird_settings
@@ -53,14 +53,12 @@ def _matrix(series: Series, run: Run, record: EarlyBirdRecord, number: int) -> P
                 distances[i, j] = distances[j, i] = value
                 rows.append((series.label, run.directory, run.seed, event.epoch, epochs[j], value))
     largest = float(np.nanmax(distances)) or 1.0
-    paint = to_rgb("#3b8fd0")  # stands out by day and by night; the distance is its opacity
-    colors = LinearSegmentedColormap.from_list("distance", [(*paint, 0.04), (*paint, 1.0)])
     edge = (epochs[0] - 0.5, epochs[-1] + 0.5)
     with canvas(right=0.86, height=3.9) as drawing:
         axes = drawing.axes
         image = axes.imshow(
             distances,
-            colors,
+            shades("distance", least=0.04),
             vmin=0,
             vmax=largest,
             extent=(*edge, *edge),

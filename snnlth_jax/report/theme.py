@@ -148,7 +148,7 @@ def svg(figure: Any, name: str, alt: str) -> str:
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
     inner = text[text.index(">") + 1 :]
-    inner = inner[: inner.rindex("</svg>")].strip() + hover.circles(figure)
+    inner = inner[: inner.rindex("</svg>")].strip() + hover.circles(figure) + hover.frames(figure)
     return f'<svg viewBox="{box[1]}" role="img" aria-label="{html.escape(alt)}">{inner}</svg>'
 
 

@@ -55,6 +55,7 @@ class Paths(NamedTuple):
     masks: epath.Path
     weights: epath.Path
     correct: epath.Path
+    spikes: epath.Path
     networks: epath.Path
     tensorboard: epath.Path
 
@@ -72,6 +73,9 @@ class Paths(NamedTuple):
 
     def correct_of(self, kind: str, round_number: int) -> epath.Path:
         return self.correct / f"{kind}_{round_number:02d}.bits"
+
+    def spikes_of(self, kind: str, round_number: int) -> epath.Path:
+        return self.spikes / f"{kind}_{round_number:02d}.json"
 
 
 def paths(workdir: epath.PathLike) -> Paths:
@@ -95,6 +99,7 @@ def paths(workdir: epath.PathLike) -> Paths:
         masks=root / "masks",
         weights=root / "weights",
         correct=root / "correct",
+        spikes=root / "spikes",
         networks=root / "networks",
         tensorboard=root / "tensorboard",
     )

@@ -30,11 +30,15 @@ __all__ = [
 
 
 class StartEvent(results.Record, frozen=True, kw_only=True, tag_field="event", tag="start"):
-    """A process begins or resumes a search; `time` is in seconds since 1970."""
+    """A process begins or resumes a search; `time` is in seconds since 1970.
+
+    `epochs` is the number of epochs of the whole search, as far as is known: Early-Bird may need fewer.
+    """
 
     time: float | None = None
     resumed: bool = False
     checkpoint_every: Count = 0
+    epochs: Count = 0
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     devices: Devices | None = None
 

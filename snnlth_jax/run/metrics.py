@@ -22,7 +22,7 @@ from snnlth_jax.run.events import EpochEvent, Event
 from snnlth_jax.run.results import Devices
 from snnlth_jax.run.tensorboard import Events
 
-__all__ = ["Recorder", "devices", "duration", "onednn", "versions"]
+__all__ = ["Recorder", "devices", "onednn", "versions"]
 
 E = TypeVar("E")
 
@@ -143,7 +143,7 @@ class Recorder:
             )
             self.message(
                 f"{label}  loss {event.train_loss:.4f}{accuracies}  {event.images_per_second:,.0f} images/s"
-                f"  {duration(left)} left"
+                f"  {tables.duration(left)} left"
             )
 
 
@@ -168,14 +168,3 @@ def devices() -> Devices:
     """The devices of all processes, for provenance."""
     first, *rest = jax.devices()
     return Devices(platform=first.platform, kind=first.device_kind, count=1 + len(rest))
-
-
-def duration(seconds: float) -> str:
-    """Hours and minutes, or minutes and seconds, for people.
-
-    >>> duration(7384.2), duration(84.2)
-    ('2 h 03 min', '1 min 24 s')
-    """
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

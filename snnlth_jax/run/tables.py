@@ -9,7 +9,17 @@ from rich.text import Text
 from snnlth_jax.errors import printable
 from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summary
 
-__all__ = ["gigabytes", "mean_table", "new_table", "operations", "plus_minus", "print_result", "say", "si"]
+__all__ = [
+    "duration",
+    "gigabytes",
+    "mean_table",
+    "new_table",
+    "operations",
+    "plus_minus",
+    "print_result",
+    "say",
+    "si",
+]
 
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -175,3 +185,14 @@ def new_table(title: str, first: str, *columns: str) -> Table:
     for name in columns:
         table.add_column(Text(printable(name)), justify="right", no_wrap=True)
     return table
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds, for people.
+
+    >>> duration(7384.2), duration(84.2)
+    ('2 h 03 min', '1 min 24 s')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"

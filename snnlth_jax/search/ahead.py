@@ -16,8 +16,7 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import accelerators, aot, sharding
 from snnlth_jax.machine.kernels import KINDS, Budget, Kernel, budget, kernels_of_step
-from snnlth_jax.run.metrics import duration
-from snnlth_jax.run.tables import gigabytes, new_table, operations, say
+from snnlth_jax.run.tables import duration, gigabytes, new_table, operations, say
 from snnlth_jax.search import phases, plan
 from snnlth_jax.search.programs import Variants, full_variant
 from snnlth_jax.train import compile_steps

@@ -1,6 +1,6 @@
 """Measurements after every training run: its layers, their health, spikes and operations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,8 +14,17 @@ from snnlth_jax.analysis.wiring import Shape, Wiring
 from snnlth_jax.data.augment import Augmentation, normalise
 from snnlth_jax.data.frames import as_input, split_shape
 from snnlth_jax.run.results import LayerRecord
+from snnlth_jax.run.spikes import LayerSpikes, Spikes
 
-__all__ = ["MOST_IMAGES", "NOTHING", "Measurement", "images_to_count_on", "measure", "spike_counter"]
+__all__ = [
+    "MOST_IMAGES",
+    "NOTHING",
+    "Measurement",
+    "images_to_count_on",
+    "measure",
+    "spike_counter",
+    "spikes_of_layers",
+]
 
 MOST_IMAGES = 1000
 _MEASURED_AT_A_TIME = 50  # images whose spikes in all layers are in memory together
@@ -54,17 +63,19 @@ def spike_counter(
 
 
 class Measurement(NamedTuple):
-    """Fields of `results.Row` that are measured of a network.
+    """Fields of `results.Row` that are measured of a network, and its spikes for one image.
 
     Attributes:
       layers: its prunable layers.
       measured_images: number of images that spikes were counted on; 0 for a network without spikes.
       weights_on_no_path: kept weights that are on no path from the image to the logits.
+      first_image: spikes for the first test image; None for a network without spikes.
     """
 
     layers: tuple[LayerRecord, ...]
     measured_images: int
     weights_on_no_path: int | None
+    first_image: Spikes | None = None
 
     @property
     def connected(self) -> bool:
@@ -131,6 +142,16 @@ def measure(
             )
         )
     return Measurement(tuple(layers), images, sum(idle.values()))
+
+
+def spikes_of_layers(wiring: Wiring, fires: Mapping[str, np.ndarray]) -> Spikes | None:
+    """The spikes of an image by layer, from `activity.Spikes.first`; None if no layer has neurons."""
+    behind: dict[str, str] = {}  # neurons of a sum are those of the first layer
+    for c in wiring:
+        if c.name is not None and c.target != w.LOGITS:
+            behind.setdefault(c.target, c.name)
+    layers = [LayerSpikes.of(name, fires[neurons]) for neurons, name in behind.items()]
+    return Spikes(layers=tuple(layers)) if layers else None
 
 
 def _unknown(name: str, mask: np.ndarray) -> LayerRecord:

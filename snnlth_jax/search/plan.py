@@ -17,8 +17,7 @@ from snnlth_jax import configs, data, masks, tickets
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.configs import targets
 from snnlth_jax.machine import hosts, sharding
-from snnlth_jax.run.metrics import duration
-from snnlth_jax.run.tables import gigabytes, new_table, operations, say
+from snnlth_jax.run.tables import duration, gigabytes, new_table, operations, say
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.programs import TWIN, Variants, full_variant
 from snnlth_jax.train import Program, zero_metrics

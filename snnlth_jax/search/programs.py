@@ -32,7 +32,13 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.models import own
 from snnlth_jax.run.results import FlopsPerImage
-from snnlth_jax.search.measure import Measurement, images_to_count_on, measure, spike_counter
+from snnlth_jax.search.measure import (
+    Measurement,
+    images_to_count_on,
+    measure,
+    spike_counter,
+    spikes_of_layers,
+)
 from snnlth_jax.train import Program, TrainState, compile_program, init_state, optimizers
 
 __all__ = [
@@ -369,19 +375,19 @@ class Variants:
 
     # --- numbers
 
-    def count_spikes(self, variant: Variant, state: TrainState, images: np.ndarray) -> activity.Counts:
+    def count_spikes(self, variant: Variant, state: TrainState, images: np.ndarray) -> activity.Spikes:
         """Spikes of every neuron of a spiking variant, see `activity.count_spikes`."""
         variables = jax.device_get(_variables(state))
         counter, _ = self.spike_counter(variant, state, images)
-        counts: activity.Counts = jax.device_get(counter(variables, jnp.asarray(images)))
-        return counts
+        spikes: activity.Spikes = jax.device_get(counter(variables, jnp.asarray(images)))
+        return spikes
 
     def synops_by_weight(self, variant: Variant, state: TrainState) -> PyTree:
         """SynOps over each weight for training images, a tree like the masks.
 
         The images are 1,000 evenly spaced ones, or all if there are fewer.
         """
-        counts = self.count_spikes(variant, state, images_to_count_on(self.dataset.train.images))
+        counts = self.count_spikes(variant, state, images_to_count_on(self.dataset.train.images)).counts
         layers, kernels = self._known_wiring, wiring.by_name(state.masks)
         neurons = wiring.shapes(layers, kernels, split_shape(self.dataset.image_shape)[1])
         by_name = {
@@ -395,17 +401,20 @@ class Variants:
 
     def measure(self, variant: Variant, state: TrainState) -> Measurement:
         """Measure the layers of a trained network, see `snnlth_jax.search.measure`."""
-        counts, images = None, images_to_count_on(self.dataset.test.images)
+        spikes, images = None, images_to_count_on(self.dataset.test.images)
         if self.wiring is not None and variant.activation == "lif":
-            counts = self.count_spikes(variant, state, images)
-        return measure(
+            spikes = self.count_spikes(variant, state, images)
+        measured = measure(
             self.wiring,
             state.masks,
             self.dataset.image_shape,
             variant.num_timesteps,
-            counts,
-            0 if counts is None else len(images),
+            spikes and spikes.counts,
+            len(images) if spikes else 0,
         )
+        if spikes is None or self.wiring is None:
+            return measured
+        return measured._replace(first_image=spikes_of_layers(self.wiring, spikes.first))
 
     def forward_flops(self, variant: Variant) -> int:
         """FLOPs of one image through the network: two per multiply-accumulate."""

@@ -23,7 +23,7 @@ from snnlth_jax.configs import targets
 from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.machine import hosts, numerics, sharding
 from snnlth_jax.machine.signals import watch
-from snnlth_jax.run import checkpoints, events, results, tables
+from snnlth_jax.run import checkpoints, events, results, spikes, tables
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run.events import EpochEvent, OverrideEvent, RoundEvent, StartEvent
 from snnlth_jax.run.metrics import Recorder, devices, onednn, versions
@@ -31,7 +31,7 @@ from snnlth_jax.run.results import Result, Row
 from snnlth_jax.run.tensorboard import Events
 from snnlth_jax.search import outcome, phases, plan
 from snnlth_jax.search.checkpointing import Checkpointer
-from snnlth_jax.search.measure import NOTHING
+from snnlth_jax.search.measure import NOTHING, Measurement
 from snnlth_jax.search.outcome import Work
 from snnlth_jax.search.phases import Phase, epochs
 from snnlth_jax.search.plan import Plan
@@ -162,8 +162,7 @@ class Session(Generic[Config_co]):
         self.carry = self.carry._replace(state=self._on_devices(self.carry.state))
         program = self._program(self.variant(phase))
         before = progress.epochs_done - progress.epoch
-        later = self.phases[progress.phase + 1 :]
-        self.recorder.expect(before + last + sum(self._last_epoch(p) - p.first_epoch for p in later))
+        self.recorder.expect(self._all_epochs())
         key = jax.random.fold_in(self._train_key, zlib.crc32((phase.order or phase.kind).encode()))
 
         def on_progress(epoch: int, steps: int, state: TrainState, metrics: Metrics, seconds: float) -> None:
@@ -224,6 +223,7 @@ class Session(Generic[Config_co]):
         row = outcome.at_its_first_times(row, self._earlier)
         if phase.network:
             self._save_network(phase, row)
+            self._write_spikes(phase, measured)
         self.recorder.record(RoundEvent.from_row(row))
         accuracy = row.final_test_accuracy
         self.recorder.message(
@@ -254,6 +254,12 @@ class Session(Generic[Config_co]):
         network = outcome.network(self._identity, phase, variant, row, self.carry.state, self.variants)
         path = self._paths.network(phase.network)
         hosts.on_first(lambda: networks.save(path, network))
+
+    def _write_spikes(self, phase: Phase, measured: Measurement) -> None:
+        """Write the spikes of a trained network for one image, if it has any."""
+        first, path = measured.first_image, self._paths.spikes_of(phase.kind, phase.round)
+        if first is not None:
+            hosts.on_first(lambda: spikes.write(path, first))
 
     def save_ticket(self, phase: Phase, round_number: int, mask_tree: PyTree) -> str:
         """Write the ticket of a round, its masks and the rewind point; return its name within the run."""
@@ -341,6 +347,7 @@ class Session(Generic[Config_co]):
                 time=time.time(),
                 resumed=resumed,
                 checkpoint_every=every,
+                epochs=self._all_epochs(),
                 versions=versions(),
                 devices=devices(),
             )
@@ -407,6 +414,13 @@ class Session(Generic[Config_co]):
         """Number of completed epochs of the weights at the end of a phase."""
         done = [row.epochs for row in self.progress.rows]
         return phase.first_epoch + epochs(self.phases, done, phase)
+
+    def _all_epochs(self) -> int:
+        """Number of epochs of the whole search, as far as is known."""
+        done = [row.epochs for row in self.progress.rows]
+        for phase in self.phases[len(done) :]:
+            done.append(epochs(self.phases, done, phase))
+        return sum(done)
 
     def _program(self, variant: Variant) -> Program:
         """The training program of a variant, compiled unless this process has it already."""
