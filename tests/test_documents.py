@@ -341,7 +341,7 @@ def test_commands_in_the_text_exist(document):
         elif program == "python":
             assert words[0] == "-m" or (ROOT / words[0]).exists(), command
         elif words[0] not in ("help", "--version"):
-            group = words[0] in cli.GROUPS
+            group = words[0] not in cli.COMMANDS
             taken, _ = cli.COMMANDS[" ".join(words[: 1 + group])]
             flags = {flag for field in dataclasses.fields(taken) for flag in fields.flags(field)}
             given = {word.partition("=")[0] for word in words if word.startswith("-")}
