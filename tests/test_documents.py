@@ -25,7 +25,8 @@ from PIL import Image
 from stub import StubPrograms
 
 from snnlth_jax import cli, configs, report
-from snnlth_jax.commands import fields
+from snnlth_jax.commands import demo, fields
+from snnlth_jax.commands import words as command_line
 from snnlth_jax.machine import hosts
 from snnlth_jax.search import imp, programs
 
@@ -59,6 +60,7 @@ NOT_RUN = {
     ("docs/performance.md", ".venv-budget/bin/snnlth compile"): "3 GB of compilers",
     ("docs/performance.md", "│ network   │ T │ batch │            │ load"): TIMES,
     ("docs/performance.md", "│ vgg9:0.25 │ 4 │ 64    │ multi-step │ idle │ 140.1"): TIMES,
+    ("docs/performance.md", "│ vgg5 │ 5 │ 64 │ multi-step"): TIMES,
     ("docs/performance.md", "NVIDIA H200, 16 cores, jax 0.11.2, bfloat16: matrix products at 658"): TIMES,
     ("docs/performance.md", "vgg16, T = 5, 388 steps of batch 128"): TIMES,
     ("docs/performance.md", "NVIDIA H200, 16 cores, jax 0.11.2, bfloat16: matrix products at 677"): TIMES,
@@ -70,6 +72,7 @@ NOT_RUN = {
     ("docs/performance.md", "partition     104.0"): TIMES,
     ("docs/performance.md", "vgg16, T = 5, 20 steps of batch 32"): TIMES,
     ("docs/performance.md", "epoch 15.694 s"): TIMES,
+    ("docs/performance.md", "epoch 33.423 s"): TIMES,
     ("docs/performance.md", "│ network   │ traced"): TIMES,
     ("docs/results.md", "what the searches decided"): TABLES,
     ("docs/results.md", "winning tickets of imp"): TABLES,
@@ -218,6 +221,9 @@ class Scene:
         if words == ["demo"] and DEMO:  # which several documents show
             self.printed += DEMO[0]
             return
+        if "--watch" in words:  # without end, see test_report_live.py
+            command_line.parse(words)
+            return
         assert cli.main(words) == 0, self.capsys.readouterr().err
         if words == ["demo"]:
             self.printed = self.capsys.readouterr().out
@@ -232,6 +238,10 @@ class Scene:
     def _run_tpu_vm(self, words):
         """The command that the launcher is given; test_tpu_vm.py launches."""
         self._command(shlex.join(words[words.index("--") + 1 :]))
+
+    def _run_side_by_side(self, words):
+        """The command that several processes get; test_side_by_side.py starts them."""
+        self._command(shlex.join(words[1:]))
 
     def _run_make(self, words):
         (target,) = words
@@ -267,7 +277,7 @@ class Scene:
             return
         module = importlib.import_module(Path(script).stem)
         options += [] if "--show" in options else ["--dry-run"]
-        assert module.grid.main(module.cells, module.TABLES, module.CLAIMS, options) == 0
+        assert module.grid.main(module.cells, module.TABLES, module.CLAIMS, module.FIGURES, options) == 0
 
 
 class _Parsed(Exception):
@@ -306,12 +316,15 @@ def scene(tmp_path, run, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(programs, "SHARED", StubPrograms())
-    monkeypatch.setattr(report, "draw", lambda *args: [])  # the page without its plots; see test_report.py
+    monkeypatch.setattr(
+        report, "draw", lambda *args: ([], [])
+    )  # the page without its plots; see test_report.py
     monkeypatch.setattr(hosts, "connect", lambda: None)
     for name, (command, search) in cli.COMMANDS.items():
         if search is SEARCH:
             monkeypatch.setitem(cli.COMMANDS, name, (command, _searched))
-    monkeypatch.setattr(cli, "search", _searched)
+    for module in (cli, demo):
+        monkeypatch.setattr(module, "search", _searched)
     modules = set(sys.modules)
     yield Scene(tmp_path, run, capsys)
     for name in set(sys.modules) - modules:  # those in its directory
