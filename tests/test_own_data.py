@@ -653,7 +653,7 @@ def test_chosen_steps_of_augmentation_are_a_part_of_the_identity(searched):
 
 def test_the_report_warns_of_different_data_under_one_name(searched, tmp_path, caplog, capsys, monkeypatch):
     top, _, _ = searched
-    monkeypatch.setattr(report, "draw", lambda *args: [])  # the page without its plots
+    monkeypatch.setattr(report, "draw", lambda *args: ([], []))  # the page without its plots
     shutil.copytree(top / "npz", tmp_path / "one")
     report.write([str(tmp_path / "one")], str(tmp_path / "alone"))
     assert "different data" not in (tmp_path / "alone/report.html").read_text() + caplog.text
