@@ -469,7 +469,8 @@ def test_kernels_are_compared_with_their_definition(monkeypatch):
 
     def wrong(layers, *args, kernels, **how):
         shift = 0.1 if kernels == "interpret" else 0.0
-        return right([layers[0]._replace(bias=layers[0].bias + shift)], *args, kernels="plain", **how)
+        moved = layers[0]._replace(bias=layers[0].bias + shift)
+        return right([moved, *layers[1:]], *args, kernels="plain", **how)
 
     monkeypatch.setattr(doctor, "norm_fire", wrong)
     (finding,) = doctor.training_kernels("interpret")
