@@ -197,7 +197,7 @@ def training_kernels(kernels: str = "auto") -> list[Finding]:
     if not takes(LIF(), kernels):
         return []
     numbers = np.random.default_rng(0)
-    x, other, weights = (jnp.asarray(numbers.normal(size=(4, 8, 8, 8, 64)), jnp.float32) for _ in range(3))
+    x, other, weights = (jnp.asarray(numbers.normal(size=(4, 2, 8, 8, 64)), jnp.float32) for _ in range(3))
     layer = Normed(x, jnp.ones(64), jnp.full(64, 0.5))
 
     def computed(inputs: list[Any], how: str, **options: Any) -> tuple[jax.Array, jax.Array]:
