@@ -10,7 +10,7 @@ Hours are those of the paper's epochs on its RTX 2080 Ti: 47.4 s for VGG16, 67.2
 import importlib
 from pathlib import Path
 
-from grid import Cells, epochs_by_phase, jobs
+from grid import Cells, jobs
 
 from snnlth_jax import configs
 from snnlth_jax.search import phases
@@ -32,7 +32,7 @@ def epochs(config: configs.ResolvedTrain) -> float:
     """Epochs of a search at the full T of its network, at most."""
     full = configs.resolve(configs.ImpConfig(dataset=config.dataset)).num_timesteps
     planned = phases.of(config)
-    numbers = epochs_by_phase(config)
+    numbers = phases.all_epochs(planned)
     timesteps = [MEASURED if phase.by_early_time else phase.variant.num_timesteps for phase in planned]
     return sum(number * t / full for number, t in zip(numbers, timesteps, strict=True))
 

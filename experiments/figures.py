@@ -12,6 +12,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.report import plot, theme
 from snnlth_jax.report.theme import Drawing
 from snnlth_jax.run.results import Spread, Summary, SummaryRow, spread
+from snnlth_jax.run.tables import layer_name
 
 __all__ = [
     "Drawing",
@@ -358,9 +359,7 @@ def layers(found: Found) -> Drawing:
             spread(1 - layer.kept / layer.weights for layer in group) for group in zip(*seeds, strict=True)
         ]
         curves[plot.percent(ticket.sparsity)] = [(float(i), one) for i, one in enumerate(by_layer, start=1)]
-    names = [
-        layer.name.removesuffix("/kernel").removesuffix("/conv") for layer in results[0].rounds[0].layers
-    ]
+    names = [layer_name(layer.name) for layer in results[0].rounds[0].layers]
 
     def axis(drawing: Drawing, places: Sequence[float]) -> None:
         drawing.axes.set_xlim(0.7, len(names) + 0.3)

@@ -302,19 +302,10 @@ def listed(planned: Mapping[Job, configs.ResolvedTrain], mine: Sequence[Job]) ->
         config = planned[name, seed]
         state = "finished"
         if result(config) is None:
-            todo.append(sum(epochs_by_phase(config)))
+            todo.append(sum(phases.all_epochs(phases.of(config))))
             state = f"at most {todo[-1]:,} epochs"
         lines.append(f"{name}, seed {seed}: {state}, {config.workdir}")
     return [*lines, f"{len(todo)} of {len(mine)} cells to run, at most {sum(todo):,} epochs; nothing was run"]
-
-
-def epochs_by_phase(config: configs.ResolvedTrain) -> list[int]:
-    """Number of epochs of each phase of a search, at most."""
-    planned = phases.of(config)
-    numbers: list[int] = []
-    for phase in planned:
-        numbers.append(phases.epochs(planned, numbers, phase))
-    return numbers
 
 
 def run(

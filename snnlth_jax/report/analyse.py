@@ -12,7 +12,7 @@ from snnlth_jax.errors import InputError
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.run import results
 from snnlth_jax.run.results import Result, Row, Summary
-from snnlth_jax.run.tables import new_table, say
+from snnlth_jax.run.tables import layer_name, new_table, say
 
 __all__ = ["show"]
 
@@ -115,16 +115,12 @@ def _names(rows: Sequence[Row]) -> list[str]:
     return [row.name + (f", {row.network}" if several else "") for row in rows]
 
 
-def _layer(name: str) -> str:
-    return name.removesuffix("/kernel").removesuffix("/conv").removesuffix("/linear")
-
-
 def _sparsity(rows: Sequence[Row]) -> Table:
     table = new_table("sparsity", "layer", "weights", *_names(rows))
     weights = [layer.weights for layer in rows[0].layers]
     by_layer = sparsity.by_round(row.layers for row in rows).items()
     for (name, values), count in zip(by_layer, [*weights, sum(weights)], strict=True):
-        table.add_row(_layer(name), f"{count:,}", *(f"{100 * value:.2f} %" for value in values))
+        table.add_row(layer_name(name), f"{count:,}", *(f"{100 * value:.2f} %" for value in values))
     return table
 
 
@@ -137,7 +133,7 @@ def _health(row: Row) -> Table:
         neurons = [layer.neurons, layer.silent_neurons, layer.saturated_neurons]
         rates = layer.firing_rate
         table.add_row(
-            _layer(layer.name),
+            layer_name(layer.name),
             *("" if count is None else f"{count:,}" for count in [*counts, *neurons]),
             f"{sum(rates) / len(rates):.4f}" if rates else "",
         )
@@ -148,7 +144,7 @@ def _operations(rows: Sequence[Row]) -> Table:
     table = new_table("operations per image, MACs and SynOps", "layer", *_names(rows))
     for layers in zip(*(row.layers for row in rows), strict=True):
         counts = (sum(layer.macs_per_image) + sum(layer.synops_per_image) for layer in layers)
-        table.add_row(_layer(layers[0].name), *(f"{count:,.0f}" for count in counts))
+        table.add_row(layer_name(layers[0].name), *(f"{count:,.0f}" for count in counts))
     return table
 
 

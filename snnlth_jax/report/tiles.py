@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from snnlth_jax.report.theme import WIDTH, Drawing
+from snnlth_jax.run.tables import layer_name
 
 __all__ = ["image", "lines_of", "shades"]
 
@@ -47,13 +48,12 @@ def image(
 
 
 def lines_of(name: str, width: int) -> list[str]:
-    """The name of a layer in lines, broken at its slashes, without what all layers of a kind have.
+    """The `layer_name` of a layer in lines, broken at its slashes.
 
     >>> lines_of("block1/first/conv/kernel", 16), lines_of("block10/shortcut/conv/kernel", 12)
     (['block1/first'], ['block10/', 'shortcut'])
     """
-    short = name.removesuffix("/kernel").removesuffix("/conv").removesuffix("/linear")
     lines = [""]
-    for part in short.replace("/", "/\n").split("\n"):
+    for part in layer_name(name).replace("/", "/\n").split("\n"):
         lines = [*lines, part] if len(lines[-1] + part) > width else [*lines[:-1], lines[-1] + part]
     return [piece for line in lines for piece in textwrap.wrap(line, width)]

@@ -12,6 +12,7 @@ from snnlth_jax.run.results import Cost, Result, Spread, StabilityRecord, Summar
 __all__ = [
     "duration",
     "gigabytes",
+    "layer_name",
     "mean_table",
     "new_table",
     "operations",
@@ -185,6 +186,15 @@ def new_table(title: str, first: str, *columns: str) -> Table:
     for name in columns:
         table.add_column(Text(printable(name)), justify="right", no_wrap=True)
     return table
+
+
+def layer_name(name: str) -> str:
+    """The name of a layer without what all layers of a kind have.
+
+    >>> layer_name("block1_1/first/conv/kernel")
+    'block1_1/first'
+    """
+    return name.removesuffix("/kernel").removesuffix("/conv").removesuffix("/linear")
 
 
 def duration(seconds: float) -> str:

@@ -425,3 +425,11 @@ def epochs(phases: Sequence[Phase], done: Sequence[int], phase: Phase) -> int:
     search = sum(count for p, count in completed if p.searches and p.round < phase.round)
     own = [count for p, count in completed if p.round == phase.round and p.part in ("rounds", "tickets")]
     return search + sum(own[-1:])
+
+
+def all_epochs(phases: Sequence[Phase], done: Sequence[int] = ()) -> list[int]:
+    """Number of epochs of each phase: that of the completed ones as given, of the others at most."""
+    numbers = list(done)
+    for phase in phases[len(done) :]:
+        numbers.append(epochs(phases, numbers, phase))
+    return numbers

@@ -18,7 +18,7 @@ from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.configs import targets
 from snnlth_jax.machine import hosts, sharding
 from snnlth_jax.run.tables import duration, gigabytes, new_table, operations, say
-from snnlth_jax.search.phases import Phase, epochs
+from snnlth_jax.search.phases import Phase, all_epochs
 from snnlth_jax.search.programs import TWIN, Variants, full_variant
 from snnlth_jax.train import Program, zero_metrics
 
@@ -135,20 +135,18 @@ def trainings(
     shapes = jax.eval_shape(variants.init_state, jax.random.key(0)).masks
     total = sum(mask.size for mask in jax.tree.leaves(shapes))
     evaluated = len(dataset.test.labels) + (len(dataset.validation.labels) if dataset.validation else 0)
-    counts: list[int] = []
     planned: list[PlannedTraining] = []
-    for phase in phases:
-        counts.append(epochs(phases, counts, phase))
+    for phase, count in zip(phases, all_epochs(phases), strict=True):
         forward = variants.forward_flops(phase.variant)
-        flops = counts[-1] * len(dataset.train.labels) * train_flops(forward)
-        flops += math.ceil(counts[-1] / config.eval_every) * evaluated * forward
+        flops = count * len(dataset.train.labels) * train_flops(forward)
+        flops += math.ceil(count / config.eval_every) * evaluated * forward
         # each network on a line sees the training images twice, for its statistics and for its loss
         flops += phase.points * (2 * len(dataset.train.labels) + len(dataset.test.labels)) * forward
         planned.append(
             PlannedTraining(
                 name=str(phase),
                 variant=str(phase.variant),
-                epochs=counts[-1],
+                epochs=count,
                 sparsity=1 - _kept(config, phase, total) / total,
                 flops=flops,
                 seconds=flops * seconds_per_flop[phase.variant.activation],

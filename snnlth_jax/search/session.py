@@ -417,10 +417,7 @@ class Session(Generic[Config_co]):
 
     def _all_epochs(self) -> int:
         """Number of epochs of the whole search, as far as is known."""
-        done = [row.epochs for row in self.progress.rows]
-        for phase in self.phases[len(done) :]:
-            done.append(epochs(self.phases, done, phase))
-        return sum(done)
+        return sum(phases.all_epochs(self.phases, [row.epochs for row in self.progress.rows]))
 
     def _program(self, variant: Variant) -> Program:
         """The training program of a variant, compiled unless this process has it already."""
