@@ -219,7 +219,7 @@ def cells(scale, **where):
     tiny = grid.scale(scale, **where)
     bad = tiny.one_shot(0.9, "random", learning_rate=1e30)
     return {"probe": tiny.probe(), "random_0.9": bad}
-sys.exit(grid.main(cells, [], []))
+sys.exit(grid.main(cells, [], [], []))
 """
 
 
