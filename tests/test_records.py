@@ -40,8 +40,7 @@ def test_a_plain_line_per_epoch_where_there_is_no_terminal(path):
     with recorder(path) as records:
         records.resume(4)
         records.expect(10)
-        records.show("round 1", 5.0, 0.5, 0.75, 1234.0)
-        records.epoch_line("round 1 epoch 2/4", EVENT)
+        records.epoch_line("round 1 epoch 2/4", 5, EVENT)
     (line,) = text(records).splitlines()
     assert line.endswith(f"{duration(5 * EVENT.seconds)} left")  # five epochs as long as the first
     for part in ("round 1 epoch 2/4", "loss 0.5000", "train 0.7500", "test 0.6250", "1,234 images/s", "left"):
@@ -52,7 +51,7 @@ def test_a_bar_on_a_terminal(path):
     with recorder(path, force_terminal=True) as records:
         records.show("round 1/3 epoch 2/4", 5.5, 0.5, 0.75, 1234.0)
         records._progress.refresh()
-        records.epoch_line("round 1 epoch 2/4", EVENT)
+        records.epoch_line("round 1 epoch 2/4", 5, EVENT)
         records.message("round 1: done")
     shown = text(records)
     for part in (

@@ -42,7 +42,7 @@ class Recorder:
         self._events: Events | None = None
         self._total = 0  # epochs of the whole search, for the time left
         self._active = hosts.is_first()
-        self._done = self._done_before = 0.0  # epochs, of all processes and of those before this one
+        self._done_before = 0  # epochs, of the processes before this one
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -107,7 +107,7 @@ class Recorder:
 
     def resume(self, epochs: int) -> None:
         """Start from the number of epochs that earlier processes completed."""
-        self._done = self._done_before = epochs
+        self._done_before = epochs
         self._progress.update(self._task, completed=epochs)
 
     def expect(self, total_epochs: int) -> None:
@@ -117,7 +117,6 @@ class Recorder:
 
     def show(self, label: str, epochs_done: float, loss: float, accuracy: float, rate: float) -> None:
         """Move the bar: `epochs_done` of the whole search, running loss and accuracy, images per second."""
-        self._done = epochs_done
         self._progress.update(
             self._task,
             description=label,
@@ -130,14 +129,14 @@ class Recorder:
         if self._last is not None:
             self._last += seconds
 
-    def epoch_line(self, label: str, event: EpochEvent) -> None:
-        """Print the plain line of an epoch, unless the console has a bar."""
+    def epoch_line(self, label: str, epochs_done: int, event: EpochEvent) -> None:
+        """Print the plain line of an epoch, the last of `epochs_done`, unless the console has a bar."""
         if self._active and not self._console.is_terminal:
             now = time.perf_counter()
             # before the first epoch everything is prepared, which is not done again
             self._seconds += event.seconds if self._last is None else now - self._last
             self._last = now
-            left = self._seconds / max(self._done - self._done_before, 1e-9) * (self._total - self._done)
+            left = self._seconds / (epochs_done - self._done_before) * (self._total - epochs_done)
             accuracies = "".join(
                 f"  {name} {value:.4f}" for name, value in event.accuracies.items() if value is not None
             )

@@ -442,7 +442,8 @@ class Session(Generic[Config_co]):
 
     def _record(self, phase: Phase, epoch: Epoch, program: Program, over: bool) -> None:
         """Evaluate an epoch, add it to the phase's row, and record it."""
-        started, row, number = time.perf_counter(), self.progress.row, epoch.number
+        started, progress, number = time.perf_counter(), self.progress, epoch.number
+        row = progress.row
         fields = _means("train", epoch.metrics)
         if number % self.config.eval_every == 0 or over:
             for name, split in self._evaluated.items():
@@ -463,7 +464,8 @@ class Session(Generic[Config_co]):
             seconds=seconds,
         )
         self.recorder.record(event)
-        self.recorder.epoch_line(f"{phase} epoch {number}/{self._last_epoch(phase)}", event)
+        label, done = f"{phase} epoch {number}/{self._last_epoch(phase)}", number - progress.epoch
+        self.recorder.epoch_line(label, progress.epochs_done + done, event)
 
 
 @numerics.pinned()
