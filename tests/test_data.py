@@ -269,7 +269,7 @@ def test_missing_or_empty_file(copy, cache, file):
 
 
 @pytest.mark.parametrize(
-    "text", ["", '{"name": "cif', "[]", "null", "{}", '{"name": "x", "splits": []}', "\0"]
+    "text", ["", '{"name": "cif', "[]", "null", "{}", '{"name": "x", "splits": []}', "\0", "[" * 9999]
 )
 def test_damaged_dataset_info(copy, cache, text):
     root, directory = copy
@@ -284,6 +284,8 @@ def test_damaged_dataset_info(copy, cache, text):
         (["30", "31"], "30 instead of 31 images"),
         (["30", "x"], "dataset_info.json"),
         (["0", "0"], "no images in train"),
+        (["31", "-1"], "2 files of train, of -1 images"),
+        ([float("inf")], "dataset_info.json"),
     ],
 )
 def test_another_number_of_images(copy, cache, lengths, say):

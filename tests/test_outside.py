@@ -72,6 +72,16 @@ def test_no_more_is_read_than_allowed(tmp_path):
         files.read(path, "ticket file", most=2)
 
 
+@pytest.mark.parametrize(
+    "text", ["epochs = " + "9" * 5000, "a = " + "[" * 5000, "\0", "a = '" + "\xff" * 2**16, b"\xff"]
+)
+def test_a_configuration_file_of_anything_is_one_line(text, tmp_path, capsys):
+    path = tmp_path / "config.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert main(["imp", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"snnlth: error: {path}: ")
+
+
 # --- texts
 
 

@@ -136,6 +136,9 @@ WRONG = {
     ],
     "facts": [
         ({"mean": [0.5, 0.5]}, "mean 0.5,0.5: allowed: 1 finite numbers"),
+        ({"std": [1e-300]}, "std 1e-300: allowed: 1 finite numbers"),
+        ({"mean": [1e308]}, "mean 1e+308: allowed: 1 finite numbers"),
+        ({"mean": [1j]}, "mean [0.+1.j]: allowed: 1 finite numbers"),
         ({"std": [0.0]}, "std 0: allowed: 1 finite numbers, one for each channel, above 0"),
         ({"mean": [np.nan]}, "mean nan"),
         ({"classes": ["a", "b"]}, "label 2 of image 2; allowed: 0 to 1"),
@@ -404,6 +407,51 @@ def test_tfds_images_of_several_sizes(tmp_path, size, say):
     file = tmp_path / "insects/1.0.0/features.json"
     file.write_text(file.read_text().replace('"9"', f'"{size}"'))
     one_line(data.load, "tfds:insects", tmp_path, say=[say])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "other", "say"),
+    [
+        ("features.json", '"10"', '"1000000000"', "1000000000 classes for"),
+        ("features.json", '"10"', '"-1"', "-1 classes for"),
+        ("features.json", '"label"', '"../../label"', "'../../label.labels.txt' is no name of a file"),
+        ("features.json", "{", "[" * 9999, "features.json, RecursionError"),
+        ("dataset_info.json", '"insects"', '"../insects"', "'../insects-train"),
+        ("dataset_info.json", "{SPLIT}", "{SPLIT:>9999999999}", "is no name of a file"),
+        ("dataset_info.json", "{SPLIT}", "{SPLIT.__class__}", "is no name of a file"),
+        ("dataset_info.json", "{SPLIT}", "{PLACE}", "is no name of a file"),
+    ],
+)
+def test_files_of_tfds_that_say_what_cannot_be(tmp_path, file, text, other, say):
+    write_dataset(tmp_path, "insects", "1.0.0", shape=(9, 7, 3))
+    info = tmp_path / "insects/1.0.0/dataset_info.json"
+    held = json.loads(info.read_text())
+    for split in held["splits"]:
+        split["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    info.write_text(json.dumps(held))
+    changed = tmp_path / "insects/1.0.0" / file
+    assert text in changed.read_text()
+    changed.write_text(changed.read_text().replace(text, other))
+    one_line(data.load, "tfds:insects", tmp_path, say=[say])
+
+
+def test_pipes_in_the_place_of_files_are_not_waited_for(tmp_path):
+    write_dataset(tmp_path, "insects", "1.0.0", shape=(9, 7, 3))
+    save_folder(tmp_path / "folder")
+    write_idx(tmp_path / "MNIST/raw", packed=False)
+    (tmp_path / "tiny-imagenet-200/train").mkdir(parents=True)
+    (tmp_path / "tiny-imagenet-200/wnids.txt").touch()
+    for name, file in (
+        ("tfds:insects", "insects/1.0.0/label.labels.txt"),
+        ("tfds:insects", "insects/1.0.0/features.json"),
+        ("tfds:insects", "insects/1.0.0/dataset_info.json"),
+        (str(tmp_path / "folder"), "folder/train/ant/0.png"),
+        ("mnist", "MNIST/raw/train-labels-idx1-ubyte"),
+        ("tiny_imagenet", "tiny-imagenet-200/wnids.txt"),
+    ):
+        (tmp_path / file).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / file)
+        one_line(data.load, name, tmp_path, say=[file.rpartition("/")[2]])
 
 
 def idx(array, packed):

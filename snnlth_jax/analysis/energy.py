@@ -1,6 +1,5 @@
 """Energy and memory accesses of a network, from the operations of its layers."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -68,8 +67,8 @@ def energy(layers: Iterable[Layer], mac: float = ENERGY_MAC, ac: float = ENERGY_
     Energy(macs=10.0, synops=10.0, picojoules=55.0)
     """
     for name, value in (("mac", mac), ("ac", ac)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"`energy_{name}`", value, allowed="picojoules, 0 or more")
+        if not 0 <= value <= 1e12:
+            raise InputError(f"`energy_{name}`", value, allowed="picojoules, 0 or more, at most 1e12")
     layers = list(layers)
     macs = sum(sum(layer.macs_per_image) for layer in layers)
     synops = sum(sum(layer.synops_per_image) for layer in layers)

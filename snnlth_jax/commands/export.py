@@ -46,8 +46,8 @@ class Export:
         from snnlth_jax import networks
 
         output.check(self.output, self.overwrite)
-        if self.to == "nir" and not 0 < self.dt < float("inf"):
-            raise InputError("`dt`", self.dt, allowed="a number above 0")
+        if self.to == "nir" and not 1e-12 <= self.dt <= 1e12:
+            raise InputError("`dt`", self.dt, allowed="a number above 0, from 1e-12 to 1e12")
         if self.arch is not None and self.to != "stablehlo":
             raise InputError("`arch`", self.arch, allowed="with `to` stablehlo")
         for name, usual in (("dt", 1.0), ("pooling", "threshold")):

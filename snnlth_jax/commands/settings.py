@@ -13,6 +13,8 @@ from snnlth_jax.errors import InputError, flag, not_one_of
 
 __all__ = ["read"]
 
+_MOST_BYTES = 2**16
+
 
 def read(path: str, command: Any) -> dict[str, Any]:
     """The fields that a file sets, by name.
@@ -25,8 +27,10 @@ def read(path: str, command: Any) -> dict[str, Any]:
       InputError: no TOML, of another command, or a key or a value that the command does not have.
     """
     try:
-        values = tomllib.loads(files.read(path, "configuration file").decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        values = tomllib.loads(files.read(path, "configuration file", _MOST_BYTES).decode())
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, 5000 digits, or 5000 brackets
         problem = f"no TOML ({' '.join(str(error).split())})"
         raise InputError(path, problem=problem, allowed="lines such as epochs = 10") from error
     own = command_name(command)

@@ -24,7 +24,7 @@ from snnlth_jax.configs.commands import (
     ResolvedTrain,
     ResolvedTransfer,
 )
-from snnlth_jax.configs.fields import Declared, declared
+from snnlth_jax.configs.fields import FLOAT32_MIN, Declared, declared
 from snnlth_jax.configs.parts import Data, EarlyTime, Neuron, Training
 from snnlth_jax.data.frames import split_shape
 from snnlth_jax.errors import InputError, not_one_of
@@ -183,6 +183,9 @@ def _check_field(field: Declared, value: Any) -> None:
     for one in several:
         if field.choices and one not in field.choices and not isinstance(one, bool):
             raise not_one_of(f"`{field.name}`", one, field.choices)
+    if any(isinstance(one, float) and 0 < abs(one) < FLOAT32_MIN for one in several):
+        allowed = field.bounds.allowed if field.bounds else ""
+        raise InputError(f"`{field.name}`", _text(value), problem="is 0 in float32", allowed=allowed)
     if len(set(several)) < len(several):
         raise InputError(f"`{field.name}`", _text(value), allowed="each once")
     if field.bounds and value is not None and not all(map(field.bounds.holds, several)):

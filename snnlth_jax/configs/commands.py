@@ -73,7 +73,7 @@ class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
     budget: Annotated[Literal["weights", "synops"], IDENTITY] = "weights"
     """Quantity of which a round removes the fraction p: weights (paper, IMP), or synops, the synaptic
     operations of the trained network on training images."""
-    processing_elements: Annotated[int | None, AT_LEAST_1, IDENTITY] = None
+    processing_elements: Annotated[int | None, AT_LEAST_1._replace(most=10_000), IDENTITY] = None
     """Number of processing elements that each get as many kept weights of every layer (u-Ticket, Yin et al.
     2023). Default: none, masks as they are."""
 

@@ -63,6 +63,7 @@ class Bounds(NamedTuple):
 
 
 FLOAT32_MAX = 3.4e38
+FLOAT32_MIN = 1.2e-38  # above 0; smaller numbers are 0 on most devices
 AT_LEAST_1 = Bounds("1 or more", lambda v: v >= 1, most=10**9)
 EPOCHS = AT_LEAST_1._replace(most=10**6)
 MOST_ROUNDS = 10_000

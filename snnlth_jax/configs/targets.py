@@ -104,6 +104,10 @@ def check_removes(config: object, total: int) -> None:
     none, least = f"removes none of {total:,} weights", f"{1 / total:.3g} or more"
     if sparsity is not None and not _floor(sparsity, total):
         raise InputError("`sparsity`", sparsity, problem=none, allowed=least)
+    drop = getattr(config, "drop_fraction", None)
+    if drop is not None and not _floor(drop, kept := total - _floor(sparsity or 0.0, total)):
+        problem = f"moves none of {kept:,} weights"
+        raise InputError("`drop_fraction`", drop, problem=problem, allowed=f"{1 / max(kept, 1):.3g} or more")
     if not isinstance(config, Rounds):
         return
     if getattr(config, "budget", "weights") != "weights":

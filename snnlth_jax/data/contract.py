@@ -265,14 +265,17 @@ def safe_name(text: str) -> str:
 
 
 def _per_channel(name: str, values: Any, channels: int) -> tuple[float, ...]:
-    allowed = f"{channels} finite numbers, one for each channel" + (", above 0" if name == "std" else "")
+    allowed = f"{channels} finite numbers, one for each channel"
+    allowed += ", above 0, 1e-6 to 1e6" if name == "std" else ", -1e6 to 1e6"
     try:
-        numbers = tuple(float(value) for value in np.asarray(values, np.float64).ravel())
+        given = np.asarray(values)
+        numbers = tuple(map(float, given.ravel())) if given.dtype.kind in "fiu" else ()
     except (TypeError, ValueError) as error:
         raise InputError(f"`{name}`", values, allowed=allowed) from error
-    wrong = len(numbers) != channels or not np.isfinite(numbers).all()
-    if wrong or (name == "std" and min(numbers) <= 0):
-        raise InputError(f"`{name}`", ",".join(f"{number:g}" for number in numbers), allowed=allowed)
+    wrong = len(numbers) != channels or not all(abs(number) < 1e6 for number in numbers)
+    if wrong or (name == "std" and min(numbers) < 1e-6):
+        text = ",".join(f"{number:g}" for number in numbers) or str(given)
+        raise InputError(f"`{name}`", text, allowed=allowed)
     return numbers
 
 

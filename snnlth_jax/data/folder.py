@@ -23,6 +23,7 @@ from snnlth_jax.data import cache
 from snnlth_jax.data.contract import Dataset, of_arrays, safe_name
 from snnlth_jax.data.splits import most_bytes
 from snnlth_jax.errors import InputError, one_line
+from snnlth_jax.files import opened
 
 __all__ = ["Folder", "locate", "read"]
 
@@ -160,7 +161,7 @@ def _format(directory: Path, files: Sequence[Path]) -> tuple[tuple[int, int], bo
     first, grey = None, True
     for file in files:
         try:
-            with Image.open(file) as picture:
+            with opened(file) as content, Image.open(content) as picture:
                 size, mode = picture.size, picture.mode
         except Exception as error:
             raise _unreadable(directory, file, error) from error

@@ -23,6 +23,7 @@ from etils import epath
 
 from snnlth_jax.data.tfds import data_root, resize
 from snnlth_jax.errors import InputError, one_line
+from snnlth_jax.files import opened
 
 __all__ = ["NAMES", "Files", "decode", "locate"]
 
@@ -137,7 +138,7 @@ def _found(directory: Path, prefix: str, axes: int) -> Path:
 
 
 def _open(file: Path) -> IO[bytes]:
-    with file.open("rb") as start:
+    with opened(file) as start:
         packed = start.read(2) == b"\x1f\x8b"
     return gzip.open(file) if packed else file.open("rb")  # type: ignore[return-value]
 

@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from snnlth_jax import files
 from snnlth_jax.errors import InputError, one_line
 
 __all__ = ["Features", "Prepared", "data_root", "decode", "features", "generate", "locate", "resize"]
@@ -24,6 +25,8 @@ __all__ = ["Features", "Prepared", "data_root", "decode", "features", "generate"
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
+_MOST_BYTES = 2**26  # of a file that describes a dataset
+_MOST_SHARDS = 100_000
 DECODING = 1  # a part of every fingerprint; raise it when decoding changes the arrays
 
 
@@ -107,7 +110,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = Fal
 
     directory = home / max(versions, key=lambda version: _version(version) or ())
     try:
-        info_bytes = (directory / "dataset_info.json").read_bytes()
+        info_bytes = files.read(directory / "dataset_info.json", most=_MOST_BYTES)
         info = json.loads(info_bytes)
         file_format = info.get("fileFormat") or "tfrecord"
         splits = {split["name"]: split for split in info["splits"]}
@@ -118,7 +121,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = Fal
             split: _shards(directory, info["name"], file_format, splits[stored])
             for split, stored in named.items()
         }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # damaged values fail in a dozen ways
         raise _damaged(called, root, directory, f"dataset_info.json, {one_line(error)}") from error
     if file_format != "array_record":
         raise InputError(
@@ -128,14 +131,14 @@ def locate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = Fal
             f"another `data_dir` with: {_command(called, 'DIR')}",
         )
 
-    files = [directory / "features.json", *(file for split in shards for file, _ in shards[split])]
-    stats = [file.stat() if file.exists() else None for file in files]
-    missing_files = [file.name for file, stat in zip(files, stats, strict=True) if not (stat and stat.length)]
+    parts = [directory / "features.json", *(file for split in shards for file, _ in shards[split])]
+    stats = [file.stat() if file.exists() else None for file in parts]
+    missing_files = [file.name for file, stat in zip(parts, stats, strict=True) if not (stat and stat.length)]
     if missing_files:
-        what = f"{len(missing_files)} of {len(files)} files missing or empty, the first {missing_files[0]}"
+        what = f"{len(missing_files)} of {len(parts)} files missing or empty, the first {missing_files[0]}"
         raise _damaged(called, root, directory, what)
     listing = [
-        (f.name, stat.length, _modified(f, stat)) for f, stat in zip(files, stats, strict=True) if stat
+        (f.name, stat.length, _modified(f, stat)) for f, stat in zip(parts, stats, strict=True) if stat
     ]
     source = repr((DECODING, info_bytes, listing)).encode()
     fingerprint = hashlib.sha256(source).hexdigest()[:16]
@@ -150,7 +153,7 @@ def features(source: Prepared) -> Features:
     """
     file = source.directory / "features.json"
     try:
-        parts = json.loads(file.read_text())["featuresDict"]["features"]
+        parts = json.loads(files.read(file, most=_MOST_BYTES))["featuresDict"]["features"]
         by_kind = {
             kind: [name for name, part in parts.items() if part["pythonClassName"].endswith(f".{kind}")]
             for kind in ("Image", "ClassLabel")
@@ -164,11 +167,14 @@ def features(source: Prepared) -> Features:
         (image,), (label,) = by_kind.values()
         shape = tuple(int(size) for size in parts[image]["image"]["shape"]["dimensions"])
         count = int(parts[label]["classLabel"]["numClasses"])
-        names_file = source.directory / f"{label}.labels.txt"
-        names = names_file.read_text().splitlines() if names_file.exists() else []
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+        if not 0 < count <= source.size("train"):
+            raise ValueError(f"{count} classes for {source.size('train')} training images")
+        names_file = source.directory / _file_name(f"{label}.labels.txt")
+        listed = files.read(names_file, most=_MOST_BYTES) if names_file.exists() else b""
+        names = listed.decode().splitlines()
+    except InputError:
+        raise
+    except Exception as error:
         what = f"features.json, {one_line(error)}"
         raise _damaged(source.called, source.root, source.directory, what) from error
     if len(shape) != 3 or min(shape) < 1:
@@ -328,19 +334,30 @@ def _shards(
     counts = [int(count) for count in split["shardLengths"]]
     if not sum(counts):
         raise ValueError(f"no images in {split['name']}")
+    if min(counts) < 0 or len(counts) > _MOST_SHARDS:
+        raise ValueError(f"{len(counts):,} files of {split['name']}, of {min(counts)} images or more")
     total, shards = f"{len(counts):05d}", []
     for index, count in enumerate(counts):
         number = f"{index:05d}"
-        file = template.format(
-            DATASET=name,
-            SPLIT=split["name"],
-            FILEFORMAT=file_format,
-            SHARD_INDEX=number,
-            NUM_SHARDS=total,
-            SHARD_X_OF_Y=f"{number}-of-{total}",
-        )
-        shards.append((directory / file, count))
+        file = template  # not by str.format, which reads attributes and widths
+        for variable, value in (
+            ("DATASET", name),
+            ("SPLIT", split["name"]),
+            ("FILEFORMAT", file_format),
+            ("SHARD_INDEX", number),
+            ("NUM_SHARDS", total),
+            ("SHARD_X_OF_Y", f"{number}-of-{total}"),
+        ):
+            file = file.replace(f"{{{variable}}}", value)
+        shards.append((directory / _file_name(file), count))
     return shards
+
+
+def _file_name(name: str) -> str:
+    """A name that a file of the dataset gives, if it is that of a file beside it."""
+    if not re.fullmatch(r"\w[\w.+=@ -]{,200}", name):
+        raise ValueError(f"{name[:100]!r} is no name of a file")
+    return name
 
 
 def resize(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

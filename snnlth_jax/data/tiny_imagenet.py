@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from snnlth_jax import files
 from snnlth_jax.data.tfds import data_root
 from snnlth_jax.errors import InputError, one_line
 
@@ -77,7 +78,7 @@ def locate(num_classes: int, data_dir: epath.PathLike | None = None) -> Archive:
     top = Path(directory)
     try:
         classes = _classes(top, num_classes)
-        annotations = (top / "val" / "val_annotations.txt").read_text()
+        annotations = _text(top / "val" / "val_annotations.txt")
         train = [
             (file, label) for label, name in enumerate(classes) for file in _images(_of_class(top, name))
         ]
@@ -126,12 +127,16 @@ def decode(archive: Archive, split: str, shape: tuple[int, ...]) -> tuple[np.nda
 def _classes(top: Path, num_classes: int) -> list[str]:
     """The classes in the order of their labels; those of `train` must be the same."""
     listed, folders = top / "wnids.txt", {path.name for path in (top / "train").iterdir() if path.is_dir()}
-    classes = listed.read_text().split() if listed.exists() else sorted(folders)
+    classes = _text(listed).split() if listed.exists() else sorted(folders)
     if len(set(classes)) != num_classes or len(classes) != num_classes:
         raise ValueError(f"{len(set(classes))} classes, not {num_classes}")
     if wrong := sorted(folders.symmetric_difference(classes)):
         raise ValueError(f"{wrong[0]} is not both in wnids.txt and a folder of train")
     return classes
+
+
+def _text(file: Path) -> str:
+    return files.read(file, most=2**26).decode()
 
 
 def _of_class(top: Path, name: str) -> Path:

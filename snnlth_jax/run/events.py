@@ -8,7 +8,7 @@ import msgspec
 from etils import epath
 
 from snnlth_jax.run import results
-from snnlth_jax.run.results import Count, Devices, InterpolationRecord, Kind, Row
+from snnlth_jax.run.results import Count, Devices, InterpolationRecord, Kind, Row, Share
 
 __all__ = [
     "EarlyTimeEvent",
@@ -58,11 +58,11 @@ class EpochEvent(
     round: Count
     epoch: Count
     train_loss: float
-    train_accuracy: float
+    train_accuracy: Share
     test_loss: float | None = None
-    test_accuracy: float | None = None
+    test_accuracy: Share | None = None
     validation_loss: float | None = None
-    validation_accuracy: float | None = None
+    validation_accuracy: Share | None = None
     learning_rate: float
     images_per_second: float
     seconds: float

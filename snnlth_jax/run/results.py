@@ -483,7 +483,7 @@ class SummaryRow(Record, frozen=True, kw_only=True):
 class Summary(_Configured, frozen=True, kw_only=True):
     """The same search with several seeds: as `Result`, with the results of methods by seed."""
 
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
     rounds: tuple[SummaryRow, ...]
     tickets: tuple[SummaryRow, ...]
     controls: tuple[SummaryRow, ...]
