@@ -517,6 +517,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(grid, tmp_path, capsys, wh
     ("arguments", "message"),
     [
         ([], "no directory given"),
+        (["--output", " "], "--output ' ': allowed: the name of a directory"),
         (["--energy-mac", "-1"], "--energy-mac -1.0: allowed: picojoules, 0 or more"),
         (["--energy-ac", "nan"], "--energy-ac nan: allowed: picojoules, 0 or more"),
         (["--output", "/dev/null/x"], "--output /dev/null/x"),

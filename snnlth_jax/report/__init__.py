@@ -59,6 +59,8 @@ def write(
     if not workdirs:
         raise InputError("report: no directory given; allowed: one or more of searches")
     energy((), energy_mac, energy_ac)  # refuses what no energy can be
+    if output is not None and not output.strip():
+        raise InputError("`output`", repr(output), allowed="the name of a directory")
     collected = runs.collect(workdirs, begun=live)
     compared_experiments = experiments(collected.runs)
     for line in html.different_data(compared_experiments):
