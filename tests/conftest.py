@@ -32,8 +32,10 @@ import jax
 import psutil
 import pytest
 
+from snnlth_jax.report import theme
 from snnlth_jax.search import programs
 
+theme.STYLE["pdf.fonttype"] = 3  # cutting the fonts of PDFs to size takes half of the time of a report
 jax.config.update("jax_numpy_rank_promotion", "raise")
 MOST_MEMORY = 3 * 2**30
 MOST_ON_DISK = 2 * 2**30

@@ -385,6 +385,15 @@ def test_a_dead_ticket_does_not_take_the_others_with_it(active, tmp_path):
     assert f"Not shown, since it is 0: IMP {sparsest(active / 'seed0')}." in Path(path).read_text()
 
 
+def test_fonts_of_a_pdf_are_truetype(monkeypatch):
+    """Which publishers ask for; the other tests of the suite take matplotlib's own, for their time."""
+    for kind, subtype in ((42, b"/CIDFontType2"), (3, b"/Type3")):
+        monkeypatch.setitem(theme.STYLE, "pdf.fonttype", kind)
+        with theme.canvas() as (figure, axes):
+            axes.set_title("T = 4")
+        assert subtype in theme.paper(figure)["pdf"]
+
+
 def test_settings_that_differ_are_both_said(grid, tmp_path):
     other = {"tau": 0.5, "queue": 3, "early_time_lambda": 0.25, "early_time_normalisation": "max"}
     of = [copied(grid / "eb", tmp_path / "a"), copied(grid / "eb", tmp_path / "b", **other)]

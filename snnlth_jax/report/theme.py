@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import hover
 
-__all__ = ["DARK", "LIGHT", "MARKERS", "Drawing", "canvas", "color", "css", "paper", "svg"]
+__all__ = ["DARK", "LIGHT", "MARKERS", "STYLE", "Drawing", "canvas", "color", "css", "paper", "svg"]
 
 # Series colours follow Okabe and Ito (2008), darkened for white paper and lightened for the night until each
 # stands out from its surface; markers and dashes tell the series apart as well.
@@ -45,9 +45,9 @@ DARK = {
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 WIDTH, HEIGHT = 5.0, 3.3  # inches: readable as wide as a phone, two beside each other on a desk
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
-    "pdf.fonttype": 42,
+    "pdf.fonttype": 42,  # TrueType, which every publisher takes
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
     "font.size": 10,
@@ -105,7 +105,7 @@ def canvas(right: float = 0.97, height: float = HEIGHT, left: float = 0.15) -> I
         raise InputError("plots: need matplotlib; allowed: after pip install 'snnlth_jax[plots]'") from None
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever a matplotlibrc says
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.subplots()
         figure.subplots_adjust(left=left, right=right, top=0.955, bottom=0.55 / height)
@@ -131,7 +131,7 @@ def svg(figure: Any, name: str, alt: str) -> str:
     import matplotlib
 
     file = io.StringIO()
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
@@ -158,7 +158,7 @@ def paper(figure: Any) -> dict[str, bytes]:
 
     files = {"png": io.BytesIO(), "pdf": io.BytesIO()}
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for suffix, file in files.items():
             figure.savefig(file, format=suffix, dpi=200, metadata=undated[suffix])
     return {suffix: file.getvalue() for suffix, file in files.items()}
