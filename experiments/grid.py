@@ -24,6 +24,7 @@ from findings import Found, Missing, Run, Table, method_of
 from rich.console import Console
 
 from snnlth_jax import cli, configs, data
+from snnlth_jax.configs.fields import SEED
 from snnlth_jax.errors import InputError, flag, not_one_of
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
@@ -382,6 +383,8 @@ def main(
             hosts.connect()
         where = {"dataset": parsed.dataset, "arch": parsed.arch}
         seeds = tuple(dict.fromkeys(parsed.seeds)) or scale(parsed.scale).seeds
+        if wrong := [seed for seed in seeds if not SEED.holds(seed)]:
+            raise InputError("`seeds`", wrong[0], allowed=SEED.allowed)
         mine = chosen(cells(parsed.scale, **where), parsed.only)
         planned = jobs(mine, seeds, parsed.workdir, parsed.data_dir)
         if parsed.dry_run:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
 
     def action() -> int | None:
-        if arguments[:1] == ["--version"]:
+        if arguments[:1] in (["--version"], ["-V"], ["version"]):
             show(f"snnlth_jax {__version__}")
             return 0
         rest, quiet, verbose = spelling.without_loudness(arguments)

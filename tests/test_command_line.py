@@ -132,6 +132,9 @@ def test_help_of_train_has_the_defaults_of_the_ticket(capsys):
         (["snnlth", "eb", "--schedule", "c"], {"cosine"}),
         (["snnlth", "ticket", "combine", "--out"], {"--output"}),
         (["snnlth", "help", "e"], {"eb", "eval", "export"}),
+        (["snnlth", "imp", "--dataset", "=", "cifar"], {"cifar10", "cifar100"}),  # bash parts words at "="
+        (["snnlth", "data", "ch"], {"check"}),
+        (["snnlth", "completion", "b"], {"bash"}),
     ],
 )
 def test_bash_completes(words, completed, capsys, tmp_path):
@@ -169,12 +172,30 @@ def test_bash_completes(words, completed, capsys, tmp_path):
         ("imp --controls ramdom", "random"),
         ("imp --augment corp", "crop"),
         ("export x --to ONX --output y", "onnx"),
+        ("one-shot --method snip", "--criterion"),
+        ("--verison", "--version"),
     ],
 )
 def test_the_nearest_name_is_suggested(arguments, nearest, capsys, empty_directory):
     line = refused(capsys, *arguments.split())
     assert re.search(rf"nearest: {nearest}( |$)", line), line
     assert list(empty_directory.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("imp --epochs ten", "--epochs ten: allowed: a whole number"),
+        ("imp --epochs 2.5", "--epochs 2.5: allowed: a whole number"),
+        ("imp --seed=0-2", "--seed 0-2: allowed: a whole number"),
+        ("imp --sparsity 90%", "--sparsity 90%: allowed: a number"),
+        ("imp --width wide", "--width wide: allowed: a number"),
+        ("imp --seeds 0 1", "--seeds 0 1: allowed: with commas, as 0,1"),
+        ("imp --controls random dense", "--controls random dense: allowed: with commas, as random,dense"),
+    ],
+)
+def test_the_line_says_how_a_value_is_written(arguments, line, capsys):
+    assert refused(capsys, *arguments.split()) == line
 
 
 def test_an_option_of_other_commands_is_said_to_be_theirs(capsys):
@@ -200,6 +221,7 @@ def test_an_option_of_other_commands_is_said_to_be_theirs(capsys):
         ("imp --surrogate FastSigmoid", "surrogate", "fast_sigmoid"),
         ("one-shot --criterion SNIP", "criterion", "snip"),
         ("export x --to ONNX --output y", "to", "onnx"),
+        ("data CHECK digits", "action", "check"),
         ("imp --seeds 0-4", "seeds", (0, 1, 2, 3, 4)),
         ("imp --seeds 0-2,7", "seeds", (0, 1, 2, 7)),
         ("imp --final-rounds 2-4", "final_rounds", (2, 3, 4)),

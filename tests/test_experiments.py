@@ -394,6 +394,8 @@ def test_stopped_it_goes_on(tiny, monkeypatch, capsys):
         ("--cells 0/3", "--cells 0/3: allowed: i/n with 1 <= i <= n"),
         ("--cells 4/3", "--cells 4/3: allowed: i/n with 1 <= i <= n"),
         ("--seeds 0,x", "Error parsing --seeds: 'x' is no whole number, and no range such as 0-4"),
+        ("--seeds -1", "--seeds -1: allowed: 0 to 2^32 - 1"),
+        ("--Seeds 0 1", "--seeds 0 1: allowed: with commas, as 0,1"),
         ("--only imp,lamp", "--only lamp: allowed: imp, eb, random; or one with a sparsity: imp, eb_0.75"),
         ("--cells x", "--cells x: allowed: i/n with 1 <= i <= n"),
         ("--dataset imagenet", "--dataset imagenet: allowed: digits"),

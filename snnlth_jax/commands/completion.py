@@ -15,6 +15,8 @@ _SCRIPT = """\
 _snnlth() {{
   local cur="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
   local command="${{COMP_WORDS[1]}}"
+  [ "$before" = "=" ] && before="${{COMP_WORDS[COMP_CWORD-2]}}"
+  [ "$cur" = "=" ] && cur=""
   case " {groups} " in *" $command "*)
     [ "$COMP_CWORD" -gt 2 ] && command="$command ${{COMP_WORDS[2]}}" ;;
   esac
@@ -58,7 +60,9 @@ def script(shell: str, commands: Mapping[str, type[Any]], common: Sequence[str])
             if not is_positional(field) and (choices := names(command, field.name))
         ]
         plain = " ".join(
-            flag for field in dataclasses.fields(command) if not is_positional(field) for flag in flags(field)
+            word
+            for field in dataclasses.fields(command)
+            for word in (names(command, field.name) if is_positional(field) else flags(field))
         )
         every = f'words="{plain} {" ".join(common)}"'
         inner = f'case "$before" in {" ".join(values)} *) {every} ;; esac' if values else every

@@ -27,6 +27,8 @@ _ABBREVIATIONS = {
 # what the authors' scripts and other programs call a field
 _SYNONYMS = {
     "lr": "learning_rate",
+    "method": "criterion",
+    "score": "criterion",
     "t": "num_timesteps",
     "timestep": "num_timesteps",
     "bs": "batch_size",
@@ -82,20 +84,30 @@ def spelled_out(words: Sequence[str], command: type[Any]) -> list[str]:
     Args:
       words: words after the command.
       command: its dataclass.
+
+    Raises:
+      InputError: the values of a list are apart, with no commas between them.
     """
-    every = [field for field in dataclasses.fields(command) if not fields.is_positional(field)]
+    places = [field for field in dataclasses.fields(command) if fields.is_positional(field)]
+    every = [field for field in dataclasses.fields(command) if field not in places]
     by_flag = {flag: field for field in every for flag in fields.flags(field)}
     if "--neuron-tau" in by_flag:
         by_flag.setdefault("--tau", by_flag["--neuron-tau"])
     switches = {"--no-augment": ["--augment", "none"]} if "--augment" in by_flag else {}
     spelled: list[str] = []
     of_value = None  # the field whose value comes next
+    before = None  # the field whose value came last
     for word in words:
+        if word.startswith("-"):
+            before = None
+        elif before is not None and not places and fields.is_list(command, before.name):
+            together = f"with commas, as {spelled[-1].rstrip(',')},{word}"
+            raise InputError(f"`{before.name}`", f"{spelled[-1]} {word}", allowed=together)
         flag, equals, value = word.partition("=")
         plain = flag.lower().replace("_", "-")
         if of_value is not None and not word.startswith("--"):
             spelled.append(_value(command, of_value, word))
-            of_value = None
+            of_value, before = None, of_value
         elif plain in switches and not equals:
             spelled += switches[plain]
         elif plain.startswith("--") and plain in by_flag:
@@ -104,8 +116,8 @@ def spelled_out(words: Sequence[str], command: type[Any]) -> list[str]:
             spelled.append(own + equals + (_value(command, field, value) if equals else ""))
             of_value = None if equals or fields.is_switch(field) else field
         else:
-            spelled.append(word)
-            of_value = None
+            spelled.append(_value(command, places[0], word) if places and not word.startswith("-") else word)
+            places, of_value = places[not word.startswith("-") :], None
     return spelled
 
 

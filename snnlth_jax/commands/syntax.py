@@ -105,10 +105,16 @@ def parsed(
         return _without_empty_lists(parse())
 
     def refuse(event: Any) -> None:
+        argument = getattr(event, "argument", None)
+        field = _name(argument).lstrip("-").replace("-", "_") if argument else ""
         if type(event).__name__ == "InvalidChoice":
-            field = _name(event.argument).lstrip("-").replace("-", "_")
             choices = fields.names(command, field) if hasattr(command, field) else ()  # tyro adds None
             raise not_one_of(_name(event.argument), event.value, choices or event.choices)
+        if type(event).__name__ == "InstantiationFailure" and hasattr(command, field):
+            numbers = {int: "a whole number", float: "a number"}
+            if (kinds := fields.kinds(command, field))[0] in numbers and not fields.is_list(command, field):
+                value = re.search(r"'(.*)'", event.message)  # all that tyro tells of it
+                raise InputError(_name(argument), value and value[1], allowed=numbers[kinds[0]])
         if type(event).__name__ == "UnrecognizedArgs":
             raise InputError(f"{unknown(event.tokens)} (see {more})")
         if type(event).__name__ == "MissingArgs" and event.unrecognized_tokens:

@@ -83,7 +83,6 @@ def _unrecognized(
     commands: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> str:
     """The line for words that a command does not take: its nearest flags, or the commands that take them."""
-    line = f"Unrecognized options: {', '.join(options)}"
     flags = [*(flag for field in dataclasses.fields(command) for flag in fields.flags(field)), *more]
     asked = {word.partition("=")[0].lower().replace("_", "-") for word in options if word.startswith("--")}
     others = [
@@ -91,9 +90,12 @@ def _unrecognized(
         for name, (other, _) in (commands or {}).items()
         if asked & {flag for field in dataclasses.fields(other) for flag in fields.flags(field)}
     ]
+    return _nearest(options, flags, f"; options of {', '.join(others)}" if 0 < len(others) < 6 else "")
+
+
+def _nearest(options: Sequence[str], flags: Sequence[str], more: str = "") -> str:
+    line = f"Unrecognized options: {', '.join(options)}{more}"
     nearest = spelling.nearest_flags(options, flags)
-    if others and len(others) < 6:
-        line += f"; options of {', '.join(others)}"
     return f"{line}; nearest: {', '.join(nearest)}" if nearest else line
 
 
@@ -114,7 +116,7 @@ def _command_of(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if word in commands:
         return f"{group} {word}".strip(), [*arguments[1:]]
     if word.startswith("-"):
-        raise InputError(f"Unrecognized options: {word} (see {prog} --help)")
+        raise InputError(f"{_nearest([word], ['--help', '--version'])} (see {prog} --help)")
     if word:
         raise not_one_of(prog, word, commands)
     raise InputError(f"Expected one of {{{', '.join(commands)}}} (see {prog} --help)")
@@ -179,6 +181,7 @@ def options(command: Any, about: str, arguments: Sequence[str] | None = None) ->
       SystemExit: help was asked for, and is printed.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    words = spelling.spelled_out(words, command)
     prog = f"python {sys.argv[0]}"
     if {"-h", "--help"} & {*words}:
         defaults = {field.name: field.default for field in dataclasses.fields(command)}
