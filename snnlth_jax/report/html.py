@@ -77,7 +77,15 @@ tr:last-child td { border-bottom: 0 }
 code { font: .86em ui-monospace, "Liberation Mono", monospace }
 ul { margin: .4rem 0; padding-left: 1.2rem }
 footer { color: var(--muted); font-size: .85rem; margin-top: 2rem }
-@media (max-width: 520px) { main { padding: 1.4rem .7rem 2rem } figure, .card { padding: .8rem .7rem } }
+@media (max-width: 520px) { main { padding: 1.4rem .7rem 2rem } figure, .card { padding: .8rem .7rem }
+  table[style] > thead { display: none }
+  table[style] > tbody > tr { display: flex; flex-wrap: wrap; gap: 0 1rem; padding: .35rem 0;
+    border-bottom: 1px solid var(--faint) }
+  table[style] td { border: 0; padding: 0; text-align: left; max-width: 100%; white-space: normal }
+  table[style] .wrap, table[style] code { display: inline; overflow-wrap: anywhere }
+  table[style] td:empty { display: none }
+  table[style] td::before { color: var(--muted); margin-right: .4em }
+  NAMES }
 @media print { body { background: none } figure, .card { break-inside: avoid } }
 """
 
@@ -107,7 +115,12 @@ def page(
         places = list(dict.fromkeys(f"{e.dataset}, {e.arch}" for e, _ in experiments))
         title = f"{count} searches on {'; '.join(places[:3])}" + ("; ..." if len(places) > 3 else "")
     title = title or "Searches under way"
-    style = _STYLE.replace("LIGHT", theme.css(theme.LIGHT)).replace("DARK", theme.css(theme.DARK))
+    names = "\n  ".join(f"td:nth-child({i})::before {{ content: var(--c{i}, none) }}" for i in range(2, 25))
+    style = (
+        _STYLE.replace("NAMES", names)
+        .replace("LIGHT", theme.css(theme.LIGHT))
+        .replace("DARK", theme.css(theme.DARK))
+    )
     several = len(experiments) > 1
     parts = [
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>',
@@ -201,7 +214,7 @@ def _unfinished(
     if not remarks:
         return ""
     items = "".join(f"<li>{remark}</li>" for remark in remarks)
-    return f'<div class="card warning"><h3>To be known</h3><ul>{items}</ul></div>'
+    return f'<div class="card warning"><h3>Notes</h3><ul>{items}</ul></div>'
 
 
 def _figure(plot: Plot, name: str) -> str:

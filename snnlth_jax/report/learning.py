@@ -119,7 +119,7 @@ def _over_epochs(
             axes.set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest) + 1e-6)
         whole_numbers(axes.xaxis)
         label_ends(drawing, list(ends.values()))
-    which = "the trainings of the search, the sparser the stronger" if alone else "the sparsest tickets"
+    which = "the training runs of the search, the sparser the stronger" if alone else "the sparsest tickets"
     numbers = [(f"{end.text}, after the last epoch", f"{end.y:.4f}") for end in ends.values()]
     rows = [
         (

@@ -1,6 +1,7 @@
 """Texts and tables as HTML."""
 
 import html
+import json
 from collections.abc import Sequence
 
 from snnlth_jax.errors import printable
@@ -28,7 +29,7 @@ def wrapped(cell: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence[int] = ()) -> str:
-    """A table of HTML cells; wider than the page, it scrolls by itself.
+    """A table of HTML cells; on a phone each row is a block, whose cells but the first name their columns.
 
     Args:
       heads: names of the columns; none for a table without them.
@@ -41,5 +42,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], without: Sequence
         return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in shown) + "</tr>"
 
     head = f"<thead>{line([text(name) for name in heads], 'th')}</thead>" if heads else ""
+    shown = [name for i, name in enumerate(heads) if i not in without]
+    strings = [json.dumps(printable(name), ensure_ascii=False) for name in shown]
+    names = html.escape("; ".join(f"--c{i}: {string}" for i, string in enumerate(strings, 1)))
+    opening = f'<table style="{names}">' if heads else "<table>"
     body = "".join(line(row, "td") for row in rows)
-    return f'<div class="scroll" tabindex="0"><table>{head}<tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0">{opening}{head}<tbody>{body}</tbody></table></div>'
