@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -141,7 +142,12 @@ class _Print(logging.Handler):
 
 
 def _unraisable(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
+    error = unraisable.exc_value
+    if isinstance(error, KeyboardInterrupt):  # a signal within a callback, as of the garbage collector: again
+        number = signal.Signals[str(error)] if isinstance(error, Stopped) else signal.SIGINT
+        main = threading.main_thread().ident
+        threading.Timer(0.05, signal.pthread_kill, (main, number)).start()
+    elif str(error) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 

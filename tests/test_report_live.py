@@ -116,7 +116,10 @@ def test_the_page_follows_its_search_until_it_is_stopped(begun, finished, tmp_pa
         assert (output / "report.html").read_text() == page
     finally:
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (0, "", "")
 
 

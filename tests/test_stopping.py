@@ -1,6 +1,7 @@
 """Being asked to stop: a checkpoint, a status of its own, and nothing lost, not even within an epoch."""
 
 import functools
+import gc
 import itertools
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 import small
 import stub
 
-from snnlth_jax import configs
+from snnlth_jax import cli, configs
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import signals
 from snnlth_jax.machine.signals import Stopped
@@ -218,3 +219,21 @@ def test_killed_and_stopped_processes_go_on_bit_for_bit(tmp_path):
     assert process.returncode == 0
     small.same_outcome(disturbed, undisturbed)
     assert disturbed.ticket(2).exists()
+
+
+def test_a_signal_within_a_callback_of_the_collector_is_not_lost(monkeypatch, capfd):
+    """Python drops what is raised there."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which the command replaces
+
+    def callback(phase, info):
+        gc.callbacks.remove(callback)
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.01)
+
+    def action():
+        gc.callbacks.append(callback)
+        gc.collect()
+        time.sleep(60)
+
+    assert cli.exit_status(action) == 75
+    assert capfd.readouterr().err == "snnlth: error: stopped by SIGTERM; the same command resumes\n"
