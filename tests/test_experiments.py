@@ -179,11 +179,12 @@ def test_the_networks_of_the_supplement():
 
 def test_equal_cells_share_a_directory():
     """IMP with the paper's settings is in most figures, and is searched once."""
+    one = planned(SCRIPTS["fig10_spikes"], "paper")["imp", 0].workdir
     imp = {
         script.__name__: config.workdir
         for script in SCRIPTS.values()
         for (_, seed), config in planned(script, "paper").items()
-        if seed == 0 and config.workdir == planned(SCRIPTS["fig10_spikes"], "paper")["imp", 0].workdir
+        if seed == 0 and config.workdir == one
     }
     others = {
         "supplement",

@@ -8,7 +8,8 @@ The type says the choices. `check` reads bounds and choices, `identity` reads ro
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable
 from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
@@ -92,7 +93,7 @@ class Declared(NamedTuple):
     choices: tuple[str, ...]
 
 
-def declared(config: Any) -> Iterator[Declared]:
+def declared(config: Any) -> tuple[Declared, ...]:
     """The fields of a configuration or of its class, in order.
 
     Raises:
@@ -101,16 +102,23 @@ def declared(config: Any) -> Iterator[Declared]:
     >>> @dataclasses.dataclass
     ... class Optimiser:
     ...     optimizer: Annotated[Literal["sgd", "adam"], IDENTITY] = "sgd"
-    >>> next(declared(Optimiser)).choices
+    >>> declared(Optimiser)[0].choices
     ('sgd', 'adam')
     """
-    for field in dataclasses.fields(config):
+    return _declared(config if isinstance(config, type) else type(config))
+
+
+@functools.cache
+def _declared(of_class: Any) -> tuple[Declared, ...]:
+    fields = []
+    for field in dataclasses.fields(of_class):
         plain, *notes = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
         roles = [note for note in notes if isinstance(note, Role)]
         if len(roles) != 1:
             raise TypeError(f"{field.name} has {len(roles)} roles, it needs one")
         bounds = next((note for note in notes if isinstance(note, Bounds)), None)
-        yield Declared(field.name, plain, roles[0], bounds, _choices(plain))
+        fields.append(Declared(field.name, plain, roles[0], bounds, _choices(plain)))
+    return tuple(fields)
 
 
 def _choices(plain: Any) -> tuple[str, ...]:
