@@ -97,6 +97,11 @@ def faults() -> list[tuple[str, int, int, str]]:
     return found
 
 
+def place(name: str) -> str:
+    """Which of `TESTS` a file belongs to."""
+    return next(place for place in TESTS if name.startswith(place))
+
+
 def tested(tree: Path, names: list[str]) -> int:
     """Status of the tests of a tree, in a process of their own."""
     os.chdir(tree)
@@ -117,12 +122,11 @@ def noticed(tree: Path, name: str, number: int | None) -> bool:
         (tree / name).write_text(
             ast.unparse(ast.fix_missing_locations(Changes(number).visit(ast.parse(source))))
         )
-    names = next(tests for place, tests in TESTS.items() if name.startswith(place))
     child = os.fork()
     if not child:
         status = 1
         try:
-            status = int(tested(tree, names))
+            status = int(tested(tree, TESTS[place(name)]))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -168,10 +172,10 @@ def main() -> int:
         shutil.copy(ROOT / "pyproject.toml", tree)
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         sys.dont_write_bytecode = True
-        for name in sorted({name for _, (name, *_) in numbered}):
+        for name in {place(name): name for _, (name, *_) in numbered}.values():
             assert not noticed(tree, name, None), f"the tests of {name} fail as it is"
-        for number, (name, place, line, text) in numbered:
-            alive = not noticed(tree, name, place)
+        for number, (name, within, line, text) in numbered:
+            alive = not noticed(tree, name, within)
             tally[name, alive] += 1
             if alive:
                 print(f"{number}: {name}:{line}: {text}", flush=True)

@@ -22,7 +22,9 @@ NETWORK = {
     "batch_size": 48,
     "epochs": 3,
     "devices": 1,
+    "checkpoint_every": 100,  # and after each phase
 }
+EACH_EPOCH = NETWORK | {"checkpoint_every": 1}  # for what stops, fails, and resumes
 MODEL = models.VGG((3, "M", 6, "M"), num_classes=10)
 WEIGHTS = 3 * 3 * 3 + 3 * 3 * 3 * 6 + 2 * 2 * 6 * 10  # of its kernels, for images of 8x8 pixels
 CLOCK = ("seconds", "device_seconds", "compile_seconds", "images_per_second")

@@ -14,7 +14,7 @@ from snnlth_jax import configs, masks, pruning, tickets, train
 from snnlth_jax.search import early_bird, imp, programs, transfer
 from snnlth_jax.train import optimizers
 
-IMP = configs.ImpConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, rounds=3, rewind_epoch=1)
+IMP = configs.ImpConfig(**small.EACH_EPOCH | {"epochs": 4}, num_timesteps=2, rounds=3, rewind_epoch=1)
 
 
 def rates(run, kind, number):
@@ -139,7 +139,7 @@ def test_a_search_at_fewer_timesteps_has_the_factor_and_no_other_training_run(tm
 
 
 def test_a_cosine_with_two_steps_each_epoch_comes_back(tmp_path):
-    config = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=1.0)
+    config = configs.EbConfig(**small.EACH_EPOCH | {"epochs": 4}, num_timesteps=2, queue=2, tau=1.0)
     flags = {"ticket_schedule": "cosine-twice", "controls": ("random", "redrawn", "dense")}
     _, run, _ = small.run(early_bird, config, tmp_path, **flags)
     for kind in ("ticket", "random", "redrawn"):

@@ -17,7 +17,7 @@ from snnlth_jax.search import early_bird, early_time
 
 # a learning rate at which masks take some epochs to settle, so that the queue moves on before it fires
 EB = configs.EbConfig(
-    **small.NETWORK | {"epochs": 8},
+    **small.EACH_EPOCH | {"epochs": 8},
     num_timesteps=2,
     sparsity=0.6,
     scope="layer",

@@ -19,7 +19,9 @@ from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import imp
 
 PROGRAMS = stub.StubPrograms()
-CONFIG = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
+CONFIG = configs.ImpConfig(
+    **small.EACH_EPOCH, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",)
+)
 
 
 # what Orbax leaves behind of reads and writes that failed

@@ -28,7 +28,7 @@ from snnlth_jax.run import checkpoints
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_bird, imp
 
-NETWORK = small.NETWORK | {"num_timesteps": 3, "learning_rate": 0.3, "test_examples": 100}
+NETWORK = small.EACH_EPOCH | {"num_timesteps": 3, "learning_rate": 0.3, "test_examples": 100}
 SEARCHES = {
     "imp+et": (
         imp,

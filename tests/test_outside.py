@@ -263,7 +263,7 @@ def test_the_command_in_a_pipe_on_a_full_disk_and_without_streams():
 
 # --- settings of the machine, and files that go away
 
-SEARCH = configs.ImpConfig(**small.NETWORK, rounds=3, rewind_epoch=1, num_timesteps=2)
+SEARCH = configs.ImpConfig(**small.EACH_EPOCH, rounds=3, rewind_epoch=1, num_timesteps=2)
 
 
 @contextlib.contextmanager

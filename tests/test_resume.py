@@ -56,7 +56,7 @@ WRITES += [(tickets, "save"), (networks, "save"), (Recorder, "record")]
 
 PROGRAMS = stub.StubPrograms()
 
-TINY = small.NETWORK | {"epochs": 2, "rewind_epoch": 1}
+TINY = small.EACH_EPOCH | {"epochs": 2, "rewind_epoch": 1}
 EARLY_TIME = {"num_timesteps": 3, "early_time": True, "early_time_lambda": 1.0, "early_time_epochs": 1}
 STUBS = {
     "imp+et": (
@@ -65,13 +65,13 @@ STUBS = {
     ),
     "imp, fine-tune": (imp, configs.ImpConfig(**TINY, num_timesteps=2, rounds=3, rewinding="fine-tune")),
     "eb+et": (early_bird, configs.EbConfig(**TINY | EARLY_TIME | {"epochs": 3}, queue=2)),
-    "one-shot": (one_shot, configs.OneShotConfig(**small.NETWORK, num_timesteps=2, controls=("dense",))),
-    "dynamic": (dynamic, configs.DynamicConfig(**small.NETWORK, num_timesteps=2, sparsity=0.5)),
-    "probe": (early_time, configs.ProbeConfig(**small.NETWORK, num_timesteps=3, early_time_epochs=3)),
+    "one-shot": (one_shot, configs.OneShotConfig(**small.EACH_EPOCH, num_timesteps=2, controls=("dense",))),
+    "dynamic": (dynamic, configs.DynamicConfig(**small.EACH_EPOCH, num_timesteps=2, sparsity=0.5)),
+    "probe": (early_time, configs.ProbeConfig(**small.EACH_EPOCH, num_timesteps=3, early_time_epochs=3)),
     "stability": (
         stability,
         configs.StabilityConfig(
-            **small.NETWORK, num_timesteps=2, stability_epochs=(0, 2), stability_points=3
+            **small.EACH_EPOCH, num_timesteps=2, stability_epochs=(0, 2), stability_points=3
         ),
     ),
     "transfer": (
@@ -148,7 +148,7 @@ def test_a_run_of_the_last_release_resumes(tmp_path):
     with tarfile.open(Path(__file__).parent / "samples" / "run_before.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     before = small.lines(rundir.paths(tmp_path / "stopped"))
-    config = small.NETWORK | {"num_timesteps": 3, "rounds": 3, "rewind_epoch": 1}
+    config = small.EACH_EPOCH | {"num_timesteps": 3, "rounds": 3, "rewind_epoch": 1}
     config |= {"early_time": True, "early_time_lambda": 1.0, "controls": ("random", "dense")}
     with pytest.raises(InputError, match="early_time_start restart there, continue now"):
         small.run(imp, configs.ImpConfig(**config), tmp_path / "stopped", model=None)

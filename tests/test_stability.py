@@ -27,9 +27,9 @@ from snnlth_jax.search.session import Session
 
 EPOCHS = (0, 2)
 CONFIG = configs.StabilityConfig(
-    **small.NETWORK, num_timesteps=2, stability_epochs=EPOCHS, stability_points=4, learning_rate=0.05
+    **small.EACH_EPOCH, num_timesteps=2, stability_epochs=EPOCHS, stability_points=4, learning_rate=0.05
 )
-IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=2, learning_rate=0.05)
+IMP = configs.ImpConfig(**small.EACH_EPOCH, num_timesteps=2, rounds=2, rewind_epoch=2, learning_rate=0.05)
 
 
 # --- the rule

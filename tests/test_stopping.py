@@ -24,8 +24,8 @@ from snnlth_jax.run import checkpoints
 from snnlth_jax.run import directory as rundir
 from snnlth_jax.search import early_bird, imp, session
 
-IMP = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
-EB = configs.EbConfig(**small.NETWORK | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
+IMP = configs.ImpConfig(**small.EACH_EPOCH, num_timesteps=2, rounds=2, rewind_epoch=1, controls=("random",))
+EB = configs.EbConfig(**small.EACH_EPOCH | {"epochs": 4}, num_timesteps=2, queue=2, tau=0.0)
 
 
 @pytest.fixture(autouse=True)

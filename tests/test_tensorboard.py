@@ -89,7 +89,7 @@ def test_what_is_trained_again_is_there_once(tmp_path):
 
 
 def test_a_search_that_is_interrupted(tmp_path, monkeypatch):
-    config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, tensorboard=True)
+    config = configs.ImpConfig(**small.EACH_EPOCH, num_timesteps=2, rounds=2, tensorboard=True)
     run = rundir.paths(tmp_path / "run")
     with monkeypatch.context() as patch:
         small.cut_off(patch, checkpoints, "save", 2)
