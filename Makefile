@@ -1,13 +1,10 @@
 # Everything sets itself up: a machine with Python 3.11 (with venv) and make is enough.
 PYTHON ?= python3
 BIN := .venv/bin
-IN_TWO := -n 2 --dist loadscope --max-worker-restart 0
+IN_TWO := -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 EXPERIMENTS := $(sort $(wildcard experiments/table*.py experiments/fig[0-9]*.py)) \
 	$(addprefix experiments/,bn_on_rewind.py discrepancies.py eb_criteria.py evidence.py instability.py \
 	other_methods.py rewinding.py supplement.py variants.py)
-
-OF_THE_LIBRARY := docs/library.md snnlth_jax $(addprefix tests/test_,any_pytree.py faults.py frameworks.py \
-	frozen_state.py loss_names.py losses.py masks.py methods.py neurons.py placement.py pruning.py ticket*.py)
 
 .PHONY: help venv demo experiments-smoke test test-quick test-versions coverage budget docs lint format lock clean
 
@@ -38,8 +35,8 @@ test-quick: venv  ## the suite without what starts processes or trains for long
 test-versions:  ## the quick suite on each Python from 3.11 that is here, in .venv-versions; a line each
 	$(PYTHON) tests/pythons.py
 
-coverage: venv  ## branches of the library that its tests reach; an error below 95 %
-	$(BIN)/python -m pytest $(IN_TWO) $(OF_THE_LIBRARY) -m 'not subprocess' --cov
+coverage: venv  ## the test suite, and the branches of the library that it reaches; an error below 95 %
+	$(BIN)/python -m pytest $(IN_TWO) --cov
 
 budget: .venv-budget/ready  ## kernels and bytes of a step on absent GPUs, against benchmarks/results; compilers of 3 GB
 	.venv-budget/bin/python benchmarks/hlo_budget.py --topology h100 --arch vgg16,resnet19 --check

@@ -59,6 +59,13 @@ def pytest_configure(config):
             shutil.rmtree(compiled)
 
 
+def pytest_collection_modifyitems(items):
+    """Files that take long come first, or one of two processes would be left with them at the end."""
+    marks = ("multihost", "slow", "subprocess")
+    long = [{item.path for item in items if item.get_closest_marker(name)} for name in marks]
+    items.sort(key=lambda item: [item.path not in paths for paths in long])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     gc.freeze()  # what is there already, or each collection, as of a leak check, would walk over it

@@ -70,7 +70,7 @@ def empty_directory(tmp_path, monkeypatch):
         ("imp --num-timesteps 1000000000", "--num-timesteps 1000000000: allowed: 1 to 1000"),
         ("imp --dataset cifar10 --data-dir nowhere", "--data-dir nowhere"),
         ("imp --dataset cifar10 --data-dir .", "--data-dir ."),
-        ("imp --epochs many", "--epochs: no type matching"),
+        ("imp --epochs many", "--epochs many: allowed: a whole number"),
         ("imp --epochs", "Missing value for argument '--epochs' (see snnlth imp --help)"),
         ("imp --no-such-flag 3", "Unrecognized options: --no-such-flag, 3 (see snnlth imp --help)"),
         ("imp --workdir /dev/null/run", "--workdir /dev/null/run"),

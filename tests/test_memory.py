@@ -16,7 +16,7 @@ import jax, jax.numpy as jnp
 program = jax.jit(lambda x: jax.lax.fori_loop(0, 2, lambda i, y: jnp.sort(y * i, 0), jnp.outer(x, x)).sum())
 x = jnp.ones(3000)
 faults = []
-for _ in range(10):
+for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     program(x).block_until_ready()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)

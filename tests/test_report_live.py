@@ -1,5 +1,6 @@
 """`snnlth report --watch`: the page of searches under way, by a real process."""
 
+import functools
 import re
 import shutil
 import signal
@@ -100,7 +101,8 @@ def test_the_page_follows_its_search_until_it_is_stopped(begun, finished, tmp_pa
     arguments = ["report", str(begun), "--watch", "--output", str(output)]
     program = f"import sys; from snnlth_jax import cli; {hurry}; sys.exit(cli.main({arguments}))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([sys.executable, "-u", "-c", program], **pipes)
+    as_usual = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # even in `make test &`
+    process = subprocess.Popen([sys.executable, "-u", "-c", program], **pipes, preexec_fn=as_usual)
     try:
         until(process, lambda: (output / "report.html").exists())
         with (begun / "metrics.jsonl").open("a") as file:

@@ -116,7 +116,7 @@ def test_a_search_with_divided_images(tmp_path):
 def test_a_run_goes_from_two_devices_to_one_and_says_so(tmp_path, monkeypatch):
     from snnlth_jax.run import checkpoints
 
-    config = configs.ImpConfig(**small.NETWORK, num_timesteps=2, rounds=2, rewind_epoch=1)
+    config = configs.ImpConfig(**small.EACH_EPOCH, num_timesteps=2, rounds=2, rewind_epoch=1)
     with monkeypatch.context() as patch:
         small.cut_off(patch, checkpoints, "save", 3)
         with pytest.raises(small.Interrupted):
