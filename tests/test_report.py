@@ -522,6 +522,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(grid, tmp_path, capsys, wh
     assert everything(tmp_path) == before
 
 
+def test_a_file_in_place_of_its_directory(grid, capsys):
+    assert main(["report", str(grid / "eb" / "result.json")]) == 2
+    assert "result.json: a file; allowed: directories of searches" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -61,8 +61,9 @@ def collect(workdirs: Sequence[str], *, begun: bool = False) -> Runs:
             log.warning("%s: passed over, no directory", workdir)
             continue
         if not root.is_dir():
+            problem = "a file" if root.exists() else "no such directory"
             raise InputError(
-                f"{workdir}: no such directory; allowed: those of searches, or one with them below"
+                f"{workdir}: {problem}; allowed: directories of searches, or one with them below"
             )
         known = _place(root) in seen
         for directory in _directories(root, seen):
