@@ -15,10 +15,8 @@ os.environ["XLA_FLAGS"] = (
     # search depend on what ran before
     + " --xla_backend_optimization_level=1"
 )
-if tuple(map(int, version("jaxlib").split(".")[:2])) < (
-    0,
-    11,
-):  # later ones end the process at a flag that they no longer know
+# later ones end the process at a flag that they no longer know
+if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("SNNLTH_ONEDNN", "0")  # golden and documented numbers are those of XLA; see test_onednn

@@ -741,6 +741,7 @@ def test_no_column_of_a_table_is_out_of_reach(grid, active, tmp_path, width):
     found = browser.look(page, width, tmp_path)
     assert found["scrolled"] == []
     assert "--c2: &quot;sparsity&quot;" in opened
+    assert "linear-gradient(to left, var(--edge)" in opened  # of a table wider than the page
     assert found["wide"] == []
     assert found["width"] <= width
 

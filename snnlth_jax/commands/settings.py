@@ -26,10 +26,9 @@ def read(path: str, command: Any) -> dict[str, Any]:
     Raises:
       InputError: no TOML, of another command, or a key or a value that the command does not have.
     """
+    content = files.read(path, "configuration file", _MOST_BYTES)
     try:
-        values = tomllib.loads(files.read(path, "configuration file", _MOST_BYTES).decode())
-    except InputError:
-        raise
+        values = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, 5000 digits, or 5000 brackets
         problem = f"no TOML ({' '.join(str(error).split())})"
         raise InputError(path, problem=problem, allowed="lines such as epochs = 10") from error

@@ -115,9 +115,11 @@ def spelled_out(words: Sequence[str], command: type[Any]) -> list[str]:
             own = "--neuron-tau" if plain == "--tau" and field.name == "neuron_tau" else plain
             spelled.append(own + equals + (_value(command, field, value) if equals else ""))
             of_value = None if equals or fields.is_switch(field) else field
+        elif places and not word.startswith("-"):
+            spelled.append(_value(command, places.pop(0), word))
         else:
-            spelled.append(_value(command, places[0], word) if places and not word.startswith("-") else word)
-            places, of_value = places[not word.startswith("-") :], None
+            spelled.append(word)
+            of_value = None
     return spelled
 
 

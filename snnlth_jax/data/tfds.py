@@ -25,7 +25,7 @@ __all__ = ["Features", "Prepared", "data_root", "decode", "features", "generate"
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
-_MOST_BYTES = 2**26  # of a file that describes a dataset
+MOST_BYTES = 2**26  # of a file that describes a dataset
 _MOST_SHARDS = 100_000
 DECODING = 1  # a part of every fingerprint; raise it when decoding changes the arrays
 
@@ -110,7 +110,7 @@ def locate(name: str, data_dir: epath.PathLike | None = None, *, own: bool = Fal
 
     directory = home / max(versions, key=lambda version: _version(version) or ())
     try:
-        info_bytes = files.read(directory / "dataset_info.json", most=_MOST_BYTES)
+        info_bytes = files.read(directory / "dataset_info.json", most=MOST_BYTES)
         info = json.loads(info_bytes)
         file_format = info.get("fileFormat") or "tfrecord"
         splits = {split["name"]: split for split in info["splits"]}
@@ -153,7 +153,7 @@ def features(source: Prepared) -> Features:
     """
     file = source.directory / "features.json"
     try:
-        parts = json.loads(files.read(file, most=_MOST_BYTES))["featuresDict"]["features"]
+        parts = json.loads(files.read(file, most=MOST_BYTES))["featuresDict"]["features"]
         by_kind = {
             kind: [name for name, part in parts.items() if part["pythonClassName"].endswith(f".{kind}")]
             for kind in ("Image", "ClassLabel")
@@ -170,7 +170,7 @@ def features(source: Prepared) -> Features:
         if not 0 < count <= source.size("train"):
             raise ValueError(f"{count} classes for {source.size('train')} training images")
         names_file = source.directory / _file_name(f"{label}.labels.txt")
-        listed = files.read(names_file, most=_MOST_BYTES) if names_file.exists() else b""
+        listed = files.read(names_file, most=MOST_BYTES) if names_file.exists() else b""
         names = listed.decode().splitlines()
     except InputError:
         raise
@@ -339,18 +339,21 @@ def _shards(
     total, shards = f"{len(counts):05d}", []
     for index, count in enumerate(counts):
         number = f"{index:05d}"
-        file = template  # not by str.format, which reads attributes and widths
-        for variable, value in (
-            ("DATASET", name),
-            ("SPLIT", split["name"]),
-            ("FILEFORMAT", file_format),
-            ("SHARD_INDEX", number),
-            ("NUM_SHARDS", total),
-            ("SHARD_X_OF_Y", f"{number}-of-{total}"),
-        ):
-            file = file.replace(f"{{{variable}}}", value)
-        shards.append((directory / _file_name(file), count))
+        values = {
+            "{DATASET}": name,
+            "{SPLIT}": split["name"],
+            "{FILEFORMAT}": file_format,
+            "{SHARD_INDEX}": number,
+            "{NUM_SHARDS}": total,
+            "{SHARD_X_OF_Y}": f"{number}-of-{total}",
+        }
+        shards.append((directory / _file_name(_filled(template, values)), count))
     return shards
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    """A template with its values; not by `str.format`, which reads attributes and widths."""
+    return re.sub("{[A-Z_]+}", lambda match: values.get(match[0], match[0]), template)
 
 
 def _file_name(name: str) -> str:

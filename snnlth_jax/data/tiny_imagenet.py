@@ -22,7 +22,7 @@ from etils import epath
 from PIL import Image
 
 from snnlth_jax import files
-from snnlth_jax.data.tfds import data_root
+from snnlth_jax.data.tfds import MOST_BYTES, data_root
 from snnlth_jax.errors import InputError, one_line
 
 __all__ = ["Archive", "decode", "locate"]
@@ -136,7 +136,7 @@ def _classes(top: Path, num_classes: int) -> list[str]:
 
 
 def _text(file: Path) -> str:
-    return files.read(file, most=2**26).decode()
+    return files.read(file, most=MOST_BYTES).decode()
 
 
 def _of_class(top: Path, name: str) -> Path:

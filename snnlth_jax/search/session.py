@@ -198,9 +198,9 @@ class Session(Generic[Config_co]):
             ):
                 self.carry = self.carry._replace(state=epoch.state, metrics=zero_metrics())
                 over = ends(epoch.number) or epoch.number == last
-                self._record(phase, epoch, program, over)
                 progress.epoch, progress.step, progress.over = epoch.number, 0, over
                 progress.epochs_done = before + epoch.number
+                self._record(phase, epoch, program, over)
                 yield epoch.number, self.carry
                 due = epoch.number % config.checkpoint_every == 0 or over or self._checkpoints.due
                 if due or self._checkpoints.pass_point(progress):
@@ -442,8 +442,7 @@ class Session(Generic[Config_co]):
 
     def _record(self, phase: Phase, epoch: Epoch, program: Program, over: bool) -> None:
         """Evaluate an epoch, add it to the phase's row, and record it."""
-        started, progress, number = time.perf_counter(), self.progress, epoch.number
-        row = progress.row
+        started, row, number = time.perf_counter(), self.progress.row, epoch.number
         fields = _means("train", epoch.metrics)
         if number % self.config.eval_every == 0 or over:
             for name, split in self._evaluated.items():
@@ -464,8 +463,8 @@ class Session(Generic[Config_co]):
             seconds=seconds,
         )
         self.recorder.record(event)
-        label, done = f"{phase} epoch {number}/{self._last_epoch(phase)}", number - progress.epoch
-        self.recorder.epoch_line(label, progress.epochs_done + done, event)
+        label = f"{phase} epoch {number}/{self._last_epoch(phase)}"
+        self.recorder.epoch_line(label, self.progress.epochs_done, event)
 
 
 @numerics.pinned()
