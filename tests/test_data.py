@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import types
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -236,9 +237,23 @@ def test_unknown_name(function):
     one_line(function, "imagenet", say=["dataset imagenet", known])
 
 
-def test_digits_without_scikit_learn(monkeypatch):
+def test_digits_without_scikit_learn(monkeypatch, cache):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    one_line(data.load, "digits", say=["pip install 'snnlth_jax[demo]'"])
+    one_line(data.load, "digits", cache_dir=cache, say=["pip install 'snnlth_jax[demo]'"])
+
+    def not_installed(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(data.dataset, "version", not_installed)
+    one_line(data.load, "digits", cache_dir=cache, say=["pip install 'snnlth_jax[demo]'"])
+
+
+def test_digits_that_were_kept_are_those_of_scikit_learn(monkeypatch, cache):
+    fresh = data.load("digits", cache_dir=cache)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    kept = data.load("digits", cache_dir=cache)
+    assert kept.fingerprint == fresh.fingerprint
+    np.testing.assert_array_equal(kept.train.images, fresh.train.images)
 
 
 # ---------------------------------------------------------------- data that is missing or damaged

@@ -537,7 +537,8 @@ def test_a_file_in_place_of_its_directory(grid, capsys):
         (["--output", "/dev/null/x"], "--output /dev/null/x"),
     ],
 )
-def test_bad_arguments(grid, capsys, arguments, message):
+def test_bad_arguments_are_refused_before_a_plot_is_drawn(grid, capsys, monkeypatch, arguments, message):
+    monkeypatch.setattr(report, "draw", None)
     assert main(["report", *([str(grid / "eb")] if arguments else []), *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line

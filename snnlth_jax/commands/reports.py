@@ -1,11 +1,12 @@
 """`snnlth analyse` and `snnlth report`: what searches have recorded."""
 
 import dataclasses
+import os
 
 import tyro
 
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
-from snnlth_jax.commands.output import show
+from snnlth_jax.commands.output import check, show
 
 __all__ = ["Analyse", "Report"]
 
@@ -50,6 +51,8 @@ class Report(_Energy):
         from snnlth_jax import report
         from snnlth_jax.report import live
 
+        if self.output:
+            check(os.path.join(self.output, "report.html"), overwrite=True)
         given = self.workdirs, self.output, self.energy_mac, self.energy_ac
         if self.watch:
             live.watch(self.workdirs, lambda: report.write(*given, live=True), show)

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import logging
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -162,15 +163,15 @@ def _named(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathL
     facts = SPECS[name]
     source = locate(name, data_dir)
     if source is None:
-        train, test = _digits()
-        version = "scikit-learn"
+        train, test = _digits(cache.directory(cache_dir))
+        origin = "scikit-learn"
     else:
         sizes, known = [source.size(split) for split in tfds.SPLITS], [facts.train_size, facts.test_size]
         if sizes != known:
             counts = "%d training and %d test images"
             log.warning(f"%s: {counts}, where the official dataset has %d and %d", name, *sizes, *known)
         train, test = _decoded(facts, source, cache.directory(cache_dir))
-        version = source.version
+        origin = source.version
     digest = hashlib.sha256()
     for array in (*train, *test):
         digest.update(np.ascontiguousarray(array).data)
@@ -182,7 +183,7 @@ def _named(name: str, data_dir: epath.PathLike | None, cache_dir: str | os.PathL
         validation=None,
         test=test,
         augmentation=facts.augmentation,
-        fingerprint=f"{name}-{version}-{digest.hexdigest()[:16]}",
+        fingerprint=f"{name}-{origin}-{digest.hexdigest()[:16]}",
     )
 
 
@@ -269,15 +270,22 @@ def _decode(facts: Spec, source: Source, split: str) -> tuple[np.ndarray, np.nda
     return tfds.decode(source, split, facts.stored_shape, facts.image_shape, facts.num_classes)
 
 
-def _digits() -> tuple[Split, Split]:
+def _digits(directory: Path) -> tuple[Split, Split]:
+    """Training and test images; kept in `directory`, since importing scikit-learn takes a second or two."""
     try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
+        path = directory / f"digits-{version('scikit-learn')}.npz"
+        arrays = cache.read(path, {"images": ((None, 8, 8, 1), np.uint8), "labels": ((None,), np.int32)})
+        if arrays is None:
+            from sklearn.datasets import load_digits
+
+            raw = load_digits()
+            images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
+            arrays = {"images": images, "labels": raw.target.astype(np.int32)}
+            cache.write(path, arrays)
+    except ImportError as error:  # or the package is not installed at all
         needs = "needs scikit-learn: pip install 'snnlth_jax[demo]'"
         raise InputError("`dataset`", "digits", problem=needs) from error
-    raw = load_digits()
-    images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
-    test, train = _draw(Split(images, raw.target.astype(np.int32)), SPECS["digits"].test_size, (0, 0))
+    test, train = _draw(Split(arrays["images"], arrays["labels"]), SPECS["digits"].test_size, (0, 0))
     return train, test
 
 

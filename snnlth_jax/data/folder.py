@@ -189,9 +189,12 @@ def _folders(directory: Path) -> list[str]:
 
 
 def _images(top: Path, directory: Path) -> list[Path]:
-    """The images below the folder of a class, sorted; hidden files are none. A link back is not followed."""
+    """The images below the folder of a class, sorted; hidden files are none.
+
+    A link back, or to a folder above this one, is not followed.
+    """
     files: list[Path] = []
-    seen: set[str] = set()
+    seen = {str(above) for above in Path(os.path.realpath(directory)).parents}
     for parent, folders, names in os.walk(directory, followlinks=True):
         if (place := os.path.realpath(parent)) in seen:
             folders.clear()

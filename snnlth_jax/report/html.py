@@ -115,7 +115,7 @@ def page(
         places = list(dict.fromkeys(f"{e.dataset}, {e.arch}" for e, _ in experiments))
         title = f"{count} searches on {'; '.join(places[:3])}" + ("; ..." if len(places) > 3 else "")
     title = title or "Searches under way"
-    names = "\n  ".join(f"td:nth-child({i})::before {{ content: var(--c{i}, none) }}" for i in range(2, 25))
+    names = "\n  ".join(f"td:nth-child({i})::before {{ content: var(--c{i}, none) }}" for i in range(2, 65))
     style = (
         _STYLE.replace("NAMES", names)
         .replace("LIGHT", theme.css(theme.LIGHT))
