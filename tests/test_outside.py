@@ -275,6 +275,8 @@ def other_settings():
         jax.default_prng_impl("rbg"),
         jax.threefry_partitionable(False),
         jax.default_matmul_precision("bfloat16"),
+        jax.disable_jit(),
+        jax.transfer_guard("disallow"),
     ):
         yield
     jax.config.update("jax_random_seed_offset", offset)

@@ -1,4 +1,4 @@
-"""JAX's settings that decide numbers, pinned: what is computed does not depend on the environment."""
+"""JAX's settings that decide numbers, or that forbid to compute, pinned: the environment does not matter."""
 
 import contextlib
 import logging
@@ -13,13 +13,17 @@ __all__ = ["PINNED", "pinned", "software"]
 
 log = logging.getLogger(__name__)
 
-# JAX's own defaults
+# JAX's own defaults; None is the same as "allow"
 PINNED: dict[str, Any] = {
+    "jax_disable_jit": False,
     "jax_enable_x64": False,
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_default_matmul_precision": None,
     "jax_random_seed_offset": 0,
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
 }
 _NO_NUMBERS = (
     "--xla_force_host_platform_device_count",
@@ -37,14 +41,16 @@ def pinned() -> Iterator[None]:
     float32
     """
     before = {name: getattr(jax.config, name) for name in PINNED}
-    if others := [f"{name} {value}" for name, value in before.items() if value != PINNED[name]]:
+    if others := [f"{name} {value}" for name, value in before.items() if value not in (None, PINNED[name])]:
         log.warning("not followed, so that results do not depend on it: %s", ", ".join(others))
     offset = "jax_random_seed_offset"
     with (
+        jax.disable_jit(PINNED["jax_disable_jit"]),
         jax.enable_x64(PINNED["jax_enable_x64"]),
         jax.default_prng_impl(PINNED["jax_default_prng_impl"]),
         jax.threefry_partitionable(PINNED["jax_threefry_partitionable"]),
         jax.default_matmul_precision(PINNED["jax_default_matmul_precision"]),
+        jax.transfer_guard("allow"),
     ):
         try:
             jax.config.update(offset, PINNED[offset])
