@@ -69,6 +69,7 @@ def test_the_user_decides(tmp_path):
 
 def test_where_nothing_can_be_kept_it_is_said(tmp_path):
     (tmp_path / "file").touch()
-    said = run(SNNLTH_CACHE_DIR=tmp_path / "file" / "below")
-    assert said.startswith("compiled programs are not kept (")
-    assert said.count("\n") == 1
+    for setting in ("SNNLTH_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR"):
+        said = run(**{setting: tmp_path / "file" / "below"})
+        assert said.startswith("compiled programs are not kept (")
+        assert said.count("\n") == 1

@@ -325,6 +325,20 @@ def test_a_run_of_other_software_says_from_where_it_is_equal_up_to_rounding(run,
     )
 
 
+def test_what_changes_the_last_bits_is_part_of_the_software(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/nowhere")
+    plain = numerics.software()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true --xla_dump_to=/nowhere")
+    with jax.numpy_dtype_promotion("strict"):  # decides no numbers
+        assert numerics.software() == f"{plain} --xla_cpu_enable_fast_math=true"
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        changed = numerics.software()
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    assert changed == f"{plain} --xla_cpu_enable_fast_math=true jax_disable_most_optimizations True"
+
+
 @pytest.mark.parametrize("field", ["momentum", "epochs", "controls", "early_time", "width"])
 def test_a_run_of_a_version_with_a_field_less_resumes(run, tmp_path, field, caplog):
     directory = unfinished(run, tmp_path / "run")

@@ -25,24 +25,29 @@ def directory() -> Path:
 def keep_programs() -> None:
     """Have JAX keep compiled programs in `directory()`, or in the directory that the user set.
 
-    `$JAX_COMPILATION_CACHE_DIR` and `$JAX_ENABLE_COMPILATION_CACHE` are respected. On a GPU the kernels that
+    `$JAX_COMPILATION_CACHE_DIR` and `$JAX_ENABLE_COMPILATION_CACHE` are respected; a directory that cannot be
+    written is a warning, and none is used. On a GPU the kernels that
     XLA chose by timing them are kept too: a resumed run computes with the kernels with which it started.
 
     >>> keep_programs()
     >>> jax.config.values["jax_compilation_cache_dir"] is not None
     True
     """
-    if jax.config.values["jax_compilation_cache_dir"]:
+    own = jax.config.values["jax_compilation_cache_dir"]
+    if own and "://" in own:
         return
+    programs = Path(own or directory())
     try:
-        directory().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory()):
+        programs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=programs):
             pass
     except OSError as error:
         log.warning("compiled programs are not kept (%s)", error)
+        jax.config.update("jax_compilation_cache_dir", None)  # JAX would warn of each program
     else:
-        _forget_oldest(directory())
-        jax.config.update("jax_compilation_cache_dir", str(directory()))
+        if not own:
+            _forget_oldest(programs)
+            jax.config.update("jax_compilation_cache_dir", str(programs))
 
 
 def _forget_oldest(programs: Path, most: int = MOST_BYTES) -> None:

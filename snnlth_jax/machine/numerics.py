@@ -25,6 +25,17 @@ PINNED: dict[str, Any] = {
     "jax_transfer_guard_device_to_device": "allow",
     "jax_transfer_guard_device_to_host": "allow",
 }
+# JAX's own defaults of what changes the last bits of numbers
+_COMPILATION: dict[str, Any] = {
+    "jax_disable_most_optimizations": False,
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_memory_fitting_effort": 0.0,
+    "jax_memory_fitting_level": "O2",
+    "jax_optimization_level": "UNKNOWN",
+    "jax_softmax_custom_jvp": False,
+    "jax_use_direct_linearize": True,
+}
 _NO_NUMBERS = (
     "--xla_force_host_platform_device_count",
     "--xla_dump",
@@ -62,4 +73,9 @@ def pinned() -> Iterator[None]:
 def software() -> str:
     """What compiles the programs of this process: of other software results are equal up to rounding only."""
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_NO_NUMBERS)]
-    return " ".join([f"jax {version('jax')}", f"jaxlib {version('jaxlib')}", *sorted(flags)])
+    settings = [
+        f"{name} {value}"
+        for name, default in _COMPILATION.items()
+        if (value := jax.config.values.get(name, default)) != default
+    ]
+    return " ".join([f"jax {version('jax')}", f"jaxlib {version('jaxlib')}", *sorted(flags), *settings])
