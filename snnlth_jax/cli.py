@@ -14,18 +14,21 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 
 from snnlth_jax import __version__, configs, streams
 from snnlth_jax.commands import spelling, words
+from snnlth_jax.commands.data import Data
+from snnlth_jax.commands.demo import Demo
 from snnlth_jax.commands.output import fail, show
+from snnlth_jax.commands.reports import Report
 from snnlth_jax.commands.searches import search
 from snnlth_jax.commands.table import COMMANDS
 from snnlth_jax.commands.words import options
 from snnlth_jax.errors import InputError, StorageError, flag, refusal
-from snnlth_jax.machine import host_loss
+from snnlth_jax.machine import host_loss, numerics
 from snnlth_jax.machine.signals import Stopped
 from snnlth_jax.train import NonFiniteLoss
 
@@ -49,11 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(command, configs.EbConfig) and command.tau == 0:  # experiments may mean it
             never = "no distance is below it: the search would never stop"
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
-        if isinstance(command, configs.TrainConfig):
+        if not isinstance(
+            command, configs.TrainConfig | Demo | Data | Report
+        ):  # what they print may go to a program
+            logging.getLogger("snnlth_jax").handlers = [_Print(sys.stderr)]
+        with numerics.pinned():
+            if not isinstance(command, configs.TrainConfig):
+                return COMMANDS[name][1](command)
             configs.check_used(command)
             search(command, Console(quiet=True) if quiet else None)
             return 0
-        return COMMANDS[name][1](command)
 
     return exit_status(action)
 
@@ -135,10 +143,15 @@ def _stop(number: int, frame: object) -> None:
 
 
 class _Print(logging.Handler):
-    """Print log messages of the library beside the progress; standard error is for the one line."""
+    """Print log messages of the library: beside the progress of a search, whose standard error is for the one
+    line; on standard error for a command whose output is what it was asked for."""
+
+    def __init__(self, stream: TextIO | None = None):
+        super().__init__()
+        self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        show(record.getMessage())
+        show(record.getMessage(), self._stream)
 
 
 def _unraisable(unraisable: Any) -> None:

@@ -199,6 +199,15 @@ def test_inspect_says_the_kind(searched, capsys):
         assert "dataset: digits" in out
 
 
+def test_messages_do_not_mix_with_what_a_program_reads(searched, capsys):
+    with jax.enable_x64(True), jax.transfer_guard("disallow"):
+        assert main(["eval", str(searched["eb"][1].network("ticket_01")), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["test_accuracy"] >= 0
+    (line,) = printed.err.splitlines()
+    assert line.startswith("not followed, ") and "jax_enable_x64 True" in line
+
+
 def test_predict(searched, tmp_path, capsys):
     file = searched["eb"][1].network("ticket_01")
     images = np.random.default_rng(1).integers(0, 256, (3, 8, 8), np.uint8)

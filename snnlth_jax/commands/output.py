@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 from etils import epath
 
@@ -19,9 +20,9 @@ _NO_PLACE = (
 )
 
 
-def show(text: object) -> None:
+def show(text: object, stream: TextIO | None = None) -> None:
     """Print text of any origin: line breaks as they are, other control characters as escapes."""
-    print(printable(text, keep="\n"))
+    print(printable(text, keep="\n"), file=stream)
 
 
 def fail(status: int, message: object) -> int:

@@ -274,18 +274,20 @@ def _digits(directory: Path) -> tuple[Split, Split]:
     """Training and test images; kept in `directory`, since importing scikit-learn takes a second or two."""
     try:
         path = directory / f"digits-{version('scikit-learn')}.npz"
-        arrays = cache.read(path, {"images": ((None, 8, 8, 1), np.uint8), "labels": ((None,), np.int32)})
+        arrays = cache.read(
+            path, {"all_images": ((None, 8, 8, 1), np.uint8), "all_labels": ((None,), np.int32)}
+        )
         if arrays is None:
             from sklearn.datasets import load_digits
 
             raw = load_digits()
             images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
-            arrays = {"images": images, "labels": raw.target.astype(np.int32)}
+            arrays = {"all_images": images, "all_labels": raw.target.astype(np.int32)}
             cache.write(path, arrays)
     except ImportError as error:  # or the package is not installed at all
         needs = "needs scikit-learn: pip install 'snnlth_jax[demo]'"
         raise InputError("`dataset`", "digits", problem=needs) from error
-    test, train = _draw(Split(arrays["images"], arrays["labels"]), SPECS["digits"].test_size, (0, 0))
+    test, train = _draw(Split(arrays["all_images"], arrays["all_labels"]), SPECS["digits"].test_size, (0, 0))
     return train, test
 
 
