@@ -205,7 +205,8 @@ def test_messages_do_not_mix_with_what_a_program_reads(searched, capsys):
     printed = capsys.readouterr()
     assert json.loads(printed.out)["test_accuracy"] >= 0
     (line,) = printed.err.splitlines()
-    assert line.startswith("not followed, ") and "jax_enable_x64 True" in line
+    assert line.startswith("not followed, ")
+    assert "jax_enable_x64 True" in line
 
 
 def test_predict(searched, tmp_path, capsys):
