@@ -22,6 +22,7 @@ class Output(io.TextIOWrapper):
     """
 
     lost: OSError | None = None
+    _restored = False
 
     def __init__(self, stream: io.TextIOWrapper):
         self._before = stream
@@ -36,12 +37,16 @@ class Output(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write a text, or drop it."""
+        if self._restored:  # a logger of another library has kept this stream
+            return self._before.write(text)
         with self._dropping():
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush what was written, or drop it."""
+        if self._restored:
+            return self._before.flush()
         with self._dropping():
             super().flush()
 
@@ -49,6 +54,7 @@ class Output(io.TextIOWrapper):
         """Flush, and give the file back to the stream that this one stood for."""
         self.flush()
         self.detach()
+        self._restored = True
         return self._before
 
     @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -237,6 +238,16 @@ def test_any_encoding_takes_any_text(encoding, monkeypatch):
     assert b"T" in buffer.getvalue()
 
 
+def test_a_stream_that_somebody_kept_goes_on(capsys, monkeypatch):
+    """As that of a logger of another library, which was made within."""
+    buffer = io.TextIOWrapper(io.BytesIO())
+    monkeypatch.setattr(sys, "stderr", buffer)
+    with streams.guarded():
+        handler = logging.StreamHandler()
+    handler.emit(logging.makeLogRecord({"msg": "later"}))
+    assert buffer.buffer.getvalue() == b"later\n"
+
+
 @pytest.mark.subprocess
 def test_the_command_in_a_pipe_on_a_full_disk_and_without_streams():
     """In processes of their own: what Python does at its end counts too."""
@@ -244,6 +255,7 @@ def test_the_command_in_a_pipe_on_a_full_disk_and_without_streams():
     cases = {
         f"{command} ticket inspect --help | true": 0,
         f"{command} --help > /dev/full": 74,
+        f"{command} --help > /dev/full 2>&1": 74,
         f"PYTHONIOENCODING=ascii {command} ticket inspect --help": 0,
         f"{command} ticket inspect nowhere 2>&-": 2,
         f"{command} ticket --help >&- <&-": 0,
