@@ -46,7 +46,8 @@ class Output(io.TextIOWrapper):
     def flush(self) -> None:
         """Flush what was written, or drop it."""
         if self._restored:
-            return self._before.flush()
+            self._before.flush()
+            return
         with self._dropping():
             super().flush()
 
