@@ -230,3 +230,19 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="a/bias: a new mask"):
         masks.replace_masks(state, kept | {"a": kept["a"] | {"bias": jnp.ones(8, bool)}})
     chex.assert_trees_all_equal(masks.replace_masks(state, kept), state)
+
+
+def test_masks_that_are_given_stay_the_callers():
+    """The state has copies, so that a step that consumes the state leaves the caller's masks alone."""
+    params = weights()
+    dense = masks.make(params)
+    sparse = pruning.prune(pruning.magnitude(params), dense, 0.6)
+    tx = masks.freeze_pruned(optax.sgd(0.1), dense)
+    state = tx.init(params)
+    _, given = tx.update(params, state, params, masks=sparse)
+    _, kept = tx.update(params, given, params)
+    assert kept.masks["a"]["kernel"] is given.masks["a"]["kernel"]  # nothing is copied in each step
+    for consumed in (state, given):
+        jax.tree.map(lambda x: x.delete(), consumed.masks)
+    assert masks.count(dense) == (72, 72)
+    assert masks.count(sparse) == (29, 72)

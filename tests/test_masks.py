@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from snnlth_jax import masks, pruning
+from snnlth_jax import _axes, masks, pruning
 
 
 def network():
@@ -181,6 +181,18 @@ def test_comparisons_against_numpy():
     np.testing.assert_allclose(
         under_jit, [masks.distance(a, b), masks.overlap(a, b), masks.sparsity(a)], rtol=1e-6
     )
+    for one, other in ((a, b), (b, a)):  # one of the two is a constant
+        np.testing.assert_allclose(
+            jax.jit(lambda m, of=one: masks.overlap(of, m))(other), masks.overlap(a, b)
+        )
+
+
+def test_only_traced_counts_have_32_bits(monkeypatch):
+    monkeypatch.setattr(_axes, "MOST", 11)
+    twelve = {"w": jnp.ones((3, 4), bool)}
+    assert masks.count(twelve) == (12, 12)
+    with pytest.raises(ValueError, match="12 weights: traced counts have 32 bits, at most 11"):
+        jax.jit(masks.count)(twelve)
 
 
 def test_hamming_goes_blind_where_overlap_does_not():

@@ -269,7 +269,7 @@ def _summary(experiment: Experiment) -> str:
                     str(reached),
                     f"{100 * spread(lost).mean:+.2f}" if lost else "",
                     str(spread(_accuracies(control))) if control else "",
-                    f"{spread(relative).mean:.3f}" if relative else "",
+                    text(_share(spread(relative).mean)) if relative else "",
                     str(len(tickets)),
                 ]
             )
@@ -287,6 +287,10 @@ def _summary(experiment: Experiment) -> str:
     if not rows:
         return ""
     return f'<div class="card"><h3>Tickets, trained at the full T</h3>{table(heads, rows, empty)}</div>'
+
+
+def _share(value: float) -> str:
+    return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
 
 
 def _provenance(experiment: Experiment) -> str:
