@@ -246,3 +246,33 @@ def test_masks_that_are_given_stay_the_callers():
         jax.tree.map(lambda x: x.delete(), consumed.masks)
     assert masks.count(dense) == (72, 72)
     assert masks.count(sparse) == (29, 72)
+
+
+CONTAINERS = {
+    "dict": lambda kernel, other: {"kernel": kernel, "other": other},
+    "tuple": lambda kernel, other: (kernel, other),
+    "list": lambda kernel, other: [kernel, other],
+    "array": lambda kernel, other: kernel,
+    "dict of an array": lambda kernel, other: {"kernel": kernel},
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("name", ["adam", "rmsprop with momentum", "chain of two"])
+def test_the_container_of_the_parameters_does_not_matter(name, container):
+    """Also a tuple of as many parameters as the optimiser has states, and a single array."""
+    two = optax.chain(optax.trace(0.9), optax.scale_by_adam())
+    transformation = (OPTIMISERS | {"chain of two": two})[name]
+    kernel, other = weights()["a"]["kernel"], weights()["b"]["kernel"]
+    kept = kernel > 0.3, other > 0.3
+    found = []
+    for wrap in (CONTAINERS["dict"], CONTAINERS[container]):
+        params, tx = wrap(kernel, other), masks.freeze_pruned(transformation)
+        state = tx.init(params)
+        for present in ((jnp.ones_like(m) for m in kept), kept):
+            updates, state = tx.update(params, state, params, masks=wrap(*present))
+        found.append((jax.tree.leaves(updates)[0], in_shape_of(kernel, state)))
+    chex.assert_trees_all_close(*found, rtol=1e-6, atol=1e-7)
+    assert found[0][1]
+    for part in found[0][1]:
+        assert not part[~kept[0]].any()
