@@ -19,6 +19,7 @@ def _data(checkpoint: Path, change) -> None:
 
 
 def _flip(content: bytes) -> bytes:
+    content = content or b"\0"  # damaged before, by another way
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 

@@ -122,6 +122,11 @@ def test_balanced_masks_have_even_loads_and_the_highest_scores(elements):
     assert pruning.utilisation(even, elements) >= pruning.utilisation(kept, elements)
 
 
+@pytest.mark.parametrize(("kept", "elements", "share"), [([True, False], 1, 1.0), ([False, False], 1, 0.0)])
+def test_utilisation_of_one_weight_and_of_none(kept, elements, share):
+    assert pruning.utilisation({"w": jnp.array([kept])}, elements) == share
+
+
 def test_a_layer_without_channels_has_no_load():
     empty = {"w": jnp.ones((3, 0), bool)}
     assert pruning.loads(empty, 4)["w"].tolist() == [0]
