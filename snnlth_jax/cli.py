@@ -82,7 +82,7 @@ def exit_status(action: Callable[[], int | None]) -> int:
         except SystemExit as error:  # of tyro, after the help
             stop, status = error, 1 if error.code else 0
     if lost and not status:
-        with streams.guarded():
+        with streams.guarded("stderr"):
             return fail(74, f"standard output: {lost[0].strerror}")
     if stop:
         raise stop

@@ -70,14 +70,14 @@ class Output(io.TextIOWrapper):
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[list[OSError]]:
-    """Have `sys.stdout` and `sys.stderr` accept everything within the context.
+def guarded(*names: str) -> Iterator[list[OSError]]:
+    """Have `sys.stdout` and `sys.stderr`, or the one that is named, accept everything within the context.
 
     The list that is yielded gets the error of standard output at the end, if something of it was lost.
     """
     lost: list[OSError] = []
     replaced: dict[str, Output] = {}
-    for name in ("stdout", "stderr"):
+    for name in names or ("stdout", "stderr"):
         stream: IO[str] = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Output):
             replaced[name] = Output(stream)
