@@ -26,8 +26,8 @@ def keep_programs() -> None:
     """Have JAX keep compiled programs in `directory()`, or in the directory that the user set.
 
     `$JAX_COMPILATION_CACHE_DIR` and `$JAX_ENABLE_COMPILATION_CACHE` are respected; a directory that cannot be
-    written is a warning, and none is used. On a GPU the kernels that
-    XLA chose by timing them are kept too: a resumed run computes with the kernels with which it started.
+    written is a warning, and none is used. On a GPU the kernels that XLA chose by timing them are kept too: a
+    resumed run computes with the kernels with which it started.
 
     >>> keep_programs()
     >>> jax.config.values["jax_compilation_cache_dir"] is not None
