@@ -4,12 +4,12 @@ import logging
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Expected", "directory", "read", "write"]
+__all__ = ["Expected", "directory", "kept", "read", "write"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,17 @@ def directory(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         return Path(chosen).expanduser()
     except RuntimeError:
         return Path(tempfile.gettempdir()) / f"snnlth_jax-{os.getuid()}"
+
+
+def kept(
+    path: Path, expected: Expected, decode: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """The arrays at `path`, see `read`; without these those that `decode` returns, which are kept there."""
+    arrays = read(path, expected)
+    if arrays is None:
+        arrays = decode()
+        write(path, arrays)
+    return arrays
 
 
 def read(path: Path, expected: Expected) -> dict[str, np.ndarray] | None:

@@ -253,11 +253,12 @@ def _decoded(facts: Spec, source: Source, cache_dir: Path) -> tuple[Split, Split
     for split in tfds.SPLITS:
         expected[f"{split}_images"] = (source.size(split), *facts.image_shape), np.uint8
         expected[f"{split}_labels"] = (source.size(split),), np.int32
-    arrays = cache.read(path, expected)
-    if arrays is None:
+
+    def decode() -> dict[str, np.ndarray]:
         decoded = [_decode(facts, source, split) for split in tfds.SPLITS]
-        arrays = dict(zip(expected, itertools.chain(*decoded), strict=True))
-        cache.write(path, arrays)
+        return dict(zip(expected, itertools.chain(*decoded), strict=True))
+
+    arrays = cache.kept(path, expected, decode)
     train_images, train_labels, test_images, test_labels = (arrays[key] for key in expected)
     return Split(train_images, train_labels), Split(test_images, test_labels)
 
@@ -274,21 +275,21 @@ def _digits(directory: Path) -> tuple[Split, Split]:
     """Training and test images; kept in `directory`, since importing scikit-learn takes a second or two."""
     try:
         path = directory / f"digits-{version('scikit-learn')}.npz"
-        arrays = cache.read(
-            path, {"all_images": ((None, 8, 8, 1), np.uint8), "all_labels": ((None,), np.int32)}
-        )
-        if arrays is None:
-            from sklearn.datasets import load_digits
-
-            raw = load_digits()
-            images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
-            arrays = {"all_images": images, "all_labels": raw.target.astype(np.int32)}
-            cache.write(path, arrays)
+        expected = {"all_images": ((None, 8, 8, 1), np.uint8), "all_labels": ((None,), np.int32)}
+        arrays = cache.kept(path, expected, _of_scikit_learn)
     except ImportError as error:  # or the package is not installed at all
         needs = "needs scikit-learn: pip install 'snnlth_jax[demo]'"
         raise InputError("`dataset`", "digits", problem=needs) from error
     test, train = _draw(Split(arrays["all_images"], arrays["all_labels"]), SPECS["digits"].test_size, (0, 0))
     return train, test
+
+
+def _of_scikit_learn() -> dict[str, np.ndarray]:
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[..., None]
+    return {"all_images": images, "all_labels": raw.target.astype(np.int32)}
 
 
 def _capped(name: str, split: Split, count: int | None, seed: tuple[int, int]) -> Split:

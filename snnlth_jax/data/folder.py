@@ -118,12 +118,13 @@ def read(source: Folder, reserved: frozenset[str] = frozenset(), cache_dir: Path
         expected[f"{split}_images"] = (len(examples), None, None, None), np.uint8
         expected[f"{split}_labels"] = (len(examples),), np.int32
     path = cache.directory(cache_dir) / f"{name}-folder-{source.fingerprint}.npz"
-    arrays = cache.read(path, expected)
-    if arrays is None:
+
+    def decode() -> dict[str, np.ndarray]:
         with warnings.catch_warnings(action="ignore"):  # of Pillow, such as a palette with transparency
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            arrays = _decoded(source)
-        cache.write(path, arrays)
+            return _decoded(source)
+
+    arrays = cache.kept(path, expected, decode)
     try:
         return of_arrays(name, arrays, source.classes, "folder")
     except InputError as error:

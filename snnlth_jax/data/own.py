@@ -128,15 +128,17 @@ def _decoded(source: tfds.Prepared, reserved: frozenset[str], cache_dir: Path) -
         expected[f"{split}_images"] = (source.size(split), *shape), np.uint8
         expected[f"{split}_labels"] = (source.size(split),), np.int32
     path = cache_dir / f"{name}-tfds-{source.version}-{source.fingerprint}.npz"
-    decoded = cache.read(path, expected)
-    if decoded is None:
-        decoded = {}
+
+    def decode() -> dict[str, np.ndarray]:
+        arrays = {}
         for split in source.shards:
             pair = tfds.decode(source, split, shape, shape, len(classes), (image, label))
-            decoded[f"{split}_images"], decoded[f"{split}_labels"] = pair
-        cache.write(path, decoded)
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = pair
+        return arrays
+
+    arrays = cache.kept(path, expected, decode)
     try:
-        return of_arrays(name, decoded, classes, source.version)
+        return of_arrays(name, arrays, classes, source.version)
     except InputError as error:
         raise InputError("`dataset`", source.called, problem=str(error)) from error
 
