@@ -51,7 +51,7 @@ NETWORKS = {
 
 
 class Outcome(NamedTuple):
-    """What a network computes: logits [N, classes], and the spikes [T, N, ...] of each layer in order."""
+    """Output of a network: logits [N, classes], and the spikes [T, N, ...] of each layer in order."""
 
     logits: np.ndarray
     spikes: list[np.ndarray]
@@ -222,7 +222,7 @@ def row(expected: Outcome, found: Outcome) -> tuple[tuple[str, str, str], bool]:
 
 
 def refused(call: Callable[[], Outcome], reason: str) -> tuple[str, bool]:
-    """What a reader says of a file that it is known not to take, and whether it is the known reason."""
+    """A reader's answer to a file that it is known not to take, and whether it is the known reason."""
     try:
         call()
     except (ValueError, AssertionError) as error:

@@ -65,7 +65,7 @@ def kinds(program: str) -> dict[str, str]:
 
 
 def shares(events: list[dict[str, Any]], program: str) -> dict[str, float]:
-    """Of the time of all operations of a program in a trace, by row."""
+    """Time of all operations of a program in a trace, by row."""
     known, spent = kinds(program), collections.Counter()
     for event in events:
         of = event.get("args", {})

@@ -176,7 +176,7 @@ def network(arch: str, dtype: str | None = None) -> Any:
 
 
 def layers(model: Any) -> dict[str, Any]:
-    """What the peer needs to build a network."""
+    """Arguments with which the peer builds a network."""
     if isinstance(model, models.VGG):
         return {"kind": "VGG", "features": model.features}
     sizes = {"blocks": model.stage_sizes, "widths": model.widths, "stem": model.stem, "hidden": model.hidden}

@@ -13,7 +13,7 @@ class Docstrings(griffe.Extension):
 
 
 def markdown(docstring: str) -> str:
-    """What Sphinx and doctest mark up, in Markdown."""
+    """Markup of Sphinx and doctest, in Markdown."""
     text = re.sub(r"^( *)\.\. math::[ ]*(.*(?:\n\1 +\S.*)*)", _displayed, docstring, flags=re.M)
     text = re.sub(r":math:`([^`]+)`", lambda match: convert(match[1]), text)
     return re.sub(r"^( *)>>> .*(?:\n\1.*\S.*)*", r"```pycon\n\g<0>\n```", text, flags=re.M)

@@ -1,4 +1,4 @@
-"""What the experiments cost: epochs of one seed, and hours on the paper's device.
+"""Cost of the experiments: epochs of one seed, and hours on the paper's device.
 
     command  python experiments/costs.py
 
@@ -15,7 +15,7 @@ from grid import Cells, jobs
 from snnlth_jax import configs
 from snnlth_jax.search import phases
 
-OTHERS = ("claims", "costs", "demo", "figures", "findings", "gather", "grid", "imp", "zoo")  # no experiments
+OTHERS = ("claims", "costs", "figures", "findings", "gather", "grid", "imp", "zoo")  # no experiments
 TAKEN_APART = "supplement"  # networks of other sizes
 MEASURED = 3  # T' of Early-Time, as the paper's
 SECONDS = {"table2_imp": 67.2}  # of an epoch at the full T, ResNet19

@@ -326,7 +326,7 @@ def epochs(found: Found) -> Drawing:
 
 
 def over(values: Callable[[Found], Mapping[float, Measured]], place: str, label: str) -> Figure:
-    """What is measured at several places."""
+    """A quantity that is measured at several places."""
 
     def figure(found: Found) -> Drawing:
         points = [(at, one.spread) for at, one in values(found).items()]

@@ -1,4 +1,4 @@
-"""What tables, verdicts and plots are computed from, without the rest of a run.
+"""Gather what tables, verdicts and plots are computed from, without the rest of a run.
 
     command  python experiments/gather.py RUNS... --output experiments/results/NAME
 

@@ -188,7 +188,7 @@ def promoted(*values: Any) -> Any:
 
 
 def _native(value: Any) -> Any:
-    """What stands for a value in a promotion: of NumPy's arrays one number, in the machine's byte order."""
+    """Stand-in of a value in a promotion: of NumPy's arrays one number, in the machine's byte order."""
     return np.zeros((), value.dtype.newbyteorder("=")) if isinstance(value, np.ndarray) else value
 
 

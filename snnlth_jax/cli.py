@@ -1,4 +1,4 @@
-"""The `snnlth` command: tyro over the dataclasses of `configs`, nothing else.
+"""The `snnlth` command: from the arguments to the exit status, with signals, streams and messages between.
 
 Exit status 0: done; 1: the doctor found errors; 2: bad input, one line on standard error; 3: training
 diverged; 69: another host is gone, to be run again on all (EX_UNAVAILABLE); 74: the run or standard output

@@ -75,7 +75,7 @@ def good(directory):
 
 
 def read(kind, path):
-    """What a command does with a file of a kind."""
+    """Outcome of a command on a file of a kind."""
     match kind:
         case "result.json":
             if isinstance(results.read(path), results.Result):

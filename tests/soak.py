@@ -1,4 +1,4 @@
-"""What a long search holds, over its time: `python tests/soak.py --minutes 60`.
+"""Memory, descriptors, threads and disk of a long search: `python tests/soak.py --minutes 60`.
 
 A search of very short epochs, each with a checkpoint, runs on digits. Every few seconds its memory, file
 descriptors, threads, files and the size of its checkpoints are taken; metrics.jsonl and tickets may grow. It
@@ -34,7 +34,7 @@ def size(directory: Path) -> int:
 
 
 def sample(process: psutil.Process, workdir: Path, temporary: Path) -> dict[str, float]:
-    """What the process holds now."""
+    """Resources of the process now."""
     with process.oneshot():
         held = {
             "memory, MB": process.memory_info().rss / 1e6,

@@ -1,4 +1,4 @@
-"""What is said about tickets, against brute force over every position, neuron and connection."""
+"""Facts about tickets, against brute force over every position, neuron and connection."""
 
 import itertools
 from functools import partial
@@ -63,7 +63,7 @@ def counted(model, variables, images, batch_size=3):
 
 
 def observed(model, variables, images, kind):
-    """What goes into, and comes out of, each module of a kind, by its name."""
+    """Inputs and outputs of each module of a kind, by its name."""
     seen = {}
 
     def look(call, args, kwargs, context):

@@ -1,4 +1,4 @@
-"""What searches record of their networks, that nothing disturbs it, and what `snnlth analyse` tells of it."""
+"""Records of searches about their networks, that nothing disturbs them, and `snnlth analyse` on them."""
 
 import io
 import json

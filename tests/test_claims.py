@@ -1,4 +1,4 @@
-"""What the paper claims and a search of a minute can carry: the scripts' own claims, put to one on digits.
+"""Claims of the paper that a search of a minute can carry: the scripts' own, put to one on digits.
 
 The searches are cells of `--scale smoke`, shortened. Claims that do not survive that are in
 docs/experiments.md, with their numbers.

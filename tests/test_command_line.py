@@ -1,9 +1,10 @@
-"""What a newcomer types: versions, help, completion, slips of the pen, configuration files."""
+"""The command line of a newcomer: versions, help, completion, slips of the pen, configuration files."""
 
 import dataclasses
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def empty_directory(tmp_path, monkeypatch):
 
 
 def shown(capsys, *arguments):
-    """What a command that asks for help prints."""
+    """Output of a command that asks for help."""
     with pytest.raises(SystemExit) as stop:
         main(list(arguments))
     assert stop.value.code == 0
@@ -399,6 +400,24 @@ def test_the_file_of_a_run_gives_its_configuration_back(config, empty_directory)
     configs.check_used(read)
     _, changed = words.parse([config.method, "--seed", "5", "--config=run.toml", "--batch-size", "32"])
     assert (changed.seed, changed.batch_size, changed.epochs) == (5, 32, resolved.epochs)
+
+
+def test_the_file_of_a_run_is_good_from_anywhere(empty_directory):
+    """Files that are here are named from the root; the name of a dataset is no folder of that name."""
+    for name in ("t_1.safetensors", "u.safetensors"):
+        (empty_directory / name).touch()
+    for name in ("data", "digits"):
+        (empty_directory / name).mkdir()
+    here = str(empty_directory)
+    several = configs.StabilityConfig(
+        tickets=("t_{seed}.safetensors", "u.safetensors", "gone.safetensors"), seeds=(0, 1), data_dir="data"
+    )
+    read = tomllib.loads(configs.written(configs.resolve(several)))
+    assert read["dataset"] == "digits"
+    assert read["tickets"] == [f"{here}/t_{{seed}}.safetensors", f"{here}/u.safetensors", "gone.safetensors"]
+    assert read["data_dir"] == f"{here}/data"
+    alike = configs.written(configs.resolve(configs.OneShotConfig(like="u.safetensors")))
+    assert tomllib.loads(alike)["like"] == f"{here}/u.safetensors"
 
 
 def test_a_file_may_be_written_as_flags_are(empty_directory):

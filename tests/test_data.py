@@ -178,7 +178,7 @@ def test_specs_are_consistent():
 
 
 def ids(split):
-    """What tells the (random) images of a split apart."""
+    """Key that tells the (random) images of a split apart."""
     return [image.tobytes() for image in split.images]
 
 

@@ -1,4 +1,4 @@
-"""What the doctor finds, in machines made up here and in this one."""
+"""Findings of the doctor, in machines made up here and in this one."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""What the documents say works: every block is run as it stands, or listed with the reason why it is not.
+"""The documents are true: every block is run as it stands, or listed with the reason why it is not.
 
 Searches run with the programs of tests/stub.py on data that are there, and are resolved where they
 are not; scripts of experiments/ plan, those of benchmarks/ parse. All else is the command itself.
@@ -92,7 +92,7 @@ class Part:
 
 
 def parts(document):
-    """What the fenced blocks of a document hold, in order."""
+    """Texts of the fenced blocks of a document, in order."""
     for language, code in re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.S | re.M):
         if language in ("python", "toml"):
             yield Part(language, code)

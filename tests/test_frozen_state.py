@@ -36,7 +36,7 @@ def weights():
 
 
 def gradients(params, seed):
-    """Those of a quadratic, with noise: they reach removed weights too."""
+    """Gradients of a quadratic, with noise: they reach removed weights too."""
     noise = jax.random.normal(jax.random.key(seed), (12, 8))
     return jax.tree.map(lambda w: w + noise.ravel()[: w.size].reshape(w.shape), params)
 

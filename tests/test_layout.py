@@ -34,7 +34,7 @@ MODULES = {dotted(path): path for path in PACKAGE.rglob("*.py")}
 
 
 def imports():
-    """What each module imports, wherever in it: within functions and below TYPE_CHECKING too."""
+    """Imports of each module, wherever in it: within functions and below TYPE_CHECKING too."""
     graph = {}
     for module, path in MODULES.items():
         graph[module] = set()
@@ -177,6 +177,21 @@ def test_public_functions_are_documented(path):
             and not overload
         ):
             assert ast.get_docstring(node), f"{path}: {node.name} has no docstring"
+
+
+def test_docstrings_begin_with_their_noun_or_verb():
+    """The thing first: no docstring begins with a pronoun or a preposition."""
+    for path in (
+        path
+        for name in ("snnlth_jax", "experiments", "benchmarks", "tests")
+        for path in (ROOT / name).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)):
+                begin = (ast.get_docstring(node) or "").split(" ")[0]
+                assert begin not in ("Of", "That", "Those", "What", "How"), (
+                    f"{path}: {ast.get_docstring(node)}"
+                )
 
 
 def test_the_documented_flags_exist():

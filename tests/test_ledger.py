@@ -1,4 +1,4 @@
-"""What a search costs: against the paper's hours, XLA's counts, and plain sums."""
+"""Cost of a search: against the paper's hours, XLA's counts, and plain sums."""
 
 import dataclasses
 

@@ -205,7 +205,7 @@ def test_parameters_as_arrays(factory, x64):
 
 @pytest.mark.parametrize("factory", [surrogate.atan, surrogate.sigmoid, surrogate.fast_sigmoid])
 def test_second_derivatives(factory, x64):
-    """Of the spike, and of its derivative by the parameter, so that a sharpness can be trained through it."""
+    """Derivatives of the spike and of its slope by the parameter, so that a sharpness can be trained."""
     u, eps = 0.3, 1e-6
 
     def slope(u, p):
@@ -220,7 +220,7 @@ def test_second_derivatives(factory, x64):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spike", [surrogate.atan(), surrogate.sigmoid(jnp.full(3, 2.0)), own_spike])
 def test_second_derivatives_through_time(kind, spike, x64):
-    """Of the scan as of a loop of steps: a rule of `jax.custom_jvp` would be lost in it."""
+    """Hessians of the scan are those of a loop of steps: a rule of `jax.custom_jvp` would be lost in it."""
     neuron = LIF(spike=spike, **kind)
     rng = np.random.default_rng(0)
     xs, weights = jnp.asarray(rng.normal(size=(4, 3))), jnp.asarray(rng.normal(size=(4, 3)))

@@ -165,7 +165,7 @@ def test_devices_are_one(how, x64):
 
 
 def test_forward_mode_and_second_derivatives(x64):
-    """Those of the definition: the kernels write out the first gradient, and JAX the others."""
+    """The derivatives are those of the definition: kernels write out the first gradient, JAX the others."""
     terms = inputs((2, 2, 2, 2, 2))
 
     def derivatives(kernels):

@@ -1,4 +1,4 @@
-"""What comes from outside of the program: files of any origin, streams that fail, settings of the machine."""
+"""Input from outside of the program: files of any origin, streams that fail, settings of the machine."""
 
 import contextlib
 import errno

@@ -25,7 +25,7 @@ def weights():
 
 
 def everything(params, key):
-    """What the functions of masks and pruning give for weights."""
+    """Results of the functions of masks and pruning for weights."""
     kept = pruning.prune(pruning.magnitude(params), masks.make(params), 0.3)
     new = {
         "erk": pruning.keep_top(pruning.magnitude(params), kept, 0.4, "erk"),
@@ -75,7 +75,7 @@ def test_every_sharding_gives_the_same(spec, kind):
 
 
 def divided(params, axis_name):
-    """Of weights that are divided over an axis, what a search needs."""
+    """Results that a search needs, of weights that are divided over an axis."""
     kept = masks.make(params)
     kept = pruning.prune(pruning.magnitude(params), kept, 0.3, axis_name=axis_name)
     layer = pruning.prune(pruning.magnitude(params), kept, 0.3, "layer", axis_name=axis_name)

@@ -275,7 +275,7 @@ def test_grasp_against_finite_differences(x64):
 
 
 def test_synflow_conserves_flow(x64):
-    """What flows into a layer flows out of it: the scores of every layer add up to the summed output."""
+    """Flow into a layer is flow out of it: the scores of every layer add up to the summed output."""
     w, forward = small_network()
     flow = lambda w: jnp.sum(forward(w, jnp.ones((1, 4))))  # noqa: E731
     scores = pruning.synflow(flow, w)

@@ -307,7 +307,7 @@ def copied(source, target, change=lambda result: None, **config):
 
 
 def test_names_say_what_is_not_usual(grid, tmp_path):
-    """Of two of a method both values; of more, those that are not the most common one."""
+    """Two of a method show both values; more of them those that are not the most common one."""
     seed0 = grid / "imp" / "seed0"
     usual = copied(seed0, tmp_path / "usual")
     rewound = copied(seed0, tmp_path / "rewound", rewind_epoch=0)

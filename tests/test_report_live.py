@@ -53,7 +53,7 @@ def cells(page):
 
 
 def test_a_search_says_how_many_epochs_it_will_have(finished):
-    """Those of a control that trains for as long as search and ticket included."""
+    """The epochs include those of a control that trains for as long as search and ticket."""
     (start,) = [e for e in events.read(finished / "metrics.jsonl") if isinstance(e, events.StartEvent)]
     assert start.epochs == len(epochs(finished)) > 6
 

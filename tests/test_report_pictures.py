@@ -159,7 +159,7 @@ def test_four_methods_at_most_have_pictures(pair, tmp_path):
 
 
 def test_the_sparsest_ticket_of_the_first_seed_is_shown(copy):
-    """Of searches that differ in sparsity alone too."""
+    """Searches that differ in sparsity alone have pictures too."""
     programs, config = stub.StubPrograms(), configs.OneShotConfig(**SHORT, num_timesteps=3, sparsity=0.9)
     small.run(one_shot, config, copy / "sparser", programs, sparsity=0.96)
     small.run(one_shot, config, copy / "other", programs, sparsity=0.98, seed=1)

@@ -51,7 +51,7 @@ def same(a, b):
 
 
 def plain(tree):
-    """What comes back without `like`: a NamedTuple as a dict."""
+    """Trees read without `like`: a NamedTuple comes back as a dict."""
     if isinstance(tree, Layer):
         return {name: plain(x) for name, x in tree._asdict().items()}
     if isinstance(tree, dict):

@@ -139,7 +139,7 @@ def test_a_prefix_of_its_own_for_each_name(prefixes):
 
 
 class Tensor:
-    """What PyTorch's tensors do, and what they refuse."""
+    """Behaviour of PyTorch's tensors, and what they refuse."""
 
     def __init__(self, array, dtype=None, device="cpu", requires_grad=False):
         self.array, self.device, self.requires_grad = array, device, requires_grad

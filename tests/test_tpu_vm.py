@@ -85,7 +85,7 @@ class Cloud:
         }
 
     def script(self, *lines: str, workers: str = "01") -> None:
-        """What the first run does, the second, ..."""
+        """Outcome of the first run, of the second, ..."""
         for worker in workers:
             (self.root / f"script.{worker}").write_text("".join(f"{line}\n" for line in lines))
 
@@ -124,7 +124,7 @@ class Cloud:
         return without_repeated_looks(self.lines("log"))
 
     def verbs(self) -> list[str]:
-        """Of the calls that change something."""
+        """Calls that change something."""
         words = [shlex.split(line) for line in self.lines("log")]
         verbs = [word[2] if word[1] == "storage" else word[4] for word in words]
         return [verb for verb in verbs if verb in ("create", "delete", "scp", "rsync")]
@@ -135,7 +135,7 @@ class Cloud:
 
 
 def without_repeated_looks(lines: list[str]) -> list[str]:
-    """How often a run is found under way depends on the machine: each pair of looks once."""
+    """Each pair of looks once: how often a run is found under way depends on the machine."""
     kept: list[str] = []
     for line in lines:
         kept.append(line)
@@ -200,7 +200,7 @@ def test_a_script_of_experiments_runs_there_too(cloud):
 
 @pytest.mark.parametrize("how", ["launched", "pasted"])
 def test_a_dry_run_does_not_lie(cloud, how):
-    """What it printed is what an undisturbed run does, and does the same when pasted into a shell."""
+    """The commands printed are those of an undisturbed run, and do the same when pasted into a shell."""
     said = cloud.launch("--dry-run", *FLAGS, "--project", "p", *COMMAND).stdout
     expected = [line for line in commands(said) if line.startswith("gcloud ")]
     if how == "launched":

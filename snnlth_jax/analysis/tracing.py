@@ -166,7 +166,7 @@ def _called(equation: JaxprEqn) -> tuple[Jaxpr, Any] | None:
 
 
 class _Origin(NamedTuple):
-    """What a value of the program is made of.
+    """Origin of a value of the program.
 
     Attributes:
       reads: neurons, or the image, that it depends on with no weights in between.

@@ -40,7 +40,7 @@ def config(command: Demo) -> configs.ImpConfig:
 
 
 def summary(result: Result, workdir: str) -> str:
-    """What the search found, in two lines."""
+    """Outcome of the search, in two lines."""
     dense, ticket, control = result.rounds[0], result.rounds[-1], result.controls[-1]
     return (
         f"{100 * ticket.sparsity:.1f} % of the weights are gone. The ticket reaches {_percent(ticket)} "

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from snnlth_jax import configs
 from snnlth_jax.commands.output import fail
-from snnlth_jax.configs.fields import IDENTITY
+from snnlth_jax.configs.fields import IDENTITY, File
 from snnlth_jax.machine import compile_cache, hosts, memory
 from snnlth_jax.machine.signals import answered_within
 
@@ -34,7 +34,7 @@ class Train(configs.RetrainConfig):
     Settings that are not given are those of the ticket's search.
     """
 
-    ticket: Annotated[tyro.conf.Positional[str], IDENTITY] = ""
+    ticket: Annotated[tyro.conf.Positional[str], File("TICKET"), IDENTITY] = ""
     """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
 
 

@@ -1,4 +1,4 @@
-"""How values are written on a command line, and the line for one that tyro refuses."""
+"""Syntax of values on a command line, and the line for one that tyro refuses."""
 
 import dataclasses
 import re

@@ -215,7 +215,7 @@ def _check_training(config: ResolvedTrain) -> None:
 
 
 def _check_network(config: ResolvedTrain) -> None:
-    """What a network of the user's own has by itself is no option of the command."""
+    """Refuse options that a network of the user's own decides by itself."""
     if not _imported.is_name(config.arch):
         own = "with `arch` MODULE:FUNCTION, whose options they are"
         _require(config, "arch_option", lambda v: not v, own)

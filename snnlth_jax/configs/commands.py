@@ -7,7 +7,16 @@ None. Where None remains it has a meaning: no cap on examples, T' measured, no t
 import dataclasses
 from typing import Annotated, ClassVar, Literal
 
-from snnlth_jax.configs.fields import AT_LEAST_1, FACTOR, FRACTION, IDENTITY, OVERRIDABLE, VARIED, Bounds
+from snnlth_jax.configs.fields import (
+    AT_LEAST_1,
+    FACTOR,
+    FRACTION,
+    IDENTITY,
+    OVERRIDABLE,
+    VARIED,
+    Bounds,
+    File,
+)
 from snnlth_jax.configs.parts import (
     Controls,
     Data,
@@ -139,7 +148,7 @@ class OneShotConfig(Controls, TrainConfig):
     """Number of training images from which snip and grasp compute scores. Default: at most 1000."""
     synflow_iterations: Annotated[int, AT_LEAST_1, IDENTITY] = 100
     """Number of steps in which synflow reaches the density, exponentially (Tanaka et al. 2020)."""
-    like: Annotated[str | None, IDENTITY] = None
+    like: Annotated[str | None, File("TICKET"), IDENTITY] = None
     """Ticket file: remove from each layer, at random, as many weights as the ticket lacks. Default: no
     ticket."""
 
@@ -187,7 +196,7 @@ class StabilityConfig(TrainConfig):
     """Number of networks on the line from one copy to the other that are evaluated, both ends included."""
     stability_bound: Annotated[float, Bounds("above 0, at most 1", lambda v: 0 < v <= 1), OVERRIDABLE] = 0.02
     """Error barrier, a fraction of the test set, below which an epoch is stable (Frankle et al. 2020)."""
-    tickets: Annotated[tuple[str, ...], IDENTITY] = ()
+    tickets: Annotated[tuple[str, ...], File("TICKET"), IDENTITY] = ()
     """Ticket files of a search with the same seed, whose masks the copies have, beside copies without masks;
     {seed} in a name stands for the seed. Default: no tickets, the dense network alone."""
     schedule_on_rewind: Annotated[Literal["restart", "resume"], OVERRIDABLE] = "restart"
@@ -203,7 +212,7 @@ class RetrainConfig(TrainConfig):
     `configs.of_ticket` takes the settings from the ticket's search.
     """
 
-    ticket: Annotated[str, IDENTITY] = ""
+    ticket: Annotated[str, File("TICKET"), IDENTITY] = ""
     """Ticket file: tickets/round_NN.safetensors in the directory of a run."""
     redraw: Annotated[bool, IDENTITY] = False
     """Train newly drawn weights with the ticket's masks, from epoch 0: the control redrawn."""

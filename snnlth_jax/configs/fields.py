@@ -1,4 +1,4 @@
-"""Declarations at a field of a configuration, beside its type and its help: its role and its bounds.
+"""Declarations at a field of a configuration, beside its type and its help: role, bounds, what file it names.
 
     epochs: Annotated[int | None, AT_LEAST_1, CONDITION] = None
     schedule: Annotated[Literal["cosine", "step"], OVERRIDABLE | CONDITION] = "cosine"
@@ -21,6 +21,7 @@ __all__ = [
     "VARIED",
     "Bounds",
     "Declared",
+    "File",
     "Role",
     "declared",
 ]
@@ -63,6 +64,16 @@ class Bounds(NamedTuple):
     most: int | None = None
 
 
+class File(NamedTuple):
+    """A field that names files, or may.
+
+    Attributes:
+      word: the word that stands for the file where its name is not known.
+    """
+
+    word: str
+
+
 FLOAT32_MAX = 3.4e38
 FLOAT32_MIN = 1.2e-38  # above 0; smaller numbers are 0 on most devices
 AT_LEAST_1 = Bounds("1 or more", lambda v: v >= 1, most=10**9)
@@ -83,6 +94,7 @@ class Declared(NamedTuple):
       type: its type without annotations.
       role: its `Role`.
       bounds: its `Bounds`, or None.
+      file: its `File`, or None.
       choices: the values of its `Literal`, or of the `Literal` in its tuple; empty where there is none.
     """
 
@@ -90,6 +102,7 @@ class Declared(NamedTuple):
     type: Any
     role: Role
     bounds: Bounds | None
+    file: File | None
     choices: tuple[str, ...]
 
 
@@ -117,7 +130,8 @@ def _declared(of_class: Any) -> tuple[Declared, ...]:
         if len(roles) != 1:
             raise TypeError(f"{field.name} has {len(roles)} roles, it needs one")
         bounds = next((note for note in notes if isinstance(note, Bounds)), None)
-        fields.append(Declared(field.name, plain, roles[0], bounds, _choices(plain)))
+        file = next((note for note in notes if isinstance(note, File)), None)
+        fields.append(Declared(field.name, plain, roles[0], bounds, file, _choices(plain)))
     return tuple(fields)
 
 

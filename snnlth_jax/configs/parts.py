@@ -22,6 +22,7 @@ from snnlth_jax.configs.fields import (
     SEED,
     VARIED,
     Bounds,
+    File,
 )
 from snnlth_jax.data.augment import Step
 from snnlth_jax.machine.sharding import How
@@ -50,12 +51,12 @@ Control = Literal["random", "redrawn", "dense"]
 class Dataset:
     """The dataset and its place."""
 
-    dataset: Annotated[str, IDENTITY] = "digits"
+    dataset: Annotated[str, File("DATASET"), IDENTITY] = "digits"
     """Dataset: digits (8x8 images, comes with scikit-learn), or the paper's cifar10, cifar100, svhn_cropped,
     fashion_mnist, and tiny_imagenet of its supplement, or mnist (see `snnlth data prepare`). Or your own:
     FILE.npz, a folder DIR/train/CLASS/*.png and DIR/test/CLASS/*.png, tfds:NAME, or MODULE:FUNCTION (see
     docs/data.md)."""
-    data_dir: Annotated[str | None, LOCAL] = None
+    data_dir: Annotated[str | None, File("DIR"), LOCAL] = None
     """Directory of TensorFlow Datasets, or that of the folder tiny-imagenet-200, or of the idx files of mnist
     or fashion_mnist. Default: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
 

@@ -7,14 +7,13 @@ from typing import Any
 
 from snnlth_jax import data
 from snnlth_jax.configs.commands import RetrainConfig
+from snnlth_jax.configs.fields import declared
 from snnlth_jax.configs.identities import command_of, completed
 from snnlth_jax.configs.resolving import resolve
 from snnlth_jax.configs.toml import command_name, following
 from snnlth_jax.errors import InputError, flag
 
 __all__ = ["changed", "command_line"]
-
-_FILES = {"dataset": "DATASET", "like": "TICKET", "tickets": "TICKET", "ticket": "TICKET"}
 
 
 def changed(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,13 +55,14 @@ def command_line(identity: Mapping[str, Any], seeds: tuple[int, ...] = ()) -> st
     command = command_of(identity)
     retrained = issubclass(command, RetrainConfig)  # whose defaults are those of the ticket
     settings = _settings(identity) if retrained else changed(identity)
-    words = ["snnlth", command_name(command)] + [_FILES["ticket"]] * retrained
+    files = {field.name: field.file.word for field in declared(command) if field.file}
+    words = ["snnlth", command_name(command), *([files["ticket"]] if retrained else ())]
     if seeds:
         settings = {name: value for name, value in settings.items() if name != "seed"} | {"seeds": seeds}
     for name, value in settings.items():
-        if name in _FILES and (name != "dataset" or value not in data.dataset.SPECS):
+        if name in files and (name != "dataset" or value not in data.dataset.SPECS):
             count = len(value) if isinstance(value, tuple) else 1
-            words += [flag(name), ",".join([_FILES[name]] * count)] if name != "ticket" else []
+            words += [flag(name), ",".join([files[name]] * count)] if name != "ticket" else []
         elif value is True or (value is False and name != "augment"):
             words += [flag(name)] if value and name != "augment" else []
         elif isinstance(value, tuple):

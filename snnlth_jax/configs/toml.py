@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from snnlth_jax import data
 from snnlth_jax.configs.commands import ResolvedTrain, RetrainConfig, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.parts import Rounds
@@ -13,7 +14,6 @@ from snnlth_jax.configs.targets import rounds_to
 __all__ = ["HEAD", "command_name", "following", "toml_value", "written"]
 
 HEAD = "# Settings of a run of snnlth"
-_PLACES = ("dataset", "like", "ticket")  # which may be files
 
 
 def command_name(config: Any) -> str:
@@ -48,10 +48,17 @@ def written(config: ResolvedTrain) -> str:
             continue
         if field.name == "seed" and config.seeds:
             continue
-        if field.name in _PLACES and os.path.exists(str(value)):
-            value = os.path.abspath(value)
+        if field.file and not (field.name == "dataset" and value in data.dataset.SPECS):
+            names = [_absolute(name, config) for name in ([value] if isinstance(value, str) else value)]
+            value = names[0] if isinstance(value, str) else names
         lines.append(f"{field.name} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _absolute(name: str, config: ResolvedTrain) -> str:
+    """The name of a file that is here for a seed, from the root; other names as they are."""
+    names = [name.replace("{seed}", str(seed)) for seed in config.seeds or (config.seed,)]
+    return os.path.abspath(name) if any(map(os.path.exists, names)) else name
 
 
 def following(command: type[TrainConfig], values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -213,7 +213,7 @@ def verified(dataset: Dataset) -> Dataset:
 
 
 def describe(dataset: Dataset) -> str:
-    """What a search would see of a dataset, a line for each fact.
+    """Describe a dataset as a search would see it, a line for each fact.
 
     >>> images, labels = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
     >>> blanks = Dataset.from_arrays("blanks", images, labels, images[:2], labels[:2])

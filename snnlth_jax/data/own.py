@@ -6,7 +6,7 @@
     MODULE:FUNCTION    a function of no arguments that returns a `Dataset`
 
 The facts about such a dataset (its mean and std, for one) need its images, so it is read whole. The newest
-one is kept, and read again only when its files have changed.
+one is kept, and read again only when its files have changed; a function is called once.
 """
 
 import os
@@ -69,7 +69,7 @@ def read(
 def _source(
     name: str, data_dir: epath.PathLike | None, reserved: frozenset[str], cache_dir: Path
 ) -> tuple[Hashable, Callable[[], Dataset]]:
-    """What changes when the files do, and a function that reads them."""
+    """A state that changes when the files do, and a function that reads them."""
     if name.startswith("tfds:"):
         prepared = _prepared(name, data_dir)
         return prepared.fingerprint, partial(_decoded, prepared, reserved, cache_dir)

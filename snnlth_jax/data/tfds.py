@@ -63,7 +63,7 @@ class Prepared(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What an example of a dataset holds, by its `features.json`.
+    """Content of an example of a dataset, by its `features.json`.
 
     Attributes:
       image: name of the image in an example.

@@ -42,7 +42,7 @@ class Content(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What is to be known of a network besides its name."""
+    """Facts about a network besides its name."""
 
     num_classes: int
     image_shape: tuple[int, int, int]

@@ -34,7 +34,7 @@ _DAMAGE = (
 
 
 def load(path: epath.PathLike) -> Any:
-    """What a pickle or a file of `torch.save` holds, as dicts, lists, texts, numbers and NumPy's arrays.
+    """Content of a pickle or a file of `torch.save`, as dicts, lists, texts, numbers and NumPy's arrays.
 
     Args:
       path: path of the file; it may be a `gs://` one.

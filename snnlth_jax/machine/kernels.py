@@ -38,7 +38,6 @@ _FREE = {
     "collective-permute-done",
 }
 _CONTAINERS = ("while", "conditional", "call", "async-start")
-_PRODUCTS = ("convolution", "dot")
 _VIEWS = ("bitcast", "reshape", "transpose", "copy", "convert")
 
 
@@ -283,14 +282,12 @@ def _needs(fused: hlo.Computation) -> dict[str, dict[_Way, int]]:
                     size = 0 if _in_place(fused, step) else max(elements - updated, 0)
                 elif step.opcode in ("reduce", "reduce-window", "dot", "convolution", "tuple"):
                     size = operand.elements
-                elif step.opcode == "pad":
-                    size = min(operand.elements, elements)
                 need(name, onward, size)
     return needs
 
 
 def _place(step: hlo.Instruction) -> str:
-    """What tells one slice of an array from another."""
+    """Key that tells one slice of an array from another."""
     bounds = re.search(r"slice=\{[^}]*\}", step.attributes)
     return bounds[0] if bounds else ",".join(step.operands[1:]) or step.name
 

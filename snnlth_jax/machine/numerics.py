@@ -71,7 +71,7 @@ def pinned() -> Iterator[None]:
 
 
 def software() -> str:
-    """What compiles the programs of this process: of other software results are equal up to rounding only."""
+    """Compilers of this process and their settings; with others, results are equal up to rounding only."""
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_NO_NUMBERS)]
     settings = [
         f"{name} {value}"

@@ -137,7 +137,7 @@ def compiled(
 
 
 def _on_mesh_of(arguments: PyTree) -> contextlib.AbstractContextManager[Any]:
-    """What is traced here knows the platform of an absent device, for which only the arguments stand."""
+    """Give programs traced here the platform of an absent device, for which only the arguments stand."""
     for x in jax.tree.leaves(arguments):
         if isinstance(x.sharding, NamedSharding):
             return jax.sharding.use_abstract_mesh(x.sharding.mesh.abstract_mesh)

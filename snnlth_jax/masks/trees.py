@@ -106,7 +106,7 @@ def flatten_kept(masks: Masks) -> tuple[list[jax.Array], Any]:
 
 
 def _aligned(masks: Masks, tree: PyTree, name: str) -> list[Any]:
-    """What a tree has at each leaf of the masks, None included."""
+    """Parts of a tree at each leaf of the masks, None included."""
     try:
         leaves: list[Any] = flatten(masks)[1].flatten_up_to(tree)
     except (ValueError, TypeError) as error:

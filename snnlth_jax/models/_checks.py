@@ -1,4 +1,4 @@
-"""What the networks refuse: one clear line instead of plausible numbers.
+"""Checks of the networks' input: one clear line instead of plausible numbers.
 
 All checks are of shapes, dtypes and fields, when a program is traced; they cost nothing when it runs.
 """

@@ -54,7 +54,7 @@ class Currents(NamedTuple):
 
 
 class How(NamedTuple):
-    """What a layer does with its currents.
+    """Treatment of its currents by a layer.
 
     Attributes:
       layer: function of the currents.
@@ -315,7 +315,7 @@ class _Reader(NamedTuple):
         return [tile.load(ref, step, row, self.shift[0].dtype) for step in range(len(self.shift))]
 
     def normed(self, tile: Tile) -> list[list[list[jax.Array]]]:
-        """What is normalised, by input, corner and timestep."""
+        """Normalised currents, by input, corner and timestep."""
         rows = _corner_rows(self.program.plan, tile)
         return [[self.load(term.x, tile, row) for row in rows] for term in self.currents.normed]
 

@@ -1,4 +1,4 @@
-"""How the programs of a GPU's kernel share an activation among them, written in Pallas (Triton).
+"""Tiles of an activation, which the programs of a GPU's kernel share among them; in Pallas (Triton).
 
 An activation `[T, B, H, W, C]` is read as `[T, M, C]`, M = B H W. A *window* is the rows that make one
 output: one row, or with pooling four, its *corners*. A program has some channels and takes tiles of windows
@@ -26,7 +26,7 @@ LEAST_TILES = 8  # of a program that writes sums, which would be many otherwise
 
 
 class Windows(NamedTuple):
-    """How an activation is read.
+    """Way in which an activation is read.
 
     Attributes:
       shape: T, B, H, W, C.
@@ -79,7 +79,7 @@ class Plan(NamedTuple):
         return cls(windows, size, turns, (blocks, pl.cdiv(tiles, turns)))
 
     def parts(self, dtype: Any, *number: int) -> jax.ShapeDtypeStruct:
-        """Values, or so many of them, for each program, timestep and channel."""
+        """Values for each program, timestep and channel, in arrays of shape `number`."""
         steps, *_, channels = self.windows.shape
         return jax.ShapeDtypeStruct((self.grid[1], *number, steps, channels), dtype)
 

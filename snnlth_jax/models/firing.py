@@ -1,4 +1,4 @@
-"""What layers do without parameters: neurons over time, max pooling.
+"""Layers without parameters: neurons over time, max pooling.
 
 Activations are `[T, B, H, W, C]`.
 """

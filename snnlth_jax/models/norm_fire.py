@@ -62,7 +62,7 @@ Outputs = tuple[tuple[jax.Array, ...], Statistics]
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """What a layer computes of its inputs: the arguments of `norm_fire`, without arrays."""
+    """Computation of a layer: the arguments of `norm_fire`, without arrays."""
 
     neuron: LIF
     num_timesteps: int

@@ -46,7 +46,7 @@ def _constants(neuron: LIF) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a network is built and called; JSON values only.
+    """Recipe by which a network is built and called; JSON values only.
 
     Attributes:
       arch: a name of `models.names()`; `VGG` or `ResNet` with its layers in `options`; `module:function` for

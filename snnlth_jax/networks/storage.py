@@ -174,7 +174,7 @@ def _dense(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, n
 
 
 def _read(path: epath.Path, content: bytes) -> Network:
-    """What the bytes of a file say; an error of one of many kinds if they are not a network's."""
+    """Read the bytes of a file; an error of one of many kinds if they are not a network's."""
     header, arrays = container.parse(path, "network", (FORMAT,), content)
     whole = _dense(header, arrays)
     params, batch_stats = (container.tree_of(kind, header, whole) for kind in ("params", "batch_stats"))

@@ -89,7 +89,7 @@ def erk(masks: Masks, density: float | jax.Array, axis_name: AxisName = None) ->
 
     >>> import jax.numpy as jnp
     >>> counts = erk({"a": jnp.ones((50, 50), bool), "b": jnp.ones((10, 10), bool)}, 0.1)
-    >>> 2500 - int(counts["a"]), 100 - int(counts["b"])  # 260 in proportion 5 : 1, but for a rest
+    >>> 2500 - int(counts["a"]), 100 - int(counts["b"])  # 260 in proportion 5 : 1, up to a remainder
     (217, 43)
     """
     trees.check(masks)

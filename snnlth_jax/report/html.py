@@ -18,7 +18,7 @@ __all__ = ["different_data", "page"]
 
 _MEANINGS = {
     "imp": "IMP: iterative magnitude pruning with rewinding",
-    "eb": "EB: Early-Bird, the search stops when the masks stand still",
+    "eb": "EB: Early-Bird, the search ends when the masks stop changing",
     "et": "ET: Early-Time, the search runs with fewer timesteps",
     "transfer": "Transfer: searched in the ReLU twin, trained as a spiking network",
     "stability": "Stability: two copies of a network end in one basin, whatever the order of their images",
@@ -102,7 +102,7 @@ def page(
     Args:
       experiments: experiments with their plots.
       without_result: directories of searches that have none, which are listed.
-      remarks: what else is to be known, a sentence each.
+      remarks: other facts, a sentence each.
       version: version of the package.
       under_way: card of the searches under way; given, browsers load the page again and again.
     """
@@ -194,7 +194,7 @@ def _unfinished(
     without_result: Sequence[str],
     others: Sequence[str],
 ) -> str:
-    remarks = [f"<code>{text(name)}</code>: no result: failed, or not that far" for name in without_result]
+    remarks = [f"<code>{text(name)}</code>: no result yet" for name in without_result]
     remarks += [text(line) for line in different_data([experiment for experiment, _ in experiments])]
     for experiment, _ in experiments:
         for name, values in experiment.differences().items():

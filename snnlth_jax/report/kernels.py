@@ -1,4 +1,4 @@
-"""What is left of each layer of a ticket, kernel by kernel: the masks as a picture."""
+"""Weights left in each layer of a ticket, kernel by kernel: the masks as a picture."""
 
 from typing import Any, NamedTuple
 

@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 REFRESH = 10  # seconds after which a browser loads the page again
 _SECONDS = 3.0  # between two looks at the files
 _RECENT = 10  # epochs that the time left is estimated from
-_WATCHED = ("result.json", "metrics.jsonl", "config.json")
 
 
 def watch(workdirs: Sequence[str], write: Callable[[], epath.Path], say: Callable[[object], None]) -> None:
@@ -73,8 +72,10 @@ def _state(workdirs: Sequence[str]) -> dict[str, tuple[int, int]]:
 
 
 def _files(workdir: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    run = rundir.paths(workdir)
+    watched = {path.name for path in (run.result, run.metrics, run.config)}
     for directory, _, names in os.walk(workdir):
-        for name in {*names} & {*_WATCHED}:
+        for name in {*names} & watched:
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
                 found = os.stat(path)

@@ -68,7 +68,7 @@ def collect(workdirs: Sequence[str], *, begun: bool = False) -> Runs:
         known = _place(root) in seen
         for directory in _directories(root, seen):
             known = True
-            if not (directory / "result.json").exists():
+            if not rundir.paths(directory).result.exists():
                 without[_place(directory)] = printable(directory)
             elif (run := read(directory)) is not None:
                 runs[_place(directory)] = run
@@ -104,10 +104,11 @@ def _directories(root: epath.Path, seen: set[str]) -> Iterator[epath.Path]:
     if _place(root) in seen:
         return
     seen.add(_place(root))
-    configured = (root / "config.json").exists()
-    config = rundir.read_json(root / "config.json") or {"seed": 0}  # damaged: of a run that ended early
+    run = rundir.paths(root)
+    configured = run.config.exists()
+    config = rundir.read_json(run.config) or {"seed": 0}  # damaged: of a run that ended early
     holds_seeds = configured and not isinstance(config.get("seed"), int)
-    if not holds_seeds and (configured or (root / "result.json").exists()):
+    if not holds_seeds and (configured or run.result.exists()):
         yield root
         if configured:
             return  # what is below are its checkpoints and tickets

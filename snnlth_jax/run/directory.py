@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ __all__ = [
     "LENGTH",
     "Paths",
     "claim",
+    "gone",
     "hold",
     "paths",
     "read_bits",
@@ -268,6 +269,12 @@ def writing(run: Paths) -> Iterator[None]:
         raise StorageError(f"`workdir` {run.config.parent}: {reason}") from error
 
 
+def gone(run: Paths, names: Sequence[str]) -> str:
+    """Which of the files of a run are gone, in words; empty if none is."""
+    missing = [name for name in names if not (run.config.parent / name).exists()]
+    return f"{', '.join(missing[:5])} {'is' if len(missing) == 1 else 'are'} gone" if missing else ""
+
+
 def read_json(path: epath.Path) -> dict[str, Any] | None:
     """Read the object in a JSON file; None without a file that can be read."""
     try:
@@ -290,8 +297,11 @@ def write_bits(path: epath.Path, bits: np.ndarray) -> None:
 
 
 def read_bits(path: epath.Path) -> np.ndarray | None:
-    """Read a file of `write_bits`; None if it is missing or damaged."""
-    whole = results.content(path) if path.exists() else b""
+    """Read a file of `write_bits`; None without one that can be read whole."""
+    try:
+        whole = results.content(path)
+    except InputError:
+        return None
     content, checksum = whole[:-8], whole[-8:]
     return np.frombuffer(content, np.uint8) if hashlib.sha256(content).digest()[:8] == checksum else None
 
@@ -303,7 +313,7 @@ def write_correct(path: epath.Path, correct: np.ndarray) -> None:
 
 
 def read_correct(path: epath.Path) -> np.ndarray | None:
-    """Read a file of `write_correct`; None if it is missing or damaged."""
+    """Read a file of `write_correct`; None without one that can be read whole."""
     content = read_bits(path)
     if content is None or len(content) < 4:
         return None

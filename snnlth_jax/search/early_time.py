@@ -2,7 +2,7 @@
 
 Weights that matter at T timesteps are already visible at T' < T. The search trains the dense network for N
 epochs at T; D_t is the divergence between its predictions after t timesteps and after all T. T' is the first
-t, from 2, with a D_t below a fraction lambda of D_2. The search goes on with the same network, optimiser,
+t, from 2, with a D_t below a fraction lambda of D_2. The search continues with the same network, optimiser,
 schedule and order of images at T' (the paper, Algorithm 1), and its tickets are trained at T.
 """
 

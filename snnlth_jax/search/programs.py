@@ -240,7 +240,7 @@ class Variants:
         return own.cloned(self._model, activation=variant.activation)
 
     def recipe(self, variant: Variant) -> networks.Recipe:
-        """How a variant is built and called, for its network file."""
+        """Recipe by which a variant is built and called, for its network file."""
         return networks.describe(
             self.model(variant),
             image_shape=self.dataset.image_shape,

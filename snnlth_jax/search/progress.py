@@ -1,4 +1,4 @@
-"""How far a search is: the arrays and the JSON values that each checkpoint holds."""
+"""Progress of a search: the arrays and the JSON values that each checkpoint holds."""
 
 from typing import Any, NamedTuple
 

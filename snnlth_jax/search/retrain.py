@@ -52,7 +52,7 @@ def search(
 
 
 class _Origin(msgspec.Struct):
-    """What the provenance of a ticket says of its search."""
+    """Facts about its search in the provenance of a ticket."""
 
     round: Annotated[int, msgspec.Meta(ge=0, lt=2**31)] = 1
     method: str = ""

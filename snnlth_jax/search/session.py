@@ -391,14 +391,13 @@ class Session(Generic[Config_co]):
             raise InputError("`workdir`", self._paths.config.parent, problem=lost, allowed=allowed)
 
     def _lost(self, progress: Progress, recorded: int) -> str:
-        """What is gone of the files that a result with this progress names, in words; empty if nothing is."""
+        """Name the files of a result with this progress that are gone; empty if none is."""
         if not hosts.is_first():
             return ""
         if recorded < progress.metrics_bytes:
             return "lines of its metrics.jsonl are gone"
-        files = ["config.json", *outcome.files(progress.rows)]
-        gone = [name for name in files if not (self._paths.config.parent / name).exists()]
-        return f"its {', '.join(gone[:5])} {'is' if len(gone) == 1 else 'are'} gone" if gone else ""
+        gone = rundir.gone(self._paths, ["config.json", *outcome.files(progress.rows)])
+        return f"its {gone}" if gone else ""
 
     def _on_devices(self, tree: PyTree) -> PyTree:
         return sharding.replicate(tree, self.variants.devices)
@@ -516,10 +515,9 @@ def run(
         result = _finished(paths)
         if result is not None and not changed:
             rows = (*result.preparations, *result.trainings) if result else ()
-            root = paths.config.parent
-            gone = [name for name in ("metrics.jsonl", *outcome.files(rows)) if not (root / name).exists()]
-            without = f", but of its files {', '.join(gone[:5])} {'is' if len(gone) == 1 else 'are'} gone"
-            tables.say(console, f"{config.workdir}: this search is finished{without * bool(gone)}")
+            gone = rundir.gone(paths, ["metrics.jsonl", *outcome.files(rows)])
+            without = f", but of its files {gone}" if gone else ""
+            tables.say(console, f"{config.workdir}: this search is finished{without}")
             if config.tensorboard:
                 with rundir.writing(paths):
                     hosts.on_first(lambda: Events(paths.tensorboard, events.read(paths.metrics)).close())

@@ -172,7 +172,7 @@ def _content(ticket: Ticket) -> bytes:
 
 
 def _read(path: epath.Path, content: bytes) -> _File:
-    """What the bytes of a file say; an error of one of many kinds if they are not a ticket's."""
+    """Read the bytes of a file; an error of one of many kinds if they are not a ticket's."""
     header, arrays = container.parse(path, "ticket", (_NESTED_DICTS, FORMAT), content)
     params, batch_stats = (container.tree_of(kind, header, arrays) for kind in ("params", "batch_stats"))
     masks = container.masks_of(params, header, arrays)

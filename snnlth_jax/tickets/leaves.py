@@ -57,7 +57,7 @@ _VALUES: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 def kind(leaf: Any) -> Kind:
-    """What a leaf is; `jax.ShapeDtypeStruct` counts as the array.
+    """Kind of a leaf; `jax.ShapeDtypeStruct` counts as the array.
 
     >>> kind(np.ones((2, 3), ">f4")), kind(1.5)
     (Kind(sort='array', text='float32 (2, 3)'), Kind(sort='value', text='float'))
@@ -157,7 +157,7 @@ def _host(name: str, leaf: Any) -> np.ndarray:
 
 
 def _inside(leaf: Any) -> list[Any]:
-    """What an object that is no pytree holds."""
+    """Content of an object that is no pytree."""
     if isinstance(leaf, (list, tuple, set, frozenset)):
         return list(leaf)
     if isinstance(leaf, (type, types.ModuleType)):

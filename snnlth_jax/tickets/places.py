@@ -188,7 +188,7 @@ def _opened_mapping(
 
 
 def _key(entry: Any) -> Key:
-    """What JAX calls a child: the key of a mapping, the name of a field, a number."""
+    """JAX's name of a child: the key of a mapping, the name of a field, a number."""
     if isinstance(entry, jax.tree_util.DictKey):
         return _plain(entry.key)
     return jax.tree_util.keystr((entry,), simple=True)
