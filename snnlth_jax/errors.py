@@ -5,12 +5,13 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "InputError",
     "StorageError",
     "flag",
+    "listed",
     "named",
     "not_one_of",
     "one_line",
@@ -130,6 +131,16 @@ def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputErro
     lower = {name.lower(): name for name in reversed(names)}
     nearest = [lower[name] for name in difflib.get_close_matches(str(value).lower(), lower, n=1)]
     return InputError(what, value, allowed=", ".join(names), nearest=nearest[0] if nearest else "")
+
+
+def listed(parts: Sequence[str], between: str = ", ", most: int = 10) -> str:
+    """The first of several texts, and how many more there are.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=1)
+    ('a, b, c', 'a and 2 more')
+    """
+    more = len(parts) - most
+    return between.join(parts) if more <= 0 else f"{between.join(parts[:most])} and {more} more"
 
 
 def one_line(error: BaseException) -> str:

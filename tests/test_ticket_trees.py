@@ -398,7 +398,7 @@ PARAMS = {"a": {"w": W, "b": W[0]}, "c": [W, W]}
         ({"a": {"w": W, "b": W[0]}, "c": {}}, r"2 unexpected: c/0 float32 \(2, 3\), c/1 float32 \(2, 3\)"),
         (
             {str(i): W for i in range(14)},
-            r"14 missing: 0 .*, 5 float32 \(2, 3\), and 4 more; 4 unexpected: a/b .*",
+            r"14 missing: 0 .*, 5 float32 \(2, 3\) and 4 more; 4 unexpected: a/b .*",
         ),
         (W, r"1 missing: '' float32 \(2, 3\); 4 unexpected: .*"),
     ],

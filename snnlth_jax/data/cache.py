@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Expected", "directory", "kept", "read", "write"]
+__all__ = ["Expected", "directory", "images_and_labels", "kept", "read", "write"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,18 @@ def kept(
         arrays = decode()
         write(path, arrays)
     return arrays
+
+
+def images_and_labels(examples: Mapping[str, int | None], shape: tuple[int | None, ...]) -> Expected:
+    """The arrays of splits, by their numbers of examples and the shape of an image, see `read`.
+
+    >>> images_and_labels({"test": 7}, (8, 8, 1))["test_labels"]
+    ((7,), <class 'numpy.int32'>)
+    """
+    expected: dict[str, tuple[tuple[int | None, ...], type]] = {}
+    for split, count in examples.items():
+        expected |= {f"{split}_images": ((count, *shape), np.uint8), f"{split}_labels": ((count,), np.int32)}
+    return expected
 
 
 def read(path: Path, expected: Expected) -> dict[str, np.ndarray] | None:

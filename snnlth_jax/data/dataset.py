@@ -249,10 +249,8 @@ def prepare(name: str, data_dir: epath.PathLike | None = None) -> epath.Path | N
 
 def _decoded(facts: Spec, source: Source, cache_dir: Path) -> tuple[Split, Split]:
     path = cache_dir / f"{facts.name}-{source.version}-{source.fingerprint}.npz"
-    expected: dict[str, tuple[tuple[int | None, ...], type]] = {}
-    for split in tfds.SPLITS:
-        expected[f"{split}_images"] = (source.size(split), *facts.image_shape), np.uint8
-        expected[f"{split}_labels"] = (source.size(split),), np.int32
+    sizes = {split: source.size(split) for split in tfds.SPLITS}
+    expected = cache.images_and_labels(sizes, facts.image_shape)
 
     def decode() -> dict[str, np.ndarray]:
         decoded = [_decode(facts, source, split) for split in tfds.SPLITS]
@@ -275,7 +273,7 @@ def _digits(directory: Path) -> tuple[Split, Split]:
     """Training and test images; kept in `directory`, since importing scikit-learn takes a second or two."""
     try:
         path = directory / f"digits-{version('scikit-learn')}.npz"
-        expected = {"all_images": ((None, 8, 8, 1), np.uint8), "all_labels": ((None,), np.int32)}
+        expected = cache.images_and_labels({"all": None}, (8, 8, 1))
         arrays = cache.kept(path, expected, _of_scikit_learn)
     except ImportError as error:  # or the package is not installed at all
         needs = "needs scikit-learn: pip install 'snnlth_jax[demo]'"

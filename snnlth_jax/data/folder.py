@@ -113,10 +113,8 @@ def read(source: Folder, reserved: frozenset[str] = frozenset(), cache_dir: Path
     """
     name = safe_name(source.directory.absolute().resolve().name)
     name += "_folder" * (name in reserved)
-    expected: dict[str, tuple[tuple[int | None, ...], type]] = {}
-    for split, examples in source.examples.items():
-        expected[f"{split}_images"] = (len(examples), None, None, None), np.uint8
-        expected[f"{split}_labels"] = (len(examples),), np.int32
+    sizes = {split: len(examples) for split, examples in source.examples.items()}
+    expected = cache.images_and_labels(sizes, (None, None, None))
     path = cache.directory(cache_dir) / f"{name}-folder-{source.fingerprint}.npz"
 
     def decode() -> dict[str, np.ndarray]:

@@ -123,10 +123,7 @@ def _decoded(source: tfds.Prepared, reserved: frozenset[str], cache_dir: Path) -
     image, label, shape, classes = tfds.features(source)
     name = safe_name(source.name)
     name += "_tfds" * (name in reserved)
-    expected: dict[str, tuple[tuple[int | None, ...], type]] = {}
-    for split in source.shards:
-        expected[f"{split}_images"] = (source.size(split), *shape), np.uint8
-        expected[f"{split}_labels"] = (source.size(split),), np.int32
+    expected = cache.images_and_labels({split: source.size(split) for split in source.shards}, shape)
     path = cache_dir / f"{name}-tfds-{source.version}-{source.fingerprint}.npz"
 
     def decode() -> dict[str, np.ndarray]:

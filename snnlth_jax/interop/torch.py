@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from snnlth_jax.errors import listed
 from snnlth_jax.models import VGG, ResNet
 from snnlth_jax.models.vgg import least_side
 from snnlth_jax.neurons import PLIF
@@ -276,7 +277,7 @@ def _arrays(entries: Mapping[str, Any]) -> dict[str, np.ndarray]:
             others.append(f"{name or 'module'} ({type(value).__name__})")
     if others:
         allowed = f"tensors by name, or a checkpoint with such a dict as {', '.join(_CHECKPOINTS)}"
-        raise ValueError(f"no arrays of numbers in the state dict: {_listed(others)}; allowed: {allowed}")
+        raise ValueError(f"no arrays of numbers in the state dict: {listed(others)}; allowed: {allowed}")
     for name in [name for name in arrays if name.endswith("_orig")]:
         plain = name.removesuffix("_orig")
         mask = f"{plain}_mask"
@@ -316,28 +317,19 @@ def _compare(wanted: Mapping[str, _Shape], given: Mapping[str, _Shape], where: s
         for name, shape in wanted.items()
         if name in given and given[name] != shape
     ]
-    if len(parts) > _MOST:
-        parts = [*parts[:_MOST], f"and {len(parts) - _MOST} more of another shape"]
+    parts = [listed(parts, "; ") + " of another shape" * (len(parts) > 10)] if parts else []
     if len(missing) == 1:
         parts.append(
             f"{missing[0]} is missing from {where}; the model has it with shape {wanted[missing[0]]}"
         )
     elif missing:
-        parts.append(f"{len(missing)} are missing from {where}: {_listed(missing)}")
+        parts.append(f"{len(missing)} are missing from {where}: {listed(missing)}")
     if len(unexpected) == 1:
         parts.append(f"{unexpected[0]}, shape {given[unexpected[0]]} in {where}, is not in the model")
     elif unexpected:
-        parts.append(f"{len(unexpected)} of {where} are not in the model: {_listed(unexpected)}")
+        parts.append(f"{len(unexpected)} of {where} are not in the model: {listed(unexpected)}")
     if parts:
         raise ValueError("; ".join(parts))
-
-
-_MOST = 10  # names in a message
-
-
-def _listed(names: list[str]) -> str:
-    more = [f"and {len(names) - _MOST} more"] if len(names) > _MOST else []
-    return ", ".join([*names[:_MOST], *more])
 
 
 # --- layouts

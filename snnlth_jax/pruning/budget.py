@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from snnlth_jax._constants import broadcasts
 from snnlth_jax._selection import ordered, smallest
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning.removal import scored_leaves
@@ -81,10 +82,7 @@ def _check(masks: Masks, costs: PyTree) -> None:
     trees.check_structure(masks, costs, "costs")
 
     def check(path: tuple[Any, ...], mask: jax.Array, price: jax.Array) -> None:
-        fits = jnp.ndim(price) <= mask.ndim and all(
-            given in (1, own) for given, own in zip(jnp.shape(price)[::-1], mask.shape[::-1], strict=False)
-        )
-        if not fits:
+        if not broadcasts(jnp.shape(price), mask.shape):
             raise ValueError(
                 f"{trees.name_of(path)}: costs of shape {jnp.shape(price)} for a mask of {mask.shape}"
             )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from snnlth_jax.analysis import energy as energies
 from snnlth_jax.analysis.energy import ENERGY_AC, ENERGY_MAC
+from snnlth_jax.errors import listed
 from snnlth_jax.report.plot import (
     ROW,
     End,
@@ -12,7 +13,6 @@ from snnlth_jax.report.plot import (
     across,
     against_density,
     label_ends,
-    listed,
     log_axis,
     percent,
     room,

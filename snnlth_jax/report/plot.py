@@ -18,7 +18,6 @@ __all__ = [
     "across",
     "against_density",
     "label_ends",
-    "listed",
     "log_axis",
     "names_axis",
     "percent",
@@ -151,16 +150,6 @@ def reference(drawing: Drawing, value: float, text: str) -> "End":
     """A dashed line across, and its label."""
     drawing.axes.axhline(value, color=LIGHT["ink"], linewidth=1.0, linestyle=(0, (5, 3)), zorder=1)
     return End(drawing.axes.get_xlim()[1], value, text, LIGHT["ink"], line="--")
-
-
-def listed(parts: Sequence[str], between: str = ", ", most: int = 8) -> str:
-    """The first of them, and how many more there are: for captions, whose numbers are all in the table.
-
-    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=1)
-    ('a, b, c', 'a and 2 more')
-    """
-    more = len(parts) - most
-    return between.join(parts) if more <= 0 else f"{between.join(parts[:most])} and {more} more"
 
 
 def room(labels: Iterable[str]) -> dict[str, float]:

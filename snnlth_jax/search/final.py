@@ -13,54 +13,54 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax import configs, masks, pruning
+from snnlth_jax import configs, masks, pruning, tickets
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.progress import Carry
 from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Session
 from snnlth_jax.train import TrainState
 
-PyTree = Any
-
-__all__ = ["train"]
+__all__ = ["begin", "train"]
 
 
 def train(session: Session[configs.ResolvedTrain]) -> None:
     """Train the tickets and their controls."""
-    starts = {"ticket": _ticket, "random": _random, "redrawn": _redrawn, "dense": _dense}
 
     def start(phase: Phase, last: Carry) -> Carry:
-        return last._replace(state=starts[phase.kind](session, phase.round))
+        redraw = phase.kind == "redrawn"
+        state = session.initial_state(redrawn=phase.round if redraw else 0)
+        if phase.kind != "dense":
+            ticket, shuffle = session.load_ticket(phase.round), phase.kind == "random"
+            state, _ = begin(session, state, phase.round, ticket, redraw=redraw, shuffle=shuffle)
+        return last._replace(state=state)
 
-    for phase in session.remaining(*starts):
+    for phase in session.remaining("ticket", "random", "redrawn", "dense"):
         for _ in session.train(phase, start):
             pass
         session.finish(phase, session.ticket_name(phase.round))
 
 
-def _ticket(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
-    kept, point = _load(session, number)
-    return rewind(session.initial_state(), point, kept, session.tx)
+def begin(
+    session: Session[Any],
+    drawn: TrainState,
+    number: int,
+    ticket: tickets.Ticket,
+    *,
+    redraw: bool = False,
+    shuffle: bool = False,
+) -> tuple[TrainState, RewindPoint]:
+    """The state from which the ticket of a round, or a control of it, is trained, and where it rewinds to.
 
-
-def _random(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
-    kept, point = _load(session, number)
-    shuffled = pruning.shuffle(jax.random.fold_in(session.mask_key, number), kept)
-    return rewind(session.initial_state(), point, shuffled, session.tx)
-
-
-def _redrawn(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
-    kept, _ = _load(session, number)
-    state = session.initial_state(redrawn=number)
-    return rewind(state, RewindPoint.of(state), kept, session.tx)
-
-
-def _dense(session: Session[configs.ResolvedTrain], number: int) -> TrainState:
-    return session.initial_state()
-
-
-def _load(session: Session[configs.ResolvedTrain], number: int) -> tuple[PyTree, RewindPoint]:
-    """Masks and weights of the ticket of a round."""
-    ticket = session.load_ticket(number)
+    Args:
+      session: the session.
+      drawn: a newly drawn state.
+      number: the round.
+      ticket: the ticket.
+      redraw: keep the drawn weights instead of the ticket's.
+      shuffle: shuffle the ticket's masks within each layer.
+    """
     kept = masks.tree_map(jnp.asarray, ticket.masks)
-    return kept, RewindPoint.of_ticket(ticket)
+    if shuffle:
+        kept = pruning.shuffle(jax.random.fold_in(session.mask_key, number), kept)
+    point = RewindPoint.of(drawn) if redraw else RewindPoint.of_ticket(ticket)
+    return rewind(drawn, point, kept, session.tx), point

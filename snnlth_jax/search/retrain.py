@@ -9,22 +9,21 @@ from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 from rich.console import Console
 
-from snnlth_jax import configs, data, masks, pruning, tickets
+from snnlth_jax import configs, data, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import phases
+from snnlth_jax.search.final import begin
 from snnlth_jax.search.phases import Phase
 from snnlth_jax.search.plan import Plan
 from snnlth_jax.search.programs import Programs, variables
 from snnlth_jax.search.progress import Carry
-from snnlth_jax.search.rewinding import RewindPoint, rewind
 from snnlth_jax.search.session import Session, run
 
 PyTree = Any
@@ -81,11 +80,8 @@ def _start(
     ticket, new = _fitted(ticket, state.params, session.variants.dataset.num_classes)
     if new:
         session.recorder.message(f"{phase}: a new readout, drawn by the seed: {', '.join(new)}")
-    kept = masks.tree_map(jnp.asarray, ticket.masks)
-    point = RewindPoint.of(state) if config.redraw else RewindPoint.of_ticket(ticket)
-    if config.shuffle:
-        kept = pruning.shuffle(jax.random.fold_in(session.mask_key, number), kept)
-    return last._replace(state=rewind(state, point, kept, session.tx), rewind=point)
+    state, point = begin(session, state, number, ticket, redraw=config.redraw, shuffle=config.shuffle)
+    return last._replace(state=state, rewind=point)
 
 
 def _checked(

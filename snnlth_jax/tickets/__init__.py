@@ -13,7 +13,7 @@ from etils import epath
 
 from snnlth_jax import files
 from snnlth_jax import masks as masks_lib
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, listed
 from snnlth_jax.masks.trees import check_pair
 from snnlth_jax.tickets import container, leaves, places, tensors
 
@@ -206,9 +206,9 @@ def _differences(given: Mapping[places.Path, str], wanted: Mapping[places.Path, 
     ]
     missing = [f"{_shown(path)} {text}" for path, text in wanted.items() if path not in given]
     unexpected = [f"{_shown(path)} {text}" for path, text in given.items() if path not in wanted]
-    parts = [_listed(other, "; ")]
-    parts += [f"{len(missing)} missing: {_listed(missing)}"] if missing else []
-    parts += [f"{len(unexpected)} unexpected: {_listed(unexpected)}"] if unexpected else []
+    parts = [listed(other, "; ")]
+    parts += [f"{len(missing)} missing: {listed(missing)}"] if missing else []
+    parts += [f"{len(unexpected)} unexpected: {listed(unexpected)}"] if unexpected else []
     return "; ".join(part for part in parts if part)
 
 
@@ -216,8 +216,3 @@ def _shown(path: places.Path) -> str:
     """A path as a part of a message, in one line."""
     name = "/".join(path)
     return name if name.isprintable() and name else repr(name)
-
-
-def _listed(items: list[str], separator: str = ", ", most: int = 10) -> str:
-    more = [f"and {len(items) - most} more"] if len(items) > most else []
-    return separator.join([*items[:most], *more])
