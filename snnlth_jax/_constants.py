@@ -121,6 +121,25 @@ def is_number(constant: Any) -> bool:
     return isinstance(constant, int | float) and not isinstance(constant, np.generic)
 
 
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, known when a program is traced."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """A whole number, of at least `least`; else a ValueError that names the argument.
+
+    >>> whole("elements", 0, least=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: elements must be a whole number of at least 1, got 0
+    """
+    if not is_whole(value) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name} must be a whole number{bound}, got {value!r}")
+    return int(value)
+
+
 def known(name: str, constant: Any) -> Values | None:
     """The values of a constant, None where it is traced; ValueError for what is no real number or array."""
     if callable(as_array := getattr(constant, "__jax_array__", None)):  # such as a variable of Flax NNX

@@ -41,12 +41,13 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
       `[B]`, in nats, of at least float32; the training loss is its mean.
 
     Raises:
-      ValueError: other shapes or dtypes, or a known label that is no class.
+      ValueError: other shapes or dtypes, a known label that is no class, or an epsilon that is not allowed.
 
     >>> import jax.numpy as jnp
     >>> [round(float(x), 4) for x in cross_entropy(jnp.zeros((3, 2, 4)), jnp.array([0, 1]))]
     [1.3863, 1.3863]
     """
+    _check_smoothing(label_smoothing)
     given = as_array("logits", logits).dtype
     if not jnp.issubdtype(given, jnp.inexact):
         raise ValueError(f"logits must be floating-point numbers, got {given}")
@@ -96,8 +97,7 @@ class Loss:
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise ValueError(f"loss must be one of {', '.join(NAMES)}; got {self.name!r}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing!r}")
+        _check_smoothing(self.label_smoothing)
 
     @property
     def averages(self) -> bool:
@@ -200,6 +200,11 @@ def _checked_logits(logits: Any) -> jax.Array:
             f"got {array.dtype} of shape {array.shape}"
         )
     return array.astype(promoted(array, jnp.float32))
+
+
+def _check_smoothing(epsilon: Any) -> None:
+    if not isinstance(epsilon, int | float | np.number) or not 0 <= epsilon < 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {epsilon!r}")
 
 
 def _checked(logits: Any, labels: Any) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -133,7 +133,8 @@ class PLIF(LIF):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not is_number(self.tau) or not 1 < self.tau < math.inf:
-            raise ValueError(f"tau must be a finite number above 1 where it is learned, got {self.tau!r}")
+            allowed = "a Python number where it is learned, finite and above 1"
+            raise ValueError(f"tau must be {allowed}, got {self.tau!r}")
 
     @property
     def initial(self) -> float:
@@ -142,7 +143,8 @@ class PLIF(LIF):
 
     def at(self, w: Constant) -> LIF:
         """The neuron of a parameter w, which may be traced."""
-        tau = 1 + (math.exp(-w) if isinstance(w, float | int) else jnp.exp(-jnp.asarray(w)))
+        number = isinstance(w, float | int) and w > -700  # the exponential of less overflows in Python
+        tau = 1 + (math.exp(-w) if number else jnp.exp(-jnp.asarray(w)))
         constants = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return LIF(**constants | {"tau": tau})
 
@@ -289,8 +291,8 @@ def lif_scan(
     """
     check_neuron(neuron)
     xs = as_array("xs", xs)
-    if not isinstance(unroll, int | np.integer):
-        raise ValueError(f"unroll must be a whole number or True, got {unroll!r}")
+    if not isinstance(unroll, int | np.integer) or unroll < 0:
+        raise ValueError(f"unroll must be True or a whole number, 0 or more, got {unroll!r}")
     if xs.ndim == 0 or len(xs) == 0:
         raise ValueError(f"xs must be currents [T, ...] of at least one timestep, got shape {xs.shape}")
     name = "v" if v is not None else "v_reset"

@@ -119,6 +119,12 @@ class _Surrogate(Constants):
         raise NotImplementedError
 
 
+def _where_finite(slope: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """A slope of x, and 0 where the square of x is infinite, with derivatives of 0 and no NaN."""
+    far = x**2 == jnp.inf
+    return jnp.where(far, 0, slope(jnp.where(far, 1, x)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class atan(_Surrogate):
     r"""Derivative of a scaled arc tangent, the paper's choice (alpha = 2).
@@ -142,7 +148,7 @@ class atan(_Surrogate):
 
     @staticmethod
     def _derivative(u: jax.Array, alpha: Any) -> Any:
-        return alpha / 2 / (1 + (jnp.pi / 2 * alpha * u) ** 2)
+        return _where_finite(lambda x: alpha / 2 / (1 + x**2), jnp.pi / 2 * alpha * u)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,7 +187,7 @@ class fast_sigmoid(_Surrogate):
 
     @staticmethod
     def _derivative(u: jax.Array, slope: Any) -> Any:
-        return 1 / (1 + slope * jnp.abs(u)) ** 2
+        return _where_finite(lambda x: 1 / x**2, 1 + slope * jnp.abs(u))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -255,7 +261,7 @@ def create(name: str = "atan", scale: float | None = None) -> SpikeFn:
     >>> create("triangle", 0.5), create("sigmoid")
     (triangle(gamma=0.5), sigmoid(alpha=4.0))
     """
-    if name not in _BY_NAME:
+    if name not in NAMES:
         raise ValueError(f"surrogate must be one of {', '.join(NAMES)}; got {name!r}")
     spike: SpikeFn = _BY_NAME[name]() if scale is None else _BY_NAME[name](scale)
     return spike

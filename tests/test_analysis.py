@@ -450,3 +450,6 @@ def test_sparsity_by_layer():
     table = sparsity.by_round([layers, layers])
     assert table["readout/kernel"] == [1.0, 1.0]
     assert table["all"] == [pytest.approx(masks.sparsity(kept))] * 2
+    (empty,) = sparsity.layers({"w": jnp.zeros((0, 3), bool)})
+    assert empty.sparsity == masks.sparsity({"w": jnp.zeros((0, 3), bool)}) == 0
+    assert sparsity.by_round([[empty], []]) == {"w": [0.0], "all": [0.0, 0.0]}

@@ -211,6 +211,63 @@ def test_the_masks_need_not_be_set_before_the_first_step():
     np.testing.assert_array_equal(state.inner.z["a"]["kernel"] != 0, kept["a"]["kernel"])
 
 
+def with_and_without(transformation, steps, loss, weights, **extra):
+    """Kept weights of an array of ten after some steps, and weights of a network of these seven alone."""
+    kept = jnp.arange(10) % 4 != 1
+    frozen = masks.freeze_pruned(transformation)
+    params = jnp.where(kept, weights, 0.0)
+    few = weights[kept]
+    state, small = frozen.init(params), transformation.init(few)
+
+    def lean(p):
+        return loss(jnp.zeros(10).at[kept].set(p))
+
+    for _ in range(steps):
+        for_all = {name: make(jax.grad(loss)) for name, make in extra.items()}
+        for_few = {name: make(jax.grad(lean)) for name, make in extra.items()}
+        updates, state = frozen.update(jax.grad(loss)(params), state, params, masks=kept, **for_all)
+        params = optax.apply_updates(params, updates)
+        updates, small = transformation.update(jax.grad(lean)(few), small, few, **for_few)
+        few = optax.apply_updates(few, updates)
+        assert not params[~kept].any()
+    return params[kept], few
+
+
+def quadratic(p):
+    return (jnp.linspace(1, 10, 10) * (p - 1) ** 2).sum() + p.sum() ** 2 / 5
+
+
+@pytest.mark.parametrize("memory", [9, 10])
+def test_a_memory_as_long_as_the_weights_is_no_moment_of_them(memory):
+    """L-BFGS on one array: its list of past weights has as many numbers as it remembers steps."""
+    lbfgs = optax.chain(optax.scale_by_lbfgs(memory_size=memory), optax.scale(-0.5))
+    frozen, alone = with_and_without(lbfgs, 8, quadratic, jnp.linspace(-1, 1, 10))
+    np.testing.assert_allclose(frozen, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("period", [2, 3])
+def test_gradients_that_the_optimiser_takes_itself_are_masked(period):
+    inner = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1))
+    sam = optax.contrib.sam(inner, optax.sgd(0.05), sync_period=period, opaque_mode=True)
+    taken = {"grad_fn": lambda gradient: lambda params, _: gradient(params)}
+    frozen, alone = with_and_without(sam, 3, quadratic, jnp.linspace(-1, 1, 10), **taken)
+    np.testing.assert_allclose(frozen, alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda p: [p, p], lambda p: (p, p), lambda p: {"a": p, "b": p}, lambda p: p]
+)
+def test_complex_parameters_keep_no_momentum_in_any_container(wrap):
+    params = wrap(jnp.array([1 + 1j, 2 - 1j, 3j]))
+    tx = masks.freeze_pruned(optax.contrib.split_real_and_imaginary(optax.trace(0.9)))
+    state = tx.init(params)
+    for kept in (jnp.ones(3, bool), jnp.array([True, False, True])):
+        _, state = tx.update(params, state, params, masks=wrap(kept))
+    for momentum in jax.tree.leaves(state):
+        assert momentum[1] == 0
+        assert momentum.any()
+
+
 def test_what_does_not_fit_is_refused():
     params = weights()
     kept = masks.make(params)

@@ -1,11 +1,14 @@
 """Cost of a search: against the paper's hours, XLA's counts, and plain sums."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import msgspec
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from snnlth_jax import configs, masks, models, train
 from snnlth_jax.analysis.flops import macs, train_flops
@@ -181,3 +184,22 @@ def test_early_time_saves_early_bird_what_comes_after_the_probe(fired, saving):
     restarts = dataclasses.replace(both, early_time_start="restart")
     (again,) = counted(restarts)
     assert again.epochs == 302
+
+
+def test_macs_are_those_of_all_devices_and_of_the_branch_that_takes_most():
+    x, y = jnp.ones((4, 3)), jnp.ones((3, 5))
+    mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    for axes, devices in (({"a"}, 2), ({"a", "b"}, 8)):
+        by_rows = jax.shard_map(
+            jnp.dot, mesh=mesh, in_specs=(P("a"), P()), out_specs=P("a"), axis_names=axes, check_vma=False
+        )
+        assert macs(by_rows, x, y) == 60 * devices // 2  # along b all compute the same
+    assert macs(jax.pmap(jnp.dot, in_axes=(0, None)), x.reshape(2, 2, 3), y) == 60
+
+    def nothing(x, y):
+        return jnp.zeros((4, 5))
+
+    for branches in ((nothing, jnp.dot), (jnp.dot, nothing)):
+        assert macs(lambda x, y, of=branches: jax.lax.cond(True, *of, x, y), x, y) == 60
+    narrow = partial(jax.lax.platform_dependent, cpu=lambda x, y: (x @ y) @ jnp.ones((5, 5)), default=jnp.dot)
+    assert macs(narrow, x, y) == 60  # the definition, not what a CPU computes

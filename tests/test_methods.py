@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import chex
 import jax
@@ -71,6 +72,20 @@ def test_the_largest_weight_scores_1_at_any_scale(layer):
     assert float(scores.max()) == 1.0
     assert np.isfinite(scores).all()
     assert list(np.argsort(scores, kind="stable")) == list(np.argsort(layer, kind="stable"))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-22, 1e18])
+def test_lamp_keeps_the_order_of_magnitudes(scale):
+    """Of many weights, also where their squares round to the same number, or vanish."""
+    w = np.random.default_rng(0).normal(size=20_000).astype(np.float32) * np.float32(scale)
+    w[:3] = 1.0
+    everything = {"w": jnp.ones(len(w), bool)}
+    order = np.argsort(np.abs(w), kind="stable")
+    for lamp in (pruning.lamp, jax.jit(pruning.lamp)):
+        scores = np.asarray(lamp({"w": jnp.asarray(w)}, everything)["w"])[order]
+        assert (np.diff(scores.view(np.int32)) > 0).all()
+    squares = np.square(w[order].astype(np.float64))
+    np.testing.assert_allclose(scores, squares / np.cumsum(squares[::-1])[::-1], rtol=2e-6, atol=1e-37)
 
 
 def test_lamp_of_nan_is_nan_and_of_nothing_nothing():
@@ -308,7 +323,7 @@ def test_a_layer_keeps_its_number_of_weights(fraction):
     growth = pruning.magnitude(weights())
     new = jax.jit(pruning.rewire)(params, kept, growth, fraction)
     for name in SHAPES:
-        n = math.floor(np.float32(fraction) * np.float32(kept[name].sum()))
+        n = math.floor(Fraction(str(fraction)) * int(kept[name].sum()))
         w, g = np.abs(params[name])[kept[name]], np.asarray(growth[name])
         threshold = np.sort(w)[n] if n < len(w) else np.inf
         survivors = np.asarray(kept[name]) & (np.abs(params[name]) >= threshold)
@@ -326,11 +341,35 @@ def test_the_schedule_of_drops_is_a_cosine_to_zero():
     assert fractions[6:] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize(("fraction", "n"), [(0.13, 900), (0.21, 300), (0.26, 450), (1.0, 7), (0.29, 100)])
+def test_the_number_of_drops_is_that_of_decimal_numbers(fraction, n):
+    """As for `prune`; products in float32 fall below some of them."""
+    params = {"w": jnp.arange(1.0, 2001)}
+    kept = {"w": jnp.arange(2000) < n}
+    growth = {"w": jnp.where(kept["w"], 0.0, params["w"])}
+    for rewire in (pruning.rewire, jax.jit(pruning.rewire)):
+        new = rewire(params, kept, growth, fraction)
+        assert int((kept["w"] & ~new["w"]).sum()) == math.floor(Fraction(str(fraction)) * n)
+    if fraction < 1:
+        pruned = pruning.prune(pruning.magnitude(params), kept, fraction)
+        np.testing.assert_array_equal(pruned["w"], new["w"] & kept["w"])
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, math.nan, None, "a", True, 1j, jnp.array([0.1, 0.2])])
 def test_a_fraction_is_checked(fraction):
     params = weights()
-    with pytest.raises(ValueError, match=r"fraction must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"fraction must (lie in \[0, 1\]|be a number), got"):
         pruning.rewire(params, some_masks(), params, fraction)
+
+
+def test_what_does_not_fit_is_named():
+    """Arguments and leaves, in one line."""
+    params = weights()
+    other = {name: leaf[:1] for name, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"the mask has shape .*, params \("):
+        pruning.rewire(other, some_masks(), params, 0.5)
+    with pytest.raises(ValueError, match=r"the mask has shape .*, growth \("):
+        pruning.rewire(params, some_masks(), other, 0.5)
 
 
 MOVING = configs.DynamicConfig(

@@ -738,6 +738,18 @@ def test_an_infinite_threshold_is_never_reached(kind):
         assert bool(jnp.isfinite(v).all())
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("spike", [*(factory() for factory in SURROGATES), surrogate.atan(jnp.float32(2.0))])
+def test_far_from_the_threshold_all_derivatives_vanish(spike, dtype):
+    """At infinity, and where squares overflow."""
+    most = float(jnp.finfo(dtype).max)
+    u = jnp.array([-jnp.inf, jnp.inf, -most, most, -most / 40, most / 40], dtype)
+    for _ in range(4):
+        assert jnp.isfinite(jax.vmap(spike)(u)).all()
+        spike = jax.grad(spike)
+    assert not jax.vmap(spike)(u).any()
+
+
 def test_infinite_currents_are_the_largest_ones():
     largest = float(jnp.finfo(jnp.float32).max)
     for x in (jnp.inf, -jnp.inf, largest, -largest):

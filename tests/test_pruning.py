@@ -190,6 +190,54 @@ def test_impossible_fractions(fraction):
         pruning.keep_top(pruning.magnitude(w), masks.make(w), fraction if fraction != 1.0 else 0.0)
 
 
+W = {"w": jnp.arange(1.0, 9.0).reshape(4, 2)}
+KEPT = {"w": jnp.ones((4, 2), bool)}
+BAD = {
+    "a fraction that is a truth value": (lambda: pruning.prune(W, KEPT, False), "fraction must be a number"),
+    "a density that is a truth value": (lambda: pruning.keep_top(W, KEPT, True), "density must be a number"),
+    "no density": (lambda: pruning.overall(KEPT, 0), r"density must lie in \(0, 1\], got 0"),
+    "a density too many": (lambda: pruning.uniform(KEPT, np.ones(2)), "density must be one number"),
+    "half a weight of four": (
+        lambda: pruning.keep_n_of_m(W, KEPT, 1.5, 4),
+        "n must be a whole number, got 1.5",
+    ),
+    "of four and a half": (lambda: pruning.keep_n_of_m(W, KEPT, 2, 4.0), "m must be a whole number, got 4.0"),
+    "no axis": (
+        lambda: pruning.keep_n_of_m(W, KEPT, 2, 4, axis=None),
+        "axis must be a whole number, got None",
+    ),
+    "no axis of channels": (
+        lambda: pruning.prune_channels(W, KEPT, 0.5, axis=0.0),
+        "axis must be a whole number",
+    ),
+    "no budget": (lambda: pruning.keep_within(W, KEPT, W, None), "budget must be a real number"),
+    "two budgets": (
+        lambda: pruning.keep_within(W, KEPT, W, jnp.ones(2)),
+        "budget must be a number of at least 0",
+    ),
+    "a debt": (lambda: pruning.keep_within(W, KEPT, W, -1), "budget must be a number of at least 0"),
+    "costs in words": (lambda: pruning.cost(KEPT, {"w": "a"}), "w: a cost must be a real number or an array"),
+    "half an element": (
+        lambda: pruning.loads(KEPT, 1.5),
+        "elements must be a whole number of at least 1, got 1.5",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_an_argument_cannot_be_is_said(case):
+    call, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert (pruning.loads(KEPT, np.int64(2))["w"] == pruning.loads(KEPT, 2)["w"]).all()
+    of_numpy = pruning.keep_n_of_m(W, KEPT, np.int32(1), np.int64(2), axis=np.int8(0))
+    chex.assert_trees_all_equal(of_numpy, pruning.keep_n_of_m(W, KEPT, 1, 2, axis=0))
+    chex.assert_trees_all_equal(pruning.prune(W, KEPT, np.float32(0.29)), pruning.prune(W, KEPT, 0.29))
+
+
 def test_unknown_scope_and_traced_fraction():
     w = params()
     with pytest.raises(ValueError, match="scope must be one of global, layer, erk; got 'rows'"):

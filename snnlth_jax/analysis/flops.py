@@ -17,7 +17,8 @@ def macs(fn: Callable[..., Any], *args: Any, padding: bool = True) -> int:
 
     The function counts in the traced program: every output element costs the size of its window; operations
     other than convolutions and matrix products cost nothing. Loops of a fixed length (`scan`) count as often
-    as they run, others (`while_loop`) once. Convolutions count as such, however this platform computes them.
+    as they run, others (`while_loop`) once; of the branches of a `cond` the most expensive counts, and in
+    `shard_map` each device. Convolutions count as such, however this platform computes them.
 
     Args:
       fn: any traceable function.
@@ -56,13 +57,26 @@ def _count(jaxpr: Any, padding: bool) -> int:
             total += _count(traced(*(x.aval for x in eqn.invars)).jaxpr, padding)
         elif eqn.primitive.name == "custom_linear_solve":  # the other programs in it do not run
             total += _count(eqn.params["jaxprs"].solve.jaxpr, padding)
-        elif eqn.primitive.name == "cond":  # the last is the default of `lax.platform_dependent`
-            total += _count(eqn.params["branches"][-1].jaxpr, padding)
+        elif eqn.primitive.name == "cond":
+            branches = [_count(branch.jaxpr, padding) for branch in eqn.params["branches"]]
+            platforms = eqn.params.get(
+                "branches_platforms"
+            )  # of `lax.platform_dependent`: its default is last
+            total += branches[-1] if platforms else max(branches)
         else:
-            times = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
             inner = jax.extend.core.jaxprs_in_params(eqn.params)
-            total += times * sum(_count(jaxpr, padding) for jaxpr in inner)
+            total += _times(eqn) * sum(_count(jaxpr, padding) for jaxpr in inner)
     return total
+
+
+def _times(eqn: Any) -> int:
+    """Number of times that a program within an operation runs: timesteps of a loop, devices of a mesh."""
+    if eqn.primitive.name == "scan":
+        return int(eqn.params["length"])
+    if eqn.primitive.name == "shard_map":
+        sizes = eqn.params["mesh"].shape
+        return math.prod(sizes[axis] for axis in eqn.params.get("newly_manual_axes", sizes))
+    return 1
 
 
 def _convolution(eqn: Any, padding: bool) -> int:

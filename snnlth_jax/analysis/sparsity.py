@@ -40,8 +40,10 @@ def layers(masks: Any) -> list[Layer]:
     >>> layers({"conv": {"kernel": jnp.array([[True, False]]), "bias": None}})
     [Layer(name='conv/kernel', weights=2, kept=1, sparsity=0.5)]
     """
-    counts = masks_lib.by_layer(masks)
-    return [Layer(name, total, int(kept), 1 - int(kept) / total) for name, (kept, total) in counts.items()]
+    return [
+        Layer(name, total, int(kept), _sparsity(int(kept), total))
+        for name, (kept, total) in masks_lib.by_layer(masks).items()
+    ]
 
 
 def collapsed(masks: Any) -> list[str]:
@@ -66,7 +68,12 @@ def by_round(rounds: Iterable[Sequence[Counts]]) -> dict[str, list[float]]:
     table: dict[str, list[float]] = {}
     for network in rounds:
         for layer in network:
-            table.setdefault(layer.name, []).append(1 - layer.kept / layer.weights)
+            table.setdefault(layer.name, []).append(_sparsity(layer.kept, layer.weights))
         kept, weights = sum(layer.kept for layer in network), sum(layer.weights for layer in network)
-        table.setdefault("all", []).append(1 - kept / weights)
+        table.setdefault("all", []).append(_sparsity(kept, weights))
     return table
+
+
+def _sparsity(kept: int, total: int) -> float:
+    """Share of removed weights; 0 of none, as `masks.sparsity`."""
+    return 1 - kept / total if total else 0.0

@@ -1,5 +1,6 @@
 """An optimiser under which removed weights stay removed, in the parameters and in its own state."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -29,8 +30,8 @@ def freeze_pruned(
     where removed, and whatever in its state has the shape of the parameters (momentum, averages) is 0 where
     removed, also after masks shrink in the middle of training: under optimisers that work weight by weight or
     with norms, kept weights move as in a network that never had the others. (What takes means over a layer,
-    as `centralize` does, still counts removed weights as zeros.) The first step sets (finite) weights to 0
-    that were not 0 before.
+    as `centralize` does, still counts removed weights as zeros; gradients of each example, as `dpsgd` takes
+    them, are refused.) The first step sets (finite) weights to 0 that were not 0 before.
 
     The masks live in one of two places:
 
@@ -104,9 +105,13 @@ def freeze_pruned(
         inner_state = state if own is None else state.inner
         kept = _present(state.masks if masks is None else masks, params)
         check(kept, updates.fast if isinstance(updates, optax.LookaheadParams) else updates, "gradients")
-        inner_state = _masked_state(inner_state, kept, params)
-        updates, inner_state = inner.update(_apply(kept, updates), inner_state, _apply(kept, params), **extra)
-        inner_state = _masked_state(inner_state, kept, params)
+        if "grad_fn" in extra:  # with which `optax.contrib.sam` takes several gradients in one step
+            extra["grad_fn"] = _masked_gradients(extra["grad_fn"], kept)
+        freeze = _state_freezer(kept, params, inner.init)
+        updates, inner_state = inner.update(
+            _apply(kept, updates), freeze(inner_state), _apply(kept, params), **extra
+        )
+        inner_state = freeze(inner_state)
         updates = _map(_frozen, kept, updates, params)
         if own is None:
             return updates, inner_state
@@ -213,43 +218,76 @@ def _frozen(mask: jax.Array, update: jax.Array, weight: jax.Array) -> jax.Array:
         return jnp.where(mask, update, -weight)
 
 
-def _masked_state(state: PyTree, masks: Masks, params: PyTree) -> PyTree:
-    """The state, 0 at removed weights in every part that has structure and shapes of the parameters."""
-    if isinstance(params, optax.LookaheadParams):
-        params = params.fast
+def _masked_gradients(grad_fn: Callable[..., PyTree], masks: Masks) -> Callable[..., PyTree]:
+    """Gradients at masked parameters, 0 at removed weights."""
+
+    def masked(params: PyTree, *args: Any) -> PyTree:
+        return _apply(masks, grad_fn(_apply(masks, params), *args))
+
+    return masked
+
+
+def _state_freezer(
+    masks: Masks, params: PyTree, init: Callable[[PyTree], PyTree]
+) -> Callable[[PyTree], PyTree]:
+    """Sets a state to 0 at removed weights, in every part that has structure and shapes of the parameters."""
+    own = params.fast if isinstance(params, optax.LookaheadParams) else params
     # a mask or None for each leaf of the parameters
     leaves, treedef = flatten(masks)
-    parts = zip(leaves, treedef.flatten_up_to(params), strict=True)
+    parts = zip(leaves, treedef.flatten_up_to(own), strict=True)
     flat = [m for m, part in parts for _ in jax.tree.leaves(part, is_leaf=_absent)]
-    structure: Any = jax.tree.structure(params, is_leaf=_absent)
-    bare = jax.tree_util.all_leaves([params])  # an array, whose structure every leaf has
+    if jax.tree_util.all_leaves([own]):  # an array, whose structure every leaf has
+        return partial(_masked_beside_array, flat[0], _longer_with(params, init))
+    structure: Any = jax.tree.structure(own, is_leaf=_absent)
 
     def equal(x: Any) -> bool:
-        return bool(jax.tree.structure(x, is_leaf=_absent) == structure) and not (
-            bare and jnp.ndim(params) == 0
-        )
+        return bool(jax.tree.structure(x, is_leaf=_absent) == structure)
 
     def like_params(x: Any) -> bool:
         if equal(x):
             return True
-        # the place of a parameter may hold several arrays; a tuple of states is no tuple of parameters
-        if bare or isinstance(params, tuple | list) or any(map(equal, jax.tree.leaves(x, is_leaf=equal))):
+        if any(map(equal, jax.tree.leaves(x, is_leaf=equal))):
             return False
-        try:
-            structure.flatten_up_to(x)
+        try:  # the place of a parameter may hold several arrays
+            places = structure.flatten_up_to(x)
         except (ValueError, TypeError):
             return False
-        return True
+        # a tuple of states is no tuple of parameters
+        return not isinstance(own, tuple | list) or all(map(_fits, flat, places))
 
     def masked(part: Any) -> Any:
         if not like_params(part):
             return part
-        own = zip(flat, structure.flatten_up_to(part), strict=True)
+        places = zip(flat, structure.flatten_up_to(part), strict=True)
         return structure.unflatten(
-            [jax.tree.map(partial(_masked_leaf, m), x, is_leaf=_absent) for m, x in own]
+            [jax.tree.map(partial(_masked_leaf, m), x, is_leaf=_absent) for m, x in places]
         )
 
-    return jax.tree.map(masked, state, is_leaf=like_params)
+    return lambda state: jax.tree.map(masked, state, is_leaf=like_params)
+
+
+def _longer_with(params: PyTree, init: Callable[[PyTree], PyTree]) -> list[bool]:
+    """For each leaf of the first state whether it would be longer if the parameters were."""
+
+    def shapes(more: int) -> list[tuple[int, ...]]:
+        longer = jax.tree.map(lambda x: jax.ShapeDtypeStruct([n + more for n in x.shape], x.dtype), params)
+        return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(init, longer))]
+
+    return [a != b for a, b in zip(shapes(0), shapes(1), strict=True)]
+
+
+def _masked_beside_array(mask: jax.Array | None, longer: list[bool], state: PyTree) -> PyTree:
+    leaves, structure = jax.tree.flatten(state)
+    own = zip(leaves, longer, strict=True)
+    return jax.tree.unflatten(structure, [_masked_leaf(mask, leaf) if part else leaf for leaf, part in own])
+
+
+def _fits(mask: jax.Array | None, part: PyTree) -> bool:
+    """Whether the arrays at a place, at least one, end in the axes of its mask."""
+    if mask is None:
+        return True
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(part)]
+    return bool(shapes and mask.ndim) and all(shape[-mask.ndim :] == mask.shape for shape in shapes)
 
 
 def _masked_leaf(mask: jax.Array | None, leaf: Any) -> Any:

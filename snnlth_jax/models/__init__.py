@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 
+from snnlth_jax._constants import is_whole
 from snnlth_jax.errors import InputError, not_one_of
 from snnlth_jax.models import norms, own
-from snnlth_jax.models._checks import KERNELS, is_floating, is_whole
+from snnlth_jax.models._checks import KERNELS, is_floating
 from snnlth_jax.models.resnet import ResNet
 from snnlth_jax.models.vgg import VGG, VGG16, Features, least_side
 from snnlth_jax.neurons import LIF

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnlth_jax._axes import is_explicit
-from snnlth_jax._constants import as_array
+from snnlth_jax._constants import as_array, whole
 from snnlth_jax.models import norms
 from snnlth_jax.neurons import check_neuron
 
@@ -30,7 +30,6 @@ __all__ = [
     "check_time",
     "check_train",
     "is_floating",
-    "is_whole",
 ]
 
 KERNELS = ("auto", "plain", "interpret")  # see `norm_fire`
@@ -78,7 +77,7 @@ def check_time(num_timesteps: int, activation: str) -> None:
     ValueError: a network with activation 'relu' has no time: num_timesteps must be 1, got 5
     """
     check_activation(activation)
-    _check_whole("num_timesteps", num_timesteps)
+    whole("num_timesteps", num_timesteps)
     if activation == "relu" and num_timesteps != 1:
         raise ValueError(
             f"a network with activation 'relu' has no time: num_timesteps must be 1, got {num_timesteps}"
@@ -122,7 +121,7 @@ def check_counts(**counts: int) -> None:
     ValueError: stem must be at least 1, got 0
     """
     for name, count in counts.items():
-        _check_whole(name, count)
+        whole(name, count)
         if count < 1:
             raise ValueError(f"{name} must be at least 1, got {count}")
 
@@ -188,11 +187,6 @@ def check_inputs(module: nn.Module, path: tuple[str, ...], inputs: int, what: st
         raise ValueError(f"{what}: the parameters {'/'.join(path)} are for {kernel.shape[-2]}, got {inputs}")
 
 
-def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, known when a program is traced."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
 def is_floating(dtype: Any) -> bool:
     """Whether a dtype has room for fractions; None stands for the promoted dtype."""
     try:
@@ -206,8 +200,3 @@ def _name_of(dtype: Any) -> str:
         return str(jnp.dtype(dtype))
     except TypeError:  # no dtype at all
         return repr(dtype)
-
-
-def _check_whole(name: str, value: Any) -> None:
-    if not is_whole(value):
-        raise ValueError(f"{name} must be a whole number, got {value!r}")

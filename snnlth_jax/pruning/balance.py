@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from snnlth_jax._constants import whole
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning.removal import remove_lowest, scored_leaves
 
@@ -131,8 +132,7 @@ def _quotas(available: jax.Array, kept: jax.Array) -> jax.Array:
 
 def _check(masks: Masks, elements: int) -> None:
     trees.check(masks)
-    if isinstance(elements, bool) or not isinstance(elements, int) or elements < 1:
-        raise ValueError(f"elements must be a whole number of at least 1, got {elements!r}")
+    whole("elements", elements, least=1)
     for path, leaf in jax.tree_util.tree_leaves_with_path(masks):
         if leaf.ndim == 0:
             raise ValueError(f"{trees.name_of(path)}: a mask without axes has no output channels")

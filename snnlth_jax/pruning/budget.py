@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnlth_jax._constants import broadcasts
+from snnlth_jax._constants import broadcasts, known
 from snnlth_jax._selection import ordered, smallest
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning.removal import scored_leaves
@@ -55,7 +55,8 @@ def keep_within(scores: PyTree, masks: Masks, costs: PyTree, budget: float | jax
     """
     leaves, values, treedef = scored_leaves(scores, masks)
     _check(masks, costs)
-    if not isinstance(budget, jax.core.Tracer) and not float(budget) >= 0:
+    most = known("budget", budget)
+    if most is not None and not (most.shape == () and most >= 0):
         raise ValueError(f"budget must be a number of at least 0, got {budget}")
     budget = jnp.asarray(budget, jnp.float32)
     if not leaves:
@@ -82,6 +83,7 @@ def _check(masks: Masks, costs: PyTree) -> None:
     trees.check_structure(masks, costs, "costs")
 
     def check(path: tuple[Any, ...], mask: jax.Array, price: jax.Array) -> None:
+        known(f"{trees.name_of(path)}: a cost", price)
         if not broadcasts(jnp.shape(price), mask.shape):
             raise ValueError(
                 f"{trees.name_of(path)}: costs of shape {jnp.shape(price)} for a mask of {mask.shape}"

@@ -111,12 +111,26 @@ def removed_digits(density: float | jax.Array) -> jax.Array | np.ndarray:
     if jnp.shape(density) != ():
         raise ValueError(f"density must be one number, got shape {jnp.shape(density)}")
     if isinstance(density, jax.core.Tracer):
-        share = jnp.clip(jnp.round(density.astype(jnp.float32) * 10**7), 0, 10**7)
-        removed = jnp.uint32(10**7) - share.astype(jnp.uint32)  # may be 10**7: the first digit is then 10
-        return jnp.stack([removed // 10**place % (10 if place < 6 else 100) for place in range(6, -1, -1)])
+        return _traced_digits(density, complement=True)
     if not 0 < number("density", density) <= 1:
         raise ValueError(f"density must lie in (0, 1], got {density}")
     return padded_digits(density, complement=True)
+
+
+def share_digits(fraction: float | jax.Array) -> jax.Array | np.ndarray:
+    """Decimal places of a fraction in [0, 1], for `floor_of`; of a traced one the first seven, rounded."""
+    if isinstance(fraction, jax.core.Tracer) and jnp.shape(fraction) == ():
+        return _traced_digits(fraction)
+    if not 0 <= number("fraction", fraction) <= 1:
+        raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
+    return np.array([10] + [0] * 23, np.uint32) if float(fraction) == 1 else padded_digits(fraction)
+
+
+def _traced_digits(fraction: jax.Array, *, complement: bool = False) -> jax.Array:
+    """The first seven decimal places, rounded; the first is 10 where the number is 1."""
+    share = jnp.clip(jnp.round(fraction.astype(jnp.float32) * 10**7), 0, 10**7).astype(jnp.uint32)
+    share = jnp.uint32(10**7) - share if complement else share
+    return jnp.stack([share // 10**place % (10 if place < 6 else 100) for place in range(6, -1, -1)])
 
 
 def number(name: str, value: Any) -> float:
@@ -127,7 +141,7 @@ def number(name: str, value: Any) -> float:
             f"(under jit: remove_lowest, with counts of overall, uniform or erk)"
         )
     real = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and jnp.shape(value) == ()
-    if not real or jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+    if not real or jnp.result_type(value).kind in "bc":
         raise ValueError(f"{name} must be a number, got {value!r}")
     return float(value)
 

@@ -19,10 +19,10 @@ def lamp(params: PyTree, masks: Masks) -> PyTree:
 
     .. math:: s_u = \frac{w_u^2}{\sum_{v : |w_v| \ge |w_u|} w_v^2}
 
-    Within a layer the order is that of the magnitudes, of equal ones the last is the larger, and the largest
-    weight scores 1: no layer loses all of its weights to one threshold below. NaN stays NaN, and enters no
-    sum. To first order the scores minimise the distortion that pruning adds to a
-    layer's output (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning").
+    Within a layer the order is that of the magnitudes, of equal ones (other than 0) the last is the larger,
+    and the largest weight scores 1: no layer loses all of its weights to one threshold below. NaN stays NaN,
+    and enters no sum. To first order the scores minimise the distortion that pruning adds to a layer's output
+    (Lee et al. 2021, "Layer-adaptive Sparsity for the Magnitude-based Pruning").
 
     Args:
       params: parameters.
@@ -51,9 +51,20 @@ def _scores(mask: jax.Array, weight: jax.Array) -> jax.Array:
     known = jnp.where(jnp.isnan(magnitude), 0, jnp.minimum(magnitude, most))
     largest = known.max(initial=jnp.finfo(wide).tiny)
     squares = jnp.square(known / largest)  # neither overflows nor vanishes
-    order = jnp.argsort(squares)
+    order = jnp.argsort(known)
     ascending = squares[order]
     sums = jnp.cumsum(ascending[::-1])[::-1]
-    shares = jnp.zeros_like(squares).at[order].set(ascending / jnp.where(sums > 0, sums, 1))
+    rising = _rising(ascending / jnp.where(sums > 0, sums, 1))
+    shares = jnp.where(magnitude == 0, 0, jnp.zeros_like(squares).at[order].set(rising))
     shares = jnp.where(jnp.isnan(magnitude), jnp.nan, shares).reshape(weight.shape)
     return shares if whole is weight else placed_like(shares, weight, weight)
+
+
+def _rising(x: jax.Array) -> jax.Array:
+    """Numbers of at least 0, in order up to rounding, made to rise strictly by as little as possible.
+
+    Their bits, read as integers, rise as they do.
+    """
+    bits = jax.lax.bitcast_convert_type(x, jnp.int64 if x.dtype == jnp.float64 else jnp.int32)
+    place = jnp.arange(x.size, dtype=bits.dtype)
+    return jax.lax.bitcast_convert_type(jax.lax.cummax(bits - place) + place, x.dtype)

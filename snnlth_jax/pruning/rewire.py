@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from snnlth_jax._selection import floor_of
 from snnlth_jax.masks import trees
+from snnlth_jax.pruning.distributions import share_digits
 from snnlth_jax.pruning.removal import remove_lowest, scored_leaves
 from snnlth_jax.pruning.scores import magnitude
 
@@ -30,7 +32,8 @@ def rewire(params: PyTree, masks: Masks, growth: PyTree, fraction: float | jax.A
       params: parameters.
       masks: masks of the weights that are kept.
       growth: scores by which absent weights are grown, a tree like the parameters.
-      fraction: f, in [0, 1]; may be traced.
+      fraction: f, in [0, 1], read as the decimal number that it prints as, like that of `prune`; of a traced
+        one the first seven decimal places.
 
     Raises:
       ValueError: trees of other structures or shapes; a known fraction that is not allowed.
@@ -40,17 +43,12 @@ def rewire(params: PyTree, masks: Masks, growth: PyTree, fraction: float | jax.A
     >>> rewire(w, kept, {"w": jnp.array([[9.0, 0.0, 1.0, 2.0]])}, 0.5)["w"].tolist()
     [[True, False, False, True]]
     """
-    if not isinstance(fraction, jax.core.Tracer) and not 0 <= float(fraction) <= 1:
-        raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
+    digits = share_digits(fraction)
+    trees.check(masks, params)
+    trees.check(masks, growth, "growth")
     scored_leaves(growth, masks)
 
-    share = jnp.clip(jnp.asarray(fraction, jnp.float32), 0, 1)
-
-    def number(mask: jax.Array) -> jax.Array:
-        kept = mask.sum(dtype=jnp.uint32)
-        return jnp.minimum(jnp.floor(share * kept.astype(jnp.float32)).astype(jnp.uint32), kept)
-
-    dropped = trees.tree_map(number, masks)
+    dropped = trees.tree_map(lambda mask: floor_of(digits, mask.sum(dtype=jnp.uint32)), masks)
     survivors = remove_lowest(magnitude(params), masks, dropped)
     absent = trees.tree_map(jnp.logical_not, survivors)
     stay = trees.tree_map(lambda mask, n: mask.sum(dtype=jnp.uint32) - n, absent, dropped)

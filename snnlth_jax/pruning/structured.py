@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax._axes import unsharded
+from snnlth_jax._constants import whole
 from snnlth_jax._selection import ordered
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning.removal import Scope, prune, scored_leaves
@@ -30,13 +31,15 @@ def keep_n_of_m(scores: PyTree, masks: Masks, n: int, m: int, *, axis: int = -2)
       axis: the axis of the groups, in every leaf.
 
     Raises:
-      ValueError: an axis that m does not divide; the error names the leaf.
+      ValueError: n, m or axis that are no whole numbers, or n above m; an axis that m does not divide, and
+        the error names the leaf.
 
     >>> import jax.numpy as jnp
     >>> scores = {"w": jnp.array([[1.0], [4.0], [3.0], [2.0]])}
     >>> keep_n_of_m(scores, {"w": jnp.ones((4, 1), bool)}, 2, 4)["w"][:, 0].tolist()
     [False, True, True, False]
     """
+    n, m, axis = whole("n", n), whole("m", m), whole("axis", axis)
     if not 1 <= n <= m:
         raise ValueError(f"n must lie in 1 to m = {m}, got {n}")
     scored_leaves(scores, masks)
@@ -77,6 +80,7 @@ def prune_channels(
     >>> prune_channels(scores, {"w": jnp.ones((2, 2), bool)}, 0.5)["w"].tolist()
     [[True, False], [True, False]]
     """
+    axis = whole("axis", axis)
     scored_leaves(scores, masks)
     for path, leaf in jax.tree_util.tree_leaves_with_path(masks):
         if not -leaf.ndim <= axis < leaf.ndim:
