@@ -243,10 +243,16 @@ def test_a_plif_begins_as_the_lif_of_its_tau():
     for tau in (4 / 3, 2.0, 50.0, 1.001):
         neuron = neurons.PLIF(tau)
         np.testing.assert_allclose(neuron.at(neuron.initial).tau, tau, rtol=1e-12)
+    assert neurons.PLIF(2.0).at(-1000.0).tau == np.inf  # no leak
     for tau in (1.0, np.inf, np.nan, jnp.ones(3)):
         with pytest.raises(ValueError, match="tau must be"):
             neurons.PLIF(tau)
-    for name, options in (("lifo", {}), ("lif", {"surrogate_name": "tan"}), ("if", {"surrogate_scale": 0.0})):
+    for name, options in (
+        ("lifo", {}),
+        ("lif", {"surrogate_name": "tan"}),
+        ("lif", {"surrogate_name": ["atan"]}),
+        ("if", {"surrogate_scale": 0.0}),
+    ):
         with pytest.raises(ValueError, match="must be"):
             neurons.create(name, **options)
 

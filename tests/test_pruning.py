@@ -195,6 +195,8 @@ KEPT = {"w": jnp.ones((4, 2), bool)}
 BAD = {
     "a fraction that is a truth value": (lambda: pruning.prune(W, KEPT, False), "fraction must be a number"),
     "a density that is a truth value": (lambda: pruning.keep_top(W, KEPT, True), "density must be a number"),
+    "two fractions": (lambda: pruning.prune(W, KEPT, np.array([0.1, 0.2])), "fraction must be a number"),
+    "a fraction in words": (lambda: pruning.prune(W, KEPT, "half"), "fraction must be a number, got 'half'"),
     "no density": (lambda: pruning.overall(KEPT, 0), r"density must lie in \(0, 1\], got 0"),
     "a density too many": (lambda: pruning.uniform(KEPT, np.ones(2)), "density must be one number"),
     "half a weight of four": (

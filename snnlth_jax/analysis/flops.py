@@ -59,10 +59,8 @@ def _count(jaxpr: Any, padding: bool) -> int:
             total += _count(eqn.params["jaxprs"].solve.jaxpr, padding)
         elif eqn.primitive.name == "cond":
             branches = [_count(branch.jaxpr, padding) for branch in eqn.params["branches"]]
-            platforms = eqn.params.get(
-                "branches_platforms"
-            )  # of `lax.platform_dependent`: its default is last
-            total += branches[-1] if platforms else max(branches)
+            by_platform = eqn.params.get("branches_platforms")  # of which the default is last
+            total += branches[-1] if by_platform else max(branches)
         else:
             inner = jax.extend.core.jaxprs_in_params(eqn.params)
             total += _times(eqn) * sum(_count(jaxpr, padding) for jaxpr in inner)
