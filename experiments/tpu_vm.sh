@@ -51,7 +51,7 @@ for flag in name zone bucket; do
 done
 [[ $name =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] ||
   fail 2 "--name $name: allowed: lower-case letters, digits and hyphens, a letter first"
-[[ $bucket =~ ^gs://[a-z0-9][^[:space:]]*$ ]] || fail 2 "--bucket $bucket: allowed: gs://BUCKET or gs://BUCKET/DIR"
+[[ $bucket =~ ^gs://[a-z0-9][^[:space:]]*$ ]] || fail 2 "--bucket $bucket: allowed: gs://BUCKET or gs://BUCKET/DIR, the bucket in lower case"
 bucket=${bucket%/}
 [ "$version" ] || case $type in  # cloud.google.com/tpu/docs/runtimes
   v[234]-*) version=tpu-ubuntu2204-base ;;

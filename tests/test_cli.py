@@ -205,6 +205,7 @@ def test_a_ticket_of_another_network_is_refused(capsys, empty_directory):
         err = capsys.readouterr().err
         assert err.count("\n") == 1
         assert "round_01.safetensors: a ticket of another network: " in err
+        assert err.endswith("; found with --arch vgg5 --width 0.1\n")
     assert not (empty_directory / "other").exists()
 
 

@@ -342,6 +342,29 @@ def test_a_long_name_is_cut_and_stays_apart():
     assert len(first.workdir) < 160
 
 
+@pytest.mark.parametrize("dataset", ["digits", "cifar10"])
+@pytest.mark.parametrize("command", ["imp", "eb", "one-shot", "dynamic", "transfer", "probe-timesteps"])
+def test_a_default_that_is_given_changes_nothing(command, dataset, capsys, empty_directory):
+    """Each as the help prints it."""
+    of_dataset = [command, "--dataset", dataset]
+    with pytest.raises(SystemExit):
+        main([*of_dataset, "--help"])
+    plain = configs.resolve(words.parse(of_dataset)[1])
+    entries = re.split(r"\n  (?=--)", re.sub(r"\n {10,}", " ", capsys.readouterr().out))
+    printed = re.findall(r"^(--[a-z-]+) .*\(default: (.+)\)", "\n".join(entries), re.MULTILINE)
+    assert len(printed) > 20
+    for flag, value in printed:
+        assert configs.resolve(words.parse([*of_dataset, flag, value])[1]) == plain, (flag, value)
+
+
+def test_a_run_that_began_with_the_steps_of_its_dataset_resumes(empty_directory):
+    config = configs.ImpConfig(augment=("crop",), workdir="run")
+    assert configs.resolve(config).augment is True
+    begun(before := configs.resolve_as_before(config))
+    assert before.augment == ("crop",)
+    assert settled(config) == before
+
+
 def test_a_run_in_the_directory_of_before_is_found_there(empty_directory):
     config = configs.ImpConfig(width=0.25, epochs=45)
     new = configs.resolve(config)

@@ -230,7 +230,7 @@ def test_what_is_wrong_with_a_network_is_one_line_before_anything_is_written(tmp
         ({"arch": arch, "arch_option": ("kind=once",)}, "its logits are of shape"),
         ({"arch": arch, "arch_option": ("kind=depends",)}, "depend on num_timesteps"),
         ({"arch": arch, "arch_option": ("kind=cache",)}, "has variables cache"),
-        ({"arch": arch, "arch_option": ("size=3",)}, "the function failed, TypeError"),
+        ({"arch": arch, "arch_option": ("kid=raises",)}, "arch_option kid: allowed: kind; nearest: kind"),
         ({"arch": arch, "arch_option": ("size",)}, "arch_option size: allowed: name=value"),
         ({"arch": arch, "arch_option": ("kind=a", "kind=b")}, "each name once"),
         ({"arch": arch, "width": 0.5}, "width 0.5: allowed: 1.0 with arch"),

@@ -2,10 +2,12 @@
 
 import dataclasses
 import inspect
+import math
 import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from snnlth_jax import configs
@@ -153,6 +155,8 @@ def _flag(command: type[Any], field: dataclasses.Field[Any]) -> str:
 
 def _metavar(command: type[Any], field: dataclasses.Field[Any]) -> str:
     """A word for a value: its choices, or its kind."""
+    if fields.description(command, field.name).startswith("Directory"):
+        return "DIR"
     if field.name in _METAVARS:
         return _METAVARS[field.name]
     kinds, choices = fields.kinds(command, field.name), fields.names(command, field.name)
@@ -187,6 +191,10 @@ def _beginning(text: str, least: int) -> str:
 
 
 def _shown(value: Any) -> str:
+    """A default as it can be typed: a number of six digits, or the fraction that it is."""
     if isinstance(value, tuple):
         return ",".join(map(_shown, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    fraction = Fraction(value).limit_denominator(100) if math.isfinite(value) else 0
+    return str(fraction) if float(f"{value:.6g}") != value == float(fraction) else f"{value:.6g}"

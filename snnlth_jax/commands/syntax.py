@@ -10,9 +10,9 @@ import tyro
 from snnlth_jax.commands import fields, spelling
 from snnlth_jax.errors import InputError, not_one_of
 
-__all__ = ["LISTS", "parsed"]
+__all__ = ["RULES", "parsed"]
 
-LISTS = tyro.constructors.ConstructorRegistry()
+RULES = tyro.constructors.ConstructorRegistry()
 
 
 class _Nothing(tuple[Any, ...]):
@@ -22,7 +22,7 @@ class _Nothing(tuple[Any, ...]):
 _OUTSIDE = re.compile(r",(?![^()\[\]{}]*[)\]}])")  # commas outside of brackets
 
 
-@LISTS.primitive_rule
+@RULES.primitive_rule
 def _list(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
@@ -52,7 +52,30 @@ def _list(
     )
 
 
-@LISTS.primitive_rule
+@RULES.primitive_rule
+def _number(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+    """Numbers may be fractions: `--neuron-tau 4/3`."""
+    if info.type is not float:
+        return None
+
+    def read(texts: list[str]) -> float:
+        above, slash, below = texts[0].partition("/")
+        if slash and float(below) == 0:
+            raise ValueError(f"{texts[0]!r:.80} divides by 0")
+        return float(above) / float(below) if slash else float(above)
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, float | int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@RULES.primitive_rule
 def _switch_or_list(
     info: tyro.constructors.PrimitiveTypeInfo,
 ) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:

@@ -65,7 +65,7 @@ def _parsed_by_tyro(name: str, words: Sequence[str], default: Any = None) -> Any
     command, prog = COMMANDS[name][0], f"snnlth {name}"
     defaults = {} if default is None else {"default": default}
     return syntax.parsed(
-        lambda: tyro.cli(command, args=words, prog=prog, registry=syntax.LISTS, **defaults),
+        lambda: tyro.cli(command, args=words, prog=prog, registry=syntax.RULES, **defaults),
         f"{prog} --help",
         command,
         lambda options: _unrecognized(options, command, [*help.COMMON, *_config_flag(command)], COMMANDS),
@@ -188,7 +188,7 @@ def options(command: Any, about: str, arguments: Sequence[str] | None = None) ->
         show(help.options(command, prog, defaults, short="--help" not in words, about=about))
         raise SystemExit(0)
     return syntax.parsed(
-        lambda: tyro.cli(command, args=words, prog=prog, registry=syntax.LISTS),
+        lambda: tyro.cli(command, args=words, prog=prog, registry=syntax.RULES),
         f"{prog} --help",
         command,
         lambda unknown: _unrecognized(unknown, command),

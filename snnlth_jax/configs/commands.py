@@ -73,9 +73,9 @@ class ImpConfig(Controls, EarlyTime, Rounds, TrainConfig):
     """Iterative magnitude pruning with late rewinding: train, prune, rewind, repeat (paper, IMP)."""
 
     rewinding: Annotated[Literal["weights", "learning-rate", "fine-tune"], IDENTITY] = "weights"
-    """Start of a round: weights, the survivors return to the weights of the rewind epoch (paper, IMP); or
-    they keep their trained weights and see the schedule again (learning-rate) or a hundredth of the learning
-    rate (fine-tune; Renda et al. 2020)."""
+    """Weights that a round starts from: weights, the survivors return to those of the rewind epoch (paper,
+    IMP); or they keep their trained weights and see the schedule again (learning-rate) or a hundredth of the
+    learning rate (fine-tune; Renda et al. 2020)."""
     score: Annotated[Literal["magnitude", "lamp"], IDENTITY] = "magnitude"
     """Score by which weights are removed: magnitude (paper, IMP), or lamp, each weight's share in those of
     its layer that are no smaller (Lee et al. 2021)."""
@@ -221,9 +221,9 @@ class RetrainConfig(TrainConfig):
     rewind_epoch: Annotated[int, IDENTITY] = 0
     """Number of completed epochs of the ticket's weights, from which it is trained to --epochs."""
     schedule_on_rewind: Annotated[Literal["restart", "resume"], OVERRIDABLE] = "restart"
-    """Learning rate of the ticket: restart or resume, as that of a rewound network of imp."""
+    """Learning rate at the rewind epoch: restart or resume, as that of a rewound network of imp."""
     ticket_schedule: Annotated[Literal["same", "cosine-twice"], OVERRIDABLE] = "same"
-    """Learning rate of the ticket: the same as --schedule says, or cosine-twice, as for eb."""
+    """Schedule of the ticket: the same as --schedule says, or cosine-twice, as for eb."""
 
     method: ClassVar[str] = "retrain"
 

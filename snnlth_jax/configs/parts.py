@@ -73,7 +73,7 @@ class Network:
     width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
     """Factor on the number of channels of every layer."""
     activation: Annotated[Literal["lif", "relu"], CONDITION] = "lif"
-    """Neuron: lif, or relu for the artificial twin of the network, which has one timestep (paper, Fig. 8)."""
+    """Kind of network: lif, a spiking one, or relu, its artificial twin of one timestep (paper, Fig. 8)."""
     num_timesteps: Annotated[int | None, Bounds("1 to 1000", lambda v: 1 <= v <= 1000), CONDITION] = None
     """T, the number of timesteps for which an image is shown. Default: 5 (paper, training settings); 4 for
     digits; for images that change over time the number of their frames; 1 for relu."""
@@ -224,8 +224,8 @@ class Machine:
     """Divide the images among the devices in place of a copy on each: yes, no, or auto, which divides images
     that would take more than a quarter of a device's memory. The results are the same."""
     kernels: Annotated[Literal["auto", "plain"], LOCAL] = "auto"
-    """Training on a GPU: auto, with kernels of this package that normalise, fire and pool at once, where they
-    fit; or plain, with JAX's own operations. Equal up to rounding; no difference on other devices."""
+    """Kernels for training on a GPU: auto, those of this package that normalise, fire and pool at once, where
+    they fit; or plain, JAX's own operations. Equal up to rounding; no difference on other devices."""
     distributed: Annotated[bool, LOCAL] = False
     """Connect the processes that run this command, one on each of several hosts. Cloud TPU, Slurm, Open MPI
     and Kubernetes are recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and

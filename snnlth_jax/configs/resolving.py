@@ -153,7 +153,9 @@ def _filled(config: TrainConfig, spec: data.Spec, before: bool) -> dict[str, Any
     defaults: dict[str, Any] = (_own(spec, config) if own else _BY_DATASET[config.dataset])._asdict()
     if isinstance(config.augment, (tuple, list)):  # in one order; none of them is False
         ranks = {step: rank for rank, step in enumerate(STEPS)}
-        fields["augment"] = tuple(sorted(config.augment, key=lambda s: ranks.get(s, len(ranks)))) or False
+        chosen = tuple(sorted(config.augment, key=lambda s: ranks.get(s, len(ranks))))
+        usual = chosen == augment.steps(spec.augmentation) and not before
+        fields["augment"] = usual or chosen or False
     if (frames := split_shape(spec.image_shape)[0]) is not None:
         defaults["num_timesteps"] = frames
     if config.activation == "relu":

@@ -7,6 +7,7 @@ if it has them, mean what they mean in `VGG`.
 """
 
 import ast
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from snnlth_jax import _imported, masks
-from snnlth_jax.errors import InputError, one_line
+from snnlth_jax.errors import InputError, not_one_of, one_line
 
 __all__ = ["build", "check", "cloned", "is_own", "options_of"]
 
@@ -71,6 +72,7 @@ def build(name: str, num_classes: int, options: Mapping[str, Any], dtype: Any = 
       InputError: no such function, it failed, what it returned is no Flax linen module, or one that has no
         field `dtype` where one is given.
     """
+    _check_options(name, options)
     module = _imported.call("`arch`", name, num_classes, **options)
     if not isinstance(module, nn.Module):
         returned = f"the function returned a {type(module).__name__}"
@@ -80,6 +82,23 @@ def build(name: str, num_classes: int, options: Mapping[str, Any], dtype: Any = 
     if not hasattr(module, "dtype"):
         raise InputError("`dtype`", dtype, allowed=f"float32, with {name}, which has no field dtype")
     return module.clone(dtype=dtype)
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the function does not name, if it says which it takes."""
+    try:
+        taken = inspect.signature(_imported.function("`arch`", name)).parameters.values()
+    except (TypeError, ValueError):  # it does not say
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return
+    named = [one.name for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    others = [one for one in named[1:] if one not in ("parent", "name")]  # without the number of classes
+    for option in options:
+        if not others:
+            raise InputError("`arch_option`", option, allowed=f"none, with {name}")
+        if option not in named:
+            raise not_one_of("`arch_option`", option, others)
 
 
 def cloned(module: nn.Module, **fields: Any) -> nn.Module:

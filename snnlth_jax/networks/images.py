@@ -97,7 +97,8 @@ def _shaped(path: str, array: Any, shape: Shape) -> np.ndarray:
     single = array.shape in whole
     if not (single or (array.shape[1:] in whole and len(array))):
         axes = [", ".join(map(str, one)) for one in whole]
-        allowed = f"{' or '.join(f'[N, {one}]' for one in axes)}, as the network takes"
+        several = " or ".join(f"[N, {one}]" for one in axes)
+        allowed = f"{several}, as the network takes, or one image without N"
         raise InputError(path, problem=f"an array of shape {list(array.shape)}", allowed=allowed)
     count = 1 if single else len(array)
     assert math.prod(array.shape) == count * math.prod(shape)

@@ -71,8 +71,8 @@ def _read(workdir: epath.PathLike) -> Result:
         )
     result = results.read(path)
     if isinstance(result, Summary):
-        several = ", ".join(f"{workdir}/seed{seed}" for seed in result.seeds)
-        raise InputError(f"{workdir}: a search with several seeds; allowed: one of {several}")
+        several = ", ".join(f"seed{seed}" for seed in result.seeds)
+        raise InputError(f"{workdir}: a search with several seeds; allowed: its directories {several}")
     return result
 
 

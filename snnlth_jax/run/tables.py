@@ -89,7 +89,7 @@ def _cost(cost: Cost | None) -> str:
     if cost is None:
         return "of unknown cost"
     return (
-        f"{cost.epochs} epochs, {operations(cost.train_flops)}, "
+        f"{cost.epochs} epoch{'s' * (cost.epochs != 1)}, {operations(cost.train_flops)}, "
         f"{cost.device_seconds:.0f} s and {cost.compile_seconds:.0f} s compiling"
     )
 

@@ -120,14 +120,21 @@ def check(name: object, ticket: Ticket, params: PyTree) -> None:
     """Check that a ticket belongs to the network with these parameters (or `jax.ShapeDtypeStruct` of them).
 
     Raises:
-      InputError: naming the weights that one of the two lacks or has in another shape.
+      InputError: naming the weights that one of the two lacks or has in another shape, and the settings of
+        the ticket's network, where its provenance has them.
     """
     given, wanted = (
         {place: str(np.shape(x)) for place, x in places.leaves(tree).items()}
         for tree in (ticket.params, params)
     )
     if differences := _differences(given, wanted, "here"):
-        raise InputError(f"{name}: a ticket of another network: {differences}")
+        network = [
+            f"`{key}` {','.join(map(str, value)) if isinstance(value, list) else value}"
+            for key in ("arch", "arch_option", "width")
+            if (value := ticket.provenance.get(key)) not in (None, [], 1.0)
+        ]
+        found_with = f"; found with {' '.join(network)}" if network else ""
+        raise InputError(f"{name}: a ticket of another network: {differences}{found_with}")
 
 
 def check_trainable(name: object, ticket: Ticket, params: PyTree) -> None:
