@@ -57,11 +57,15 @@ def figures(step: list[kernels.Kernel], card: str, dtype: str) -> dict[str, Any]
 
 def row(compiled: ahead.Compiled, dtype: str) -> dict[str, Any]:
     """Figures of a program; those of the compiler are of the whole program, one step in it."""
-    said = compiled.compiler
+    message = compiled.compiler
     own = {
-        "compiler_gigabytes": round(said["bytes accessed"] / 1e9, 4) if "bytes accessed" in said else None,
+        "compiler_gigabytes": round(message["bytes accessed"] / 1e9, 4)
+        if "bytes accessed" in message
+        else None,
         # TPUs' compilers give negative numbers for programs with loops
-        "compiler_ms": round(1e3 * seconds, 3) if (seconds := said.get("optimal_seconds", -1)) > 0 else None,
+        "compiler_ms": round(1e3 * seconds, 3)
+        if (seconds := message.get("optimal_seconds", -1)) > 0
+        else None,
     }
     return {
         **figures(list(compiled.kernels), compiled.topology.partition(":")[0], dtype),
@@ -83,11 +87,11 @@ def worse(name: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]
     ]
 
 
-def show(name: str, found: dict[str, Any]) -> None:
+def show(name: str, measured: dict[str, Any]) -> None:
     print(name)
-    for kind, (count, size) in found["by_class"].items():
+    for kind, (count, size) in measured["by_class"].items():
         print(f"  {kind:20s} {count:5d} kernels {size:8.3f} GB")
-    rest = {figure: value for figure, value in found.items() if figure != "by_class"}
+    rest = {figure: value for figure, value in measured.items() if figure != "by_class"}
     print("  " + ", ".join(f"{figure} {value}" for figure, value in rest.items()), flush=True)
 
 
@@ -106,9 +110,11 @@ def table() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     for path in sorted(RESULTS.glob("budget_*.json")):
         record = json.loads(path.read_text())
-        for arch, found in record["networks"].items():
-            cells = [found[name] for name in ("kernels", "gigabytes", "outside", "temporaries", "teraflops")]
-            cells += [found["milliseconds"], found["hours"]]
+        for arch, measured in record["networks"].items():
+            cells = [
+                measured[name] for name in ("kernels", "gigabytes", "outside", "temporaries", "teraflops")
+            ]
+            cells += [measured["milliseconds"], measured["hours"]]
             print("|", " | ".join([record["topology"], arch, *(f"{cell:.4g}" for cell in cells)]), "|")
 
 
@@ -139,7 +145,7 @@ def main() -> int:
     for topology in options.topology:
         path = file_of(topology)
         kept = json.loads(path.read_text()) if path.exists() else {"networks": {}}
-        found = {}
+        measured = {}
         for arch in options.arch:
             shape = {"num_timesteps": options.timesteps, "batch_size": options.batch, "dtype": options.dtype}
             shape["train_examples"] = (
@@ -151,11 +157,11 @@ def main() -> int:
             if options.text:
                 Path(options.text).mkdir(parents=True, exist_ok=True)
                 (Path(options.text) / f"{topology}_{arch}.hlo".replace(":", "_")).write_text(compiled.text)
-            found[arch] = row(compiled, options.dtype)
-            show(f"{topology}, {arch}", found[arch])
+            measured[arch] = row(compiled, options.dtype)
+            show(f"{topology}, {arch}", measured[arch])
             show_kernels(list(compiled.kernels), options.list)
             if arch in kept["networks"]:
-                complaints += worse(f"{topology}, {arch}", kept["networks"][arch], found[arch])
+                complaints += worse(f"{topology}, {arch}", kept["networks"][arch], measured[arch])
             elif options.check:
                 complaints.append(f"{topology}, {arch}: no figures are kept, see --write")
         if options.write:
@@ -165,7 +171,7 @@ def main() -> int:
                 "batch": options.batch,
                 "dtype": options.dtype,
                 "jax": version("jax"),
-                "networks": kept["networks"] | found,
+                "networks": kept["networks"] | measured,
             }
             RESULTS.mkdir(exist_ok=True)
             path.write_text(json.dumps(record, indent=1) + "\n")

@@ -83,8 +83,8 @@ def main() -> None:
     for name, taken, process in zip(names, turns, processes, strict=True):
         worked, clock = (statistics.median(column) / STEPS for column in zip(*taken, strict=True))
         medians.append(worked)
-        each = 1000 * worked / (os.cpu_count() or 1)
-        print(f"{name}: {each:.1f} ms a step by the processor, {1000 * clock:.1f} by the clock")
+        repeats = 1000 * worked / (os.cpu_count() or 1)
+        print(f"{name}: {repeats:.1f} ms a step by the processor, {1000 * clock:.1f} by the clock")
         process.stdin.close()
         process.wait()
     print(f"ratio by the processor {medians[0] / medians[1]:.2f}")

@@ -105,12 +105,12 @@ def trained(model: Any, seed: int) -> networks.Network:
 def ours(network: networks.Network) -> Outcome:
     model = networks.model(network.recipe)
     run = jax.jit(lambda v, x: model.apply(v, x, num_timesteps=T, mutable=["intermediates"]))
-    logits, found = jax.device_get(
+    logits, measured = jax.device_get(
         run({"params": network.params, "batch_stats": network.batch_stats}, normalised())
     )
     spikes = {
         "_".join(key.key for key in path if hasattr(key, "key")).replace("_second_spikes", "_spikes"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(found["intermediates"])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(measured["intermediates"])
     }
     in_order = [x.name for x in layers.from_network(network).layers if x.kind == "lif"]
     return Outcome(
@@ -142,17 +142,17 @@ def inputs() -> torch.Tensor:
 def stepwise(net: nn.Module, modules: list[nn.Module], call: Callable[..., Any]) -> Outcome:
     """T calls with an image each."""
     x = inputs()
-    with torch.no_grad(), recorded(modules) as found:
+    with torch.no_grad(), recorded(modules) as measured:
         logits = sum(call(x) for _ in range(T))
-    return Outcome(logits.numpy(), [torch.stack(steps).numpy() for steps in found])
+    return Outcome(logits.numpy(), [torch.stack(steps).numpy() for steps in measured])
 
 
 def at_once(net: nn.Module, modules: list[nn.Module], call: Callable[..., Any]) -> Outcome:
     """One call with all timesteps."""
     x = inputs()
-    with torch.no_grad(), recorded(modules) as found:
+    with torch.no_grad(), recorded(modules) as measured:
         logits = call(x.expand(T, *x.shape))
-    return Outcome(logits.sum(0).numpy(), [steps[0].numpy() for steps in found])
+    return Outcome(logits.sum(0).numpy(), [steps[0].numpy() for steps in measured])
 
 
 def by_state_dict(file: Path, network: networks.Network, step_mode: str) -> Outcome:
@@ -196,12 +196,12 @@ def by_snntorch_reader(file: Path, network: networks.Network) -> Outcome:
             if hasattr(module, "reset_mem"):
                 module.reset_mem()
         state = None
-        with torch.no_grad(), recorded(neurons_of(net, network)) as found:
+        with torch.no_grad(), recorded(neurons_of(net, network)) as measured:
             logits = torch.zeros(CLASSES, dtype=torch.float64)
             for _ in range(T):
                 step, state = net(image, state)
                 logits = logits + step
-        outcomes.append(Outcome(logits.numpy(), [torch.stack(steps).numpy() for steps in found]))
+        outcomes.append(Outcome(logits.numpy(), [torch.stack(steps).numpy() for steps in measured]))
     spikes = [np.stack(leaf, 1) for leaf in zip(*(outcome.spikes for outcome in outcomes), strict=True)]
     return Outcome(np.stack([outcome.logits for outcome in outcomes]), spikes)
 
@@ -209,11 +209,11 @@ def by_snntorch_reader(file: Path, network: networks.Network) -> Outcome:
 # --- the table
 
 
-def row(expected: Outcome, found: Outcome) -> tuple[tuple[str, str, str], bool]:
+def row(expected: Outcome, measured: Outcome) -> tuple[tuple[str, str, str], bool]:
     """Three cells, and whether all is equal, logits up to 1e-5 of the largest or of 1."""
-    classes = int((expected.logits.argmax(-1) == found.logits.argmax(-1)).sum())
-    difference = float(abs(expected.logits - found.logits).max())
-    pairs = zip(expected.spikes, found.spikes, strict=True)
+    classes = int((expected.logits.argmax(-1) == measured.logits.argmax(-1)).sum())
+    difference = float(abs(expected.logits - measured.logits).max())
+    pairs = zip(expected.spikes, measured.spikes, strict=True)
     unequal = sum(int((a != b.reshape(a.shape)).sum()) for a, b in pairs)
     total = sum(x.size for x in expected.spikes)
     same = difference <= 1e-5 * max(1.0, float(abs(expected.logits).max()))
@@ -280,27 +280,27 @@ def exports(network: networks.Network, directory: Path) -> Files:
 def peers(files: Files) -> dict[tuple[str, str], Callable[[], Outcome]]:
     """By peer and its package, what runs a file there."""
     network, jelly = files.network, "spikingjelly"
-    found = {
+    measured = {
         ("its layers, single step", jelly): partial(by_state_dict, files.state_dict, network, "s"),
         ("its layers, multi-step", jelly): partial(by_state_dict, files.state_dict, network, "m"),
         ("import_from_nir, single step", jelly): partial(by_spikingjelly_reader, files.lif, network, "s"),
         ("import_from_nir, multi-step", jelly): partial(by_spikingjelly_reader, files.lif, network, "m"),
     }
     if network.recipe.neuron["v_reset"] == 0:
-        found["import_from_nir", "snntorch"] = partial(by_snntorch_reader, files.lif_short, network)
-    return found
+        measured["import_from_nir", "snntorch"] = partial(by_snntorch_reader, files.lif_short, network)
+    return measured
 
 
 def refusals(files: Files) -> dict[tuple[str, str], Callable[[], Outcome]]:
     """By package and its reason, what a reader does not take."""
-    network, found = files.network, {}
+    network, measured = files.network, {}
     if network.recipe.neuron["v_reset"] != 0:
-        found["snntorch", "v_leak not supported"] = partial(by_snntorch_reader, files.lif_short, network)
+        measured["snntorch", "v_leak not supported"] = partial(by_snntorch_reader, files.lif_short, network)
     elif any(x.kind == "pool" for x in layers.from_network(network).layers):
         reader = partial(by_spikingjelly_reader, files.threshold, network, "s")
-        found["spikingjelly", "threshold.Threshold"] = reader
-        found["snntorch", "threshold.Threshold"] = partial(by_snntorch_reader, files.threshold, network)
-    return found
+        measured["spikingjelly", "threshold.Threshold"] = reader
+        measured["snntorch", "threshold.Threshold"] = partial(by_snntorch_reader, files.threshold, network)
+    return measured
 
 
 def line(*cells: object) -> None:

@@ -38,9 +38,9 @@ def kinds(program: str) -> dict[str, str]:
     for line in program.splitlines():
         if start := re.match(r"(?:ENTRY )?%?([\w.-]+) \(.*\{$", line):
             computation = start[1]
-        if found := re.match(r" +(?:ROOT )?%?([\w.-]+) = .*? ([a-z][\w-]*)\(", line):
-            operations[found[1]] = found[2], line
-            if found[2] in ("dot", "convolution"):
+        if matched := re.match(r" +(?:ROOT )?%?([\w.-]+) = .*? ([a-z][\w-]*)\(", line):
+            operations[matched[1]] = matched[2], line
+            if matched[2] in ("dot", "convolution"):
                 multiplying.add(computation)
 
     def row(opcode: str, line: str) -> str:

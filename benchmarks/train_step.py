@@ -124,7 +124,7 @@ class Peer:
         return self.ask("steps", steps)["seconds"]
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The last lines of what it said on standard error."""
         self._errors.seek(0)
         return "\n".join(self._errors.read().strip().splitlines()[-5:])
@@ -257,13 +257,13 @@ def cell(
         def peers(mode):
             peer = Peer(options.peer, directory)
             try:
-                where = {
+                place = {
                     "layers": layers(model),
                     "mode": mode,
                     "timesteps": timesteps,
                     "device": torch_device(),
                 }
-                peer.prepare(**where, dtype=dtype, file=file)
+                peer.prepare(**place, dtype=dtype, file=file)
             except RuntimeError:
                 peer.close()
                 raise
@@ -426,8 +426,8 @@ def main() -> int:
 
 def peer_versions(python: str | None) -> dict[str, str]:
     program = "from importlib.metadata import version as v; print(v('torch'), v('spikingjelly'))"
-    said = subprocess.check_output([python, "-c", program], text=True).split() if python else ()
-    return dict(zip(("torch", "spikingjelly"), said, strict=False))
+    message = subprocess.check_output([python, "-c", program], text=True).split() if python else ()
+    return dict(zip(("torch", "spikingjelly"), message, strict=False))
 
 
 def processor() -> str:

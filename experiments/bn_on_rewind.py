@@ -18,13 +18,13 @@ import grid
 CHOICES = ("rewind", "keep", "reset")
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return {choice: s.imp(bn_on_rewind=choice) for choice in CHOICES}
 
 
-def differences(found: findings.Found) -> list[claims.Interval]:
-    return [claims.better(a, b)(found) for a, b in itertools.combinations(CHOICES, 2)]
+def differences(outcomes: findings.Outcomes) -> list[claims.Interval]:
+    return [claims.better(a, b)(outcomes) for a, b in itertools.combinations(CHOICES, 2)]
 
 
 TABLES = [findings.accuracies]

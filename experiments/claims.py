@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from findings import Found, Measured, Missing, Table, table
+from findings import Measured, Missing, Outcomes, Table, table
 
 from snnlth_jax.analysis import comparison
 from snnlth_jax.analysis.comparison import Interval
@@ -83,12 +83,12 @@ class Claim:
     """
 
     text: str
-    differences: Callable[[Found], Interval | Sequence[Interval]]
+    differences: Callable[[Outcomes], Interval | Sequence[Interval]]
     low: float = 0.0
     high: float = math.inf
     datasets: tuple[str, ...] | None = None
 
-    def verdict(self, found: Found) -> str:
+    def verdict(self, outcomes: Outcomes) -> str:
         """One of "holds", "contradicted" and "undecided", with the differences and their 95 % intervals.
 
         A claim of several differences holds if each does, and is contradicted if one is, by intervals that
@@ -96,9 +96,9 @@ class Claim:
         is "open".
         """
         try:
-            if self.datasets and found.dataset not in self.datasets:
-                return f"not of {found.dataset}, but of {', '.join(self.datasets)}"
-            made = self.differences(found)
+            if self.datasets and outcomes.dataset not in self.datasets:
+                return f"not of {outcomes.dataset}, but of {', '.join(self.datasets)}"
+            made = self.differences(outcomes)
         except Missing as missing:
             return f"open, {missing}"
         intervals = [made] if isinstance(made, Interval) else list(made)
@@ -113,21 +113,21 @@ class Claim:
         return f"{worst}, {'; '.join(map(str, intervals))}, {seeds} seeds"
 
 
-def shorter_the_sparser(found: Found) -> list[Interval]:
+def shorter_the_sparser(outcomes: Outcomes) -> list[Interval]:
     """Epochs of eb's search at one sparsity, less those at the next."""
     epochs = [
-        found.number("eb", lambda row: row.search.epochs if row.search else None, i, resolution=1.0)
-        for i in range(len(found.tickets("eb")))
+        outcomes.number("eb", lambda row: row.search.epochs if row.search else None, i, resolution=1.0)
+        for i in range(len(outcomes.tickets("eb")))
     ]
     return [difference(sparse, sparser) for sparse, sparser in itertools.pairwise(epochs)]
 
 
-def better(first: str, second: str, index: int = -1) -> Callable[[Found], Interval]:
+def better(first: str, second: str, index: int = -1) -> Callable[[Outcomes], Interval]:
     """Accuracy of a method at one of the sparsities, by default the highest, less that of another method."""
-    return lambda found: difference(found.accuracy(first, index), found.accuracy(second, index))
+    return lambda outcomes: difference(outcomes.accuracy(first, index), outcomes.accuracy(second, index))
 
 
-def less(text: str, differences: Callable[[Found], Interval | Sequence[Interval]]) -> Claim:
+def less(text: str, differences: Callable[[Outcomes], Interval | Sequence[Interval]]) -> Claim:
     """A claim that differences are below 0."""
     return Claim(text, differences, low=-math.inf, high=0.0)
 
@@ -148,31 +148,31 @@ def decided(interval: Interval, low: float = 0.0, high: float = math.inf) -> tup
     return f"{points} {bounds}", answers[comparison.verdict(interval, low, high)]
 
 
-def winning_tickets(found: Found) -> Table:
+def winning_tickets(outcomes: Outcomes) -> Table:
     """Rounds of imp against the dense network: a winning ticket is not worse by the margin."""
     lines = table(
         f"winning tickets of imp: not {100 * MARGIN:g} point worse than dense",
         *("round", "sparsity", "accuracy", "points from dense (95 %)", "winning ticket"),
     )
-    dense = found.dense()
-    for i, row in enumerate(found["imp"].rounds[1:], start=1):
-        own = found.round("imp", i)
+    dense = outcomes.dense()
+    for i, row in enumerate(outcomes["imp"].rounds[1:], start=1):
+        own = outcomes.round("imp", i)
         points, answer = decided(difference(own, dense), low=-MARGIN)
         accuracy = f"{own.mean:.4f}"
         lines.add_row(str(row.round), f"{100 * row.sparsity:.2f} %", accuracy, points, answer)
     return lines
 
 
-def against_controls(found: Found) -> Table:
+def against_controls(outcomes: Outcomes) -> Table:
     """Tickets of imp against their controls."""
     columns = ("", "sparsity", "control", "ticket's points above it (95 %)", "ticket is better")
     lines = table("tickets of imp and their controls", *columns)
-    tickets = found.tickets("imp")
-    for kind in dict.fromkeys(row.kind for row in found["imp"].controls):
+    tickets = outcomes.tickets("imp")
+    for kind in dict.fromkeys(row.kind for row in outcomes["imp"].controls):
         for i, row in enumerate(tickets):
             if kind == "dense" and i < len(tickets) - 1:
                 continue  # it is as long as the last ticket's search
-            control = found.control(kind, index=i)
-            points, answer = decided(difference(found.accuracy("imp", i), control))
+            control = outcomes.control(kind, index=i)
+            points, answer = decided(difference(outcomes.accuracy("imp", i), control))
             lines.add_row(kind, f"{100 * row.sparsity:.2f} %", f"{control.mean:.4f}", points, answer)
     return lines

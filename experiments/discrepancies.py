@@ -34,8 +34,8 @@ VARIANTS = {
 }
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     made = {"imp": s.imp(), "imp+et": s.imp(early_time=True)} | {f"eb_{p}": s.eb(p) for p in s.sparsities}
     for name, (default, options) in VARIANTS.items():
         if default == "eb":
@@ -45,22 +45,24 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     return made
 
 
-def differences(found: findings.Found) -> findings.Table:
+def differences(outcomes: findings.Outcomes) -> findings.Table:
     columns = ("", "beside", "sparsity", "accuracy", "points from it (95 %)", "search's FLOPs of it")
     lines = findings.table("one difference at a time", *columns)
     for name, (default, _) in VARIANTS.items():
-        for i, row in enumerate(found.tickets(name)):
-            own = found.accuracy(name, i)
-            points, _ = claims.decided(claims.difference(own, found.accuracy(default, i)))
-            share = claims.ratio(found.flops(name, i), found.flops(default, i)).mean
+        for i, row in enumerate(outcomes.tickets(name)):
+            own = outcomes.accuracy(name, i)
+            points, _ = claims.decided(claims.difference(own, outcomes.accuracy(default, i)))
+            share = claims.ratio(outcomes.flops(name, i), outcomes.flops(default, i)).mean
             sparsity = f"{100 * row.sparsity:.2f} %"
             lines.add_row(name, default, sparsity, f"{own.mean:.4f}", points, f"{share:.3f}")
     return lines
 
 
-def at_all_sparsities(name: str) -> Callable[[findings.Found], list[claims.Interval]]:
+def at_all_sparsities(name: str) -> Callable[[findings.Outcomes], list[claims.Interval]]:
     default = VARIANTS[name][0]
-    return lambda found: [claims.better(name, default, i)(found) for i in range(len(found.tickets(default)))]
+    return lambda outcomes: [
+        claims.better(name, default, i)(outcomes) for i in range(len(outcomes.tickets(default)))
+    ]
 
 
 TABLES = [differences, findings.decisions]
@@ -70,7 +72,8 @@ CLAIMS = [
     )
     for name in VARIANTS
 ]
-FIGURES = [lambda found: figures.changes(found, {name: default for name, (default, _) in VARIANTS.items()})]
+DEFAULTS = {name: default for name, (default, _) in VARIANTS.items()}
+FIGURES = [lambda outcomes: figures.changes(outcomes, DEFAULTS)]
 
 if __name__ == "__main__":
     sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

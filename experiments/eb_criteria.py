@@ -20,8 +20,8 @@ import grid
 BLIND = 0.995
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return {
         f"{criterion}_{p}": s.eb(p, criterion=criterion)
         for criterion in ("hamming", "overlap")
@@ -29,12 +29,12 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     }
 
 
-def distances(found: findings.Found) -> findings.Table:
+def distances(outcomes: findings.Outcomes) -> findings.Table:
     lines = findings.table(
         "where the search stopped, mean over seeds", "", "epoch", "fired", "Hamming", "1 - overlap"
     )
-    for name in found:
-        birds = [record for record in found[name].early_bird if record]
+    for name in outcomes:
+        birds = [record for record in outcomes[name].early_bird if record]
         lines.add_row(
             name,
             f"{findings.mean(bird.epoch for bird in birds):g}",
@@ -45,27 +45,31 @@ def distances(found: findings.Found) -> findings.Table:
     return lines
 
 
-def blind(found: findings.Found, criterion: str, of: str) -> findings.Measured:
+def blind(outcomes: findings.Outcomes, criterion: str, of: str) -> findings.Measured:
     """A field of what decided at 99.5 %, of each seed."""
     counts = float(of == "epoch")
-    return found.numbers(f"{criterion}_{BLIND}", lambda result: getattr(result.early_bird, of, None), counts)
+    return outcomes.numbers(
+        f"{criterion}_{BLIND}", lambda result: getattr(result.early_bird, of, None), counts
+    )
 
 
 TABLES = [findings.accuracies, distances]
 CLAIMS = [
     claims.Claim(
         "at 99.5 % Hamming fires after 4 epochs, whatever the masks do (within one)",
-        lambda found: claims.difference(blind(found, "hamming", "epoch"), 4.0),
+        lambda outcomes: claims.difference(blind(outcomes, "hamming", "epoch"), 4.0),
         low=-1.5,
         high=1.5,
     ),
     claims.Claim(
         "at 99.5 % the masks for which Hamming fires differ in more than 2 % of what they keep",
-        lambda found: claims.difference(blind(found, "hamming", "largest_overlap"), 0.02),
+        lambda outcomes: claims.difference(blind(outcomes, "hamming", "largest_overlap"), 0.02),
     ),
     claims.Claim(
         "at 99.5 % overlap trains longer",
-        lambda found: claims.difference(blind(found, "overlap", "epoch"), blind(found, "hamming", "epoch")),
+        lambda outcomes: claims.difference(
+            blind(outcomes, "overlap", "epoch"), blind(outcomes, "hamming", "epoch")
+        ),
     ),
 ]
 FIGURES = [figures.epochs]

@@ -24,21 +24,21 @@ import grid
 import table1_early_time
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    late = fig8_transfer.cells(scale, **where)["transfer late"]
-    return {**fig1_methods.cells(scale, **where), "transfer late": late}
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    late = fig8_transfer.cells(scale, **flags)["transfer late"]
+    return {**fig1_methods.cells(scale, **flags), "transfer late": late}
 
 
-def above_control(kind: str) -> Callable[[findings.Found], list[claims.Interval]]:
+def above_control(kind: str) -> Callable[[findings.Outcomes], list[claims.Interval]]:
     """Accuracy of each ticket of imp, less that of its control."""
-    return lambda found: [
-        claims.difference(found.accuracy("imp", i), found.control(kind, index=i))
-        for i in range(len(found.tickets("imp")))
+    return lambda outcomes: [
+        claims.difference(outcomes.accuracy("imp", i), outcomes.control(kind, index=i))
+        for i in range(len(outcomes.tickets("imp")))
     ]
 
 
-def from_dense(method: str, index: int) -> Callable[[findings.Found], claims.Interval]:
-    return lambda found: claims.difference(found.accuracy(method, index), found.dense())
+def from_dense(method: str, index: int) -> Callable[[findings.Outcomes], claims.Interval]:
+    return lambda outcomes: claims.difference(outcomes.accuracy(method, index), outcomes.dense())
 
 
 OF_FASHION, OF_CIFAR = ("fashion_mnist",), ("cifar10",)

@@ -17,12 +17,12 @@ import findings
 import grid
 
 from snnlth_jax.analysis.energy import energy
-from snnlth_jax.run.results import Result, spread
+from snnlth_jax.run.results import Result, Spread
 from snnlth_jax.run.tables import si
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    return {"imp": grid.scale(scale, **where).imp()}
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    return {"imp": grid.scale(scale, **flags).imp()}
 
 
 def per_image(result: Result) -> list[dict[str, float]]:
@@ -35,29 +35,29 @@ def per_image(result: Result) -> list[dict[str, float]]:
     ]
 
 
-def operations(found: findings.Found) -> findings.Table:
+def operations(outcomes: findings.Outcomes) -> findings.Table:
     lines = findings.table("per image, mean over seeds", "sparsity", "spikes", "SynOps", "MACs", "nJ")
-    seeds = [per_image(result) for result in found.results("imp")]
-    for row, counts in zip(found["imp"].rounds, zip(*seeds, strict=True), strict=True):
+    seeds = [per_image(result) for result in outcomes.results("imp")]
+    for row, counts in zip(outcomes["imp"].rounds, zip(*seeds, strict=True), strict=True):
         means = {name: findings.mean(one[name] for one in counts) for name in counts[0]}
         numbers = (f"{means[name]:,.0f}" for name in ("spikes", "synops", "macs"))
         lines.add_row(f"{100 * row.sparsity:.2f} %", *numbers, f"{means['picojoules'] / 1000:,.1f}")
     return lines
 
 
-def spikes(found: findings.Found) -> figures.Drawing:
-    seeds = [per_image(result) for result in found.results("imp")]
-    rounds = zip(found["imp"].rounds, zip(*seeds, strict=True), strict=True)
-    points = [(row.kept / row.total, spread(one["spikes"] for one in counts)) for row, counts in rounds]
+def spikes(outcomes: findings.Outcomes) -> figures.Drawing:
+    seeds = [per_image(result) for result in outcomes.results("imp")]
+    rounds = zip(outcomes["imp"].rounds, zip(*seeds, strict=True), strict=True)
+    points = [(row.kept / row.total, Spread.of(one["spikes"] for one in counts)) for row, counts in rounds]
     return figures.lines({"imp": points}, figures.sparsities, "spikes per image", form=si, zero=True)
 
 
-def change(name: str) -> Callable[[findings.Found], claims.Interval]:
+def change(name: str) -> Callable[[findings.Outcomes], claims.Interval]:
     """Relative difference of the sparsest network from the dense one."""
 
-    def relative(found: findings.Found) -> claims.Interval:
-        sparse = found.numbers("imp", lambda result: per_image(result)[-1][name])
-        return claims.relative(sparse, found.numbers("imp", lambda result: per_image(result)[0][name]))
+    def relative(outcomes: findings.Outcomes) -> claims.Interval:
+        sparse = outcomes.numbers("imp", lambda result: per_image(result)[-1][name])
+        return claims.relative(sparse, outcomes.numbers("imp", lambda result: per_image(result)[0][name]))
 
     return relative
 

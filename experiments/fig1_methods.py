@@ -20,9 +20,9 @@ import grid
 import table1_early_time
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
-    table1 = dict(table1_early_time.cells(scale, **where))
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
+    table1 = dict(table1_early_time.cells(scale, **flags))
     table1.pop("imp")
     return {
         "imp": s.imp(controls=grid.CONTROLS),
@@ -33,22 +33,22 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     }
 
 
-def falling(*methods: str) -> Callable[[findings.Found], list[claims.Interval]]:
+def falling(*methods: str) -> Callable[[findings.Outcomes], list[claims.Interval]]:
     """Accuracy of each method at the highest sparsity, less that of the next."""
-    return lambda found: [
-        claims.difference(found.accuracy(a), found.accuracy(b)) for a, b in itertools.pairwise(methods)
+    return lambda outcomes: [
+        claims.difference(outcomes.accuracy(a), outcomes.accuracy(b)) for a, b in itertools.pairwise(methods)
     ]
 
 
-def cheaper(*methods: str) -> Callable[[findings.Found], list[claims.Interval]]:
+def cheaper(*methods: str) -> Callable[[findings.Outcomes], list[claims.Interval]]:
     """Relative cost of each method's search, next to that of the one before."""
-    return lambda found: [
-        claims.relative(found.flops(b), found.flops(a)) for a, b in itertools.pairwise(methods)
+    return lambda outcomes: [
+        claims.relative(outcomes.flops(b), outcomes.flops(a)) for a, b in itertools.pairwise(methods)
     ]
 
 
-def above_control(kind: str) -> Callable[[findings.Found], claims.Interval]:
-    return lambda found: claims.difference(found.accuracy("imp"), found.control(kind))
+def above_control(kind: str) -> Callable[[findings.Outcomes], claims.Interval]:
+    return lambda outcomes: claims.difference(outcomes.accuracy("imp"), outcomes.control(kind))
 
 
 TABLES = [findings.decisions, findings.costs, claims.against_controls]

@@ -22,8 +22,8 @@ import grid
 from snnlth_jax import configs
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     full = s.resolved.num_timesteps
 
     def once(sparsity: float, before: int) -> configs.EbConfig:
@@ -34,33 +34,33 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     return {f"{name}_{p}": once(p, t) for t, name in names.items() for p in s.sparsities}
 
 
-def against_unpruned(found: findings.Found) -> findings.Table:
+def against_unpruned(outcomes: findings.Outcomes) -> findings.Table:
     columns = ("", "sparsity", "accuracy", "points from the unpruned network (95 %)")
     lines = findings.table("pruned once, trained at T from the initial weights", *columns)
-    for method in found.methods():
-        for i, row in enumerate(found.tickets(method)):
-            own = found.accuracy(method, i)
-            points, _ = claims.decided(claims.difference(own, unpruned(found)))
+    for method in outcomes.methods():
+        for i, row in enumerate(outcomes.tickets(method)):
+            own = outcomes.accuracy(method, i)
+            points, _ = claims.decided(claims.difference(own, unpruned(outcomes)))
             lines.add_row(method, f"{100 * row.sparsity:.2f} %", f"{own.mean:.4f}", points)
     return lines
 
 
-def unpruned(found: findings.Found) -> findings.Measured:
+def unpruned(outcomes: findings.Outcomes) -> findings.Measured:
     """Accuracy of the dense network that was trained at T."""
-    return found.dense(next((name for name in found if name.startswith("T_0")), "T"))
+    return outcomes.dense(next((name for name in outcomes if name.startswith("T_0")), "T"))
 
 
-def beside_unpruned(found: findings.Found) -> figures.Drawing:
+def beside_unpruned(outcomes: findings.Outcomes) -> figures.Drawing:
     with contextlib.suppress(findings.Missing):
-        return figures.accuracies(found, references={"unpruned": unpruned(found).mean})
-    return figures.accuracies(found)
+        return figures.accuracies(outcomes, references={"unpruned": unpruned(outcomes).mean})
+    return figures.accuracies(outcomes)
 
 
 TABLES = [against_unpruned]
 CLAIMS = [
     claims.Claim(
         "masks found with T_pre = 3 are not a point worse than those with T at any sparsity",
-        lambda found: [claims.better("T'=3", "T", i)(found) for i in range(len(found.tickets("T")))],
+        lambda outcomes: [claims.better("T'=3", "T", i)(outcomes) for i in range(len(outcomes.tickets("T")))],
         low=-claims.MARGIN,
     ),
     claims.less("masks found with T_pre = 2 lose at the highest sparsity", claims.better("T'=2", "T")),

@@ -6,6 +6,7 @@ hours     0.13 per seed on the paper's RTX 2080 Ti: 10 epochs of 47.4 s (its Tab
 expected  D_t / D_2 falls with t, and hardly changes from epoch 2 on
 """
 
+import itertools
 import sys
 
 import claims
@@ -13,20 +14,20 @@ import figures
 import findings
 import grid
 
-from snnlth_jax.run.results import EarlyTimeRecord, Result, Spread, spread
+from snnlth_jax.run.results import EarlyTimeRecord, Result, Spread
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    return {"probe": grid.scale(scale, **where).probe()}
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    return {"probe": grid.scale(scale, **flags).probe()}
 
 
-def probes(found: findings.Found) -> list[EarlyTimeRecord]:
+def probes(outcomes: findings.Outcomes) -> list[EarlyTimeRecord]:
     """Measurements of each seed."""
-    return [result.early_time for result in found.results("probe") if result.early_time]
+    return [result.early_time for result in outcomes.results("probe") if result.early_time]
 
 
-def curves(found: findings.Found) -> findings.Table:
-    seeds = [record.over_epochs for record in probes(found)]
+def curves(outcomes: findings.Outcomes) -> findings.Table:
+    seeds = [record.over_epochs for record in probes(outcomes)]
     timesteps = list(seeds[0][0].normalised)
     lines = findings.table("D_t / D_2, mean over seeds", "epoch", *(f"D_{t}" for t in timesteps))
     for epochs in zip(*seeds, strict=True):
@@ -35,16 +36,16 @@ def curves(found: findings.Found) -> findings.Table:
     return lines
 
 
-def divergences(found: findings.Found) -> figures.Drawing:
+def divergences(outcomes: findings.Outcomes) -> figures.Drawing:
     curves: dict[str, list[tuple[float, Spread]]] = {}
-    for epochs in zip(*(record.over_epochs for record in probes(found)), strict=True):
+    for epochs in zip(*(record.over_epochs for record in probes(outcomes)), strict=True):
         for t in epochs[0].normalised:
-            measured = spread(epoch.normalised[t] for epoch in epochs)
+            measured = Spread.of(epoch.normalised[t] for epoch in epochs)
             curves.setdefault(f"D_{t}", []).append((epochs[0].epoch, measured))
     return figures.lines(curves, figures.numbers("epoch"), "D_t / D_2", zero=True)
 
 
-def divergence(found: findings.Found, t: int, index: int) -> findings.Measured:
+def divergence(outcomes: findings.Outcomes, t: int, index: int) -> findings.Measured:
     """D_t / D_2 of each seed after epoch index + 1."""
 
     def of(result: Result) -> float:
@@ -53,12 +54,13 @@ def divergence(found: findings.Found, t: int, index: int) -> findings.Measured:
             raise findings.Missing(f"there is no D_{t}")
         return float(curve[t])
 
-    return found.numbers("probe", of)
+    return outcomes.numbers("probe", of)
 
 
-def falling(found: findings.Found) -> list[claims.Interval]:
-    timesteps = list(probes(found)[0].over_epochs[-1].normalised)
-    return [claims.difference(divergence(found, t, -1), divergence(found, t + 1, -1)) for t in timesteps[:-1]]
+def falling(outcomes: findings.Outcomes) -> list[claims.Interval]:
+    timesteps = list(probes(outcomes)[0].over_epochs[-1].normalised)
+    last = [divergence(outcomes, t, -1) for t in timesteps]
+    return [claims.difference(more, less) for more, less in itertools.pairwise(last)]
 
 
 TABLES = [curves]
@@ -66,7 +68,7 @@ CLAIMS = [
     claims.Claim("D_t falls with t, after the last epoch", falling),
     claims.Claim(
         "D_3 is stable from epoch 2 to the last (within a quarter)",
-        lambda found: claims.relative(divergence(found, 3, -1), divergence(found, 3, 1)),
+        lambda outcomes: claims.relative(divergence(outcomes, 3, -1), divergence(outcomes, 3, 1)),
         low=-0.25,
         high=0.25,
     ),

@@ -18,8 +18,8 @@ import findings
 import grid
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return (
         {"imp": s.imp(controls=grid.CONTROLS)}
         | {f"eb_{p}": s.eb(p) for p in s.sparsities}
@@ -27,13 +27,13 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     )
 
 
-def sparsest_below(sparsity: float) -> Callable[[findings.Found], claims.Interval]:
+def sparsest_below(sparsity: float) -> Callable[[findings.Outcomes], claims.Interval]:
     """Difference from the dense network of imp's sparsest round below a sparsity."""
 
-    def difference(found: findings.Found) -> claims.Interval:
-        rounds = found["imp"].rounds
+    def difference(outcomes: findings.Outcomes) -> claims.Interval:
+        rounds = outcomes["imp"].rounds
         i = max(i for i, row in enumerate(rounds) if row.sparsity < sparsity)
-        return claims.difference(found.round("imp", i), found.dense())
+        return claims.difference(outcomes.round("imp", i), outcomes.dense())
 
     return difference
 

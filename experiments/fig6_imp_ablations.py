@@ -19,8 +19,8 @@ import grid
 from snnlth_jax.run.results import Result
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     epochs = s.resolved.epochs
     others = {"epoch 0": 0, "half": round(140 / 300 * epochs), "late": round(260 / 300 * epochs)}
     return (
@@ -35,9 +35,9 @@ def by_layer(result: Result) -> dict[str, tuple[int, int]]:
     return {layer.name: (layer.kept, layer.weights) for layer in result.rounds[-1].layers}
 
 
-def layers(found: findings.Found) -> findings.Table:
+def layers(outcomes: findings.Outcomes) -> findings.Table:
     lines = findings.table("the sparsest ticket of imp, seed 0", "layer", "kept", "of", "sparsity")
-    for name, (kept, total) in by_layer(found.results("imp")[0]).items():
+    for name, (kept, total) in by_layer(outcomes.results("imp")[0]).items():
         lines.add_row(name, f"{kept:,}", f"{total:,}", f"{100 * (1 - kept / total):.2f} %")
     return lines
 
@@ -50,10 +50,10 @@ def deeper(result: Result) -> float:
     return deep - shallow
 
 
-def between_epochs(found: findings.Found) -> list[claims.Interval]:
+def between_epochs(outcomes: findings.Outcomes) -> list[claims.Interval]:
     """Differences of the rewind epochs from each other, below 96 %."""
-    k = found.below("imp", 0.96)
-    accuracies = [found.accuracy(name, k) for name in ("imp", "epoch 0", "half", "late")]
+    k = outcomes.below("imp", 0.96)
+    accuracies = [outcomes.accuracy(name, k) for name in ("imp", "epoch 0", "half", "late")]
     return [claims.difference(a, b) for a, b in itertools.combinations(accuracies, 2)]
 
 
@@ -66,7 +66,7 @@ CLAIMS = [
     ),
     claims.Claim(
         "deep layers end sparser (halves of the convolutions)",
-        lambda found: claims.difference(found.numbers("imp", deeper), 0.0),
+        lambda outcomes: claims.difference(outcomes.numbers("imp", deeper), 0.0),
     ),
 ]
 FIGURES = [figures.of("imp", "epoch 0", "half", "late"), figures.of("imp", "layer-wise"), figures.layers]

@@ -21,36 +21,36 @@ import grid
 from snnlth_jax.run.results import Result
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     fewer = range(2, s.resolved.num_timesteps)
     return (
         {f"eb_{p}": s.eb(p) for p in s.sparsities}
-        | dict(fig4_kl_over_epochs.cells(scale, **where))
+        | dict(fig4_kl_over_epochs.cells(scale, **flags))
         | {"T": s.imp()}
         | {f"T'={t}": s.imp(early_time=True, early_time_timesteps=t) for t in fewer}
     )
 
 
-def by_lambda(found: findings.Found) -> dict[float, findings.Measured]:
+def by_lambda(outcomes: findings.Outcomes) -> dict[float, findings.Measured]:
     """T' of each seed after the two epochs that Early-Time waits, by lambda."""
-    bounds = fig4_kl_over_epochs.probes(found)[0].over_epochs[1].by_lambda
+    bounds = fig4_kl_over_epochs.probes(outcomes)[0].over_epochs[1].by_lambda
 
     def chosen(bound: float) -> Callable[[Result], float | None]:
         return lambda result: result.early_time.over_epochs[1].by_lambda[bound] if result.early_time else None
 
-    return {bound: found.numbers("probe", chosen(bound), 1.0) for bound in bounds}
+    return {bound: outcomes.numbers("probe", chosen(bound), 1.0) for bound in bounds}
 
 
-def timesteps(found: findings.Found) -> findings.Table:
+def timesteps(outcomes: findings.Outcomes) -> findings.Table:
     lines = findings.table("T' by lambda, mean over seeds", "lambda", "T'")
-    for bound, measured in by_lambda(found).items():
+    for bound, measured in by_lambda(outcomes).items():
         lines.add_row(str(bound), f"{measured.mean:g}")
     return lines
 
 
-def growth(found: findings.Found) -> list[claims.Interval]:
-    return [claims.difference(b, a) for a, b in itertools.pairwise(by_lambda(found).values())]
+def growth(outcomes: findings.Outcomes) -> list[claims.Interval]:
+    return [claims.difference(b, a) for a, b in itertools.pairwise(by_lambda(outcomes).values())]
 
 
 TABLES = [findings.decisions, timesteps, findings.accuracies]
@@ -59,7 +59,7 @@ CLAIMS = [
     claims.Claim("T' does not grow with lambda (by one at most)", growth, low=-10.0, high=1.0),
     claims.Claim(
         "T' is 3 at lambda = 0.6 (within one)",
-        lambda found: claims.difference(by_lambda(found)[0.6], 3.0),
+        lambda outcomes: claims.difference(by_lambda(outcomes)[0.6], 3.0),
         low=-1.0,
         high=1.0,
     ),

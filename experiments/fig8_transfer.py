@@ -19,8 +19,8 @@ import findings
 import grid
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return {"imp": s.imp(), "transfer": s.transfer(rewind_epoch=0), "transfer late": s.transfer()}
 
 

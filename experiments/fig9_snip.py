@@ -15,8 +15,8 @@ import findings
 import grid
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     twin = {"activation": "relu", "num_timesteps": 1, "learning_rate": s.twin * s.resolved.learning_rate}
     return {
         f"{criterion}{network}_{p}": s.one_shot(p, criterion, **changes)

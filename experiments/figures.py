@@ -5,13 +5,13 @@ import os
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from findings import Found, Measured, Missing, method_of
+from findings import Measured, Missing, Outcomes, method_of
 
 from snnlth_jax.commands import output
 from snnlth_jax.errors import InputError
 from snnlth_jax.report import plot, theme
 from snnlth_jax.report.theme import Drawing
-from snnlth_jax.run.results import Spread, Summary, SummaryRow, spread
+from snnlth_jax.run.results import Spread, Summary, SummaryRow
 from snnlth_jax.run.tables import layer_name
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "write",
 ]
 
-Figure = Callable[[Found], Drawing]  # it raises `Missing` where nothing can be drawn
+Figure = Callable[[Outcomes], Drawing]  # it raises `Missing` where nothing can be drawn
 Points = Sequence[tuple[float, Spread]]  # places on the horizontal axis, and what is measured there
 Axis = Callable[[Drawing, Sequence[float]], None]  # prepares the horizontal axis for these places
 
@@ -58,14 +58,14 @@ def check(directory: str, name: str) -> None:
         output.check(os.path.join(directory, f"{name}.png"), overwrite=True)
 
 
-def write(directory: str, name: str, figures: Sequence[Figure], found: Found) -> Iterator[str]:
+def write(directory: str, name: str, figures: Sequence[Figure], outcomes: Outcomes) -> Iterator[str]:
     """Write the figures of a script, several with letters as the paper's; a line for each and one for all."""
-    absent = [cell for cell in found.lacking if cell not in found]
+    absent = [cell for cell in outcomes.lacking if cell not in outcomes]
     without = f"; without {', '.join(absent)}" if absent else ""
     for letter, figure in zip(string.ascii_lowercase, figures, strict=False):
         file = f"{name}_{letter}" if len(figures) > 1 else name
         try:
-            drawing = figure(found)
+            drawing = figure(outcomes)
         except Missing as missing:
             yield f"figure {file}: open, {missing}"
             continue
@@ -74,8 +74,8 @@ def write(directory: str, name: str, figures: Sequence[Figure], found: Found) ->
             with _named(directory):
                 output.write(f"{path}.{suffix}", content)
         yield f"figure: {path}.png and .pdf"
-    if found:
-        yield f"figures: {plot.seeds([len(cell.seeds) for cell in found.values()])}{without}"
+    if outcomes:
+        yield f"figures: {plot.seeds([len(cell.seeds) for cell in outcomes.values()])}{without}"
 
 
 @contextlib.contextmanager
@@ -228,18 +228,18 @@ def logarithmic(label: str) -> Axis:
 # --- figures of several scripts
 
 
-def _methods(found: Found) -> list[str]:
+def _methods(outcomes: Outcomes) -> list[str]:
     """Methods of all cells with tickets, also of those that are not there yet."""
-    return list(dict.fromkeys([*found.methods(), *map(method_of, found.lacking)]))
+    return list(dict.fromkeys([*outcomes.methods(), *map(method_of, outcomes.lacking)]))
 
 
 def accuracies(
-    found: Found, only: Sequence[str] = (), references: Mapping[str, float] | None = None
+    outcomes: Outcomes, only: Sequence[str] = (), references: Mapping[str, float] | None = None
 ) -> Drawing:
     """Test accuracy over sparsity: a line for each method, and across the dense network if all share one."""
-    curves: dict[str, list[tuple[float, Spread]]] = {name: [] for name in only or _methods(found)}
+    curves: dict[str, list[tuple[float, Spread]]] = {name: [] for name in only or _methods(outcomes)}
     dense: set[float] = set()
-    for cell, summary in found.items():
+    for cell, summary in outcomes.items():
         for row in _trained(summary) if method_of(cell) in curves else ():
             if row.final_test_accuracy:
                 curves[method_of(cell)].append((row.kept / row.total, row.final_test_accuracy))
@@ -253,7 +253,7 @@ def accuracies(
 
 def of(*only: str) -> Figure:
     """Test accuracy over sparsity, of these methods."""
-    return lambda found: accuracies(found, only)
+    return lambda outcomes: accuracies(outcomes, only)
 
 
 def _trained(cell: Summary) -> Sequence[SummaryRow]:
@@ -263,11 +263,11 @@ def _trained(cell: Summary) -> Sequence[SummaryRow]:
     return cell.rounds if among else cell.tickets
 
 
-def costs(found: Found) -> Drawing:
+def costs(outcomes: Outcomes) -> Drawing:
     """Test accuracy over the FLOPs of the search: a point for each ticket, the sparsest last."""
     curves: dict[str, list[tuple[float, Spread]]] = {}
-    for method in _methods(found):
-        rows = [row for cell in found if method_of(cell) == method for row in found[cell].tickets]
+    for method in _methods(outcomes):
+        rows = [row for cell in outcomes if method_of(cell) == method for row in outcomes[cell].tickets]
         curves[method] = [
             (row.search_train_flops.mean, row.final_test_accuracy)
             for row in sorted(rows, key=lambda row: row.sparsity)
@@ -285,60 +285,60 @@ def difference(first: Measured, second: Measured) -> Spread:
     seeds = [seed for seed in first.values if seed in second.values]
     if not seeds:
         raise Missing("no seed has both numbers")
-    return spread(100 * (first.values[seed] - second.values[seed]) for seed in seeds)
+    return Spread.of(100 * (first.values[seed] - second.values[seed]) for seed in seeds)
 
 
-def changes(found: Found, beside: Mapping[str, str]) -> Drawing:
+def changes(outcomes: Outcomes, beside: Mapping[str, str]) -> Drawing:
     """Points from another method at each sparsity: a line for each method that has one beside it."""
     curves: dict[str, Points] = {}
     for name, other in beside.items():
         curves[name] = []
         with contextlib.suppress(Missing):
             curves[name] = [
-                (1 - row.sparsity, difference(found.accuracy(name, i), found.accuracy(other, i)))
-                for i, row in enumerate(found.tickets(name))
+                (1 - row.sparsity, difference(outcomes.accuracy(name, i), outcomes.accuracy(other, i)))
+                for i, row in enumerate(outcomes.tickets(name))
             ]
     return lines(curves, sparsities, "points from the default", {"no difference": 0.0})
 
 
 def from_dense(
-    found: Found, places: Sequence[float], others: Mapping[str, Mapping[str, Sequence[float]]]
+    outcomes: Outcomes, places: Sequence[float], others: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> Drawing:
     """Points of imp's rounds from dense, beside those of others at some sparsities, by dataset."""
-    dense, rounds = found.dense(), found["imp"].rounds
+    dense, rounds = outcomes.dense(), outcomes["imp"].rounds
     curves: dict[str, Points] = {
-        "imp": [(r.kept / r.total, difference(found.round("imp", i), dense)) for i, r in enumerate(rounds)]
+        "imp": [(r.kept / r.total, difference(outcomes.round("imp", i), dense)) for i, r in enumerate(rounds)]
     }
     for name, by_dataset in others.items():
-        points = by_dataset.get(found.dataset, ())
-        curves[name] = [(1 - place, spread([value])) for place, value in zip(places, points, strict=False)]
+        points = by_dataset.get(outcomes.dataset, ())
+        curves[name] = [(1 - place, Spread.of([value])) for place, value in zip(places, points, strict=False)]
     return lines(curves, sparsities, "points from dense", {"dense": 0.0})
 
 
-def epochs(found: Found) -> Drawing:
+def epochs(outcomes: Outcomes) -> Drawing:
     """Epochs of the search of Early-Bird over the sparsity: a line for each method."""
     curves: dict[str, list[tuple[float, Spread]]] = {}
-    for name, cell in found.items():
+    for name, cell in outcomes.items():
         if stopped := [record.epoch for record in cell.early_bird if record]:
             points = curves.setdefault(method_of(name), [])
-            points += [(row.kept / row.total, spread(stopped)) for row in cell.tickets]
+            points += [(row.kept / row.total, Spread.of(stopped)) for row in cell.tickets]
     return lines(curves, sparsities, "epochs of the search", zero=True, whole=True)
 
 
-def over(values: Callable[[Found], Mapping[float, Measured]], place: str, label: str) -> Figure:
+def over(values: Callable[[Outcomes], Mapping[float, Measured]], place: str, label: str) -> Figure:
     """A quantity that is measured at several places."""
 
-    def figure(found: Found) -> Drawing:
-        points = [(at, one.spread) for at, one in values(found).items()]
+    def figure(outcomes: Outcomes) -> Drawing:
+        points = [(at, one.spread) for at, one in values(outcomes).items()]
         return lines({label: points}, measured(place), label, whole=True)
 
     return figure
 
 
-def over_timesteps(found: Found) -> Drawing:
+def over_timesteps(outcomes: Outcomes) -> Drawing:
     """Test accuracy over T', from cells named by it and one named T: a line for each sparsity."""
     curves: dict[str, list[tuple[float, Spread]]] = {}
-    for name, cell in found.items():
+    for name, cell in outcomes.items():
         if name.startswith("T"):
             timesteps = float(name.removeprefix("T'=")) if "=" in name else cell.settings.num_timesteps
             for row in cell.tickets:
@@ -350,13 +350,13 @@ def over_timesteps(found: Found) -> Drawing:
     return lines(curves, numbers("T' of the search"), "test accuracy", form=percents)
 
 
-def layers(found: Found) -> Drawing:
+def layers(outcomes: Outcomes) -> Drawing:
     """Sparsity of each layer of imp's tickets: a line for each ticket."""
-    results, curves = found.results("imp"), {}
-    for ticket in found["imp"].tickets:
+    results, curves = outcomes.results("imp"), {}
+    for ticket in outcomes["imp"].tickets:
         seeds = [row.layers for result in results for row in result.rounds if row.round == ticket.round]
         by_layer = [
-            spread(1 - layer.kept / layer.weights for layer in group) for group in zip(*seeds, strict=True)
+            Spread.of(1 - layer.kept / layer.weights for layer in group) for group in zip(*seeds, strict=True)
         ]
         curves[plot.percent(ticket.sparsity)] = [(float(i), one) for i, one in enumerate(by_layer, start=1)]
     names = [layer_name(layer.name) for layer in results[0].rounds[0].layers]

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from rich.table import Table
 
-from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow, spread
+from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow
 from snnlth_jax.run.tables import plus_minus
 
 __all__ = [
-    "Found",
     "Measured",
     "Missing",
+    "Outcomes",
     "Run",
     "Table",
     "accuracies",
@@ -68,10 +68,10 @@ class Measured(NamedTuple):
 
     @property
     def spread(self) -> Spread:
-        return spread(self.values.values())
+        return Spread.of(self.values.values())
 
 
-class Found(dict[str, Summary]):
+class Outcomes(dict[str, Summary]):
     """Results by cell, summed up over the seeds that have one.
 
     Attributes:
@@ -94,10 +94,10 @@ class Found(dict[str, Summary]):
     def __missing__(self, name: str) -> Summary:
         raise Missing(f"{name} is not there, or not with all seeds")
 
-    def complete(self) -> "Found":
+    def complete(self) -> "Outcomes":
         """The cells without those that lack a seed."""
         whole = {name: cell for name, cell in self.items() if name not in self.lacking}
-        return Found(whole, self.runs, self.absent)
+        return Outcomes(whole, self.runs, self.absent)
 
     @property
     def dataset(self) -> str:
@@ -236,15 +236,15 @@ def mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
-def mean_of(spread: Spread | None) -> float:
+def mean_of(estimate: Spread | None) -> float:
     """Mean of what every seed measured.
 
     Raises:
       Missing: a seed did not measure it.
     """
-    if spread is None:
+    if estimate is None:
         raise Missing("a seed has no such number")
-    return spread.mean
+    return estimate.mean
 
 
 # --- tables
@@ -258,11 +258,11 @@ def table(title: str, *columns: str) -> Table:
     return empty
 
 
-def accuracies(found: Found) -> Table:
+def accuracies(outcomes: Outcomes) -> Table:
     """Accuracy of tickets: a line per method, a column per sparsity (equal up to the rounding of a count)."""
     tickets = [
         (method_of(name), row.sparsity, row.final_test_accuracy)
-        for name, cell in found.items()
+        for name, cell in outcomes.items()
         for row in cell.tickets
     ]
     if not tickets:
@@ -274,7 +274,7 @@ def accuracies(found: Found) -> Table:
     lines = table(
         "test accuracy of the tickets, by sparsity", "", *(f"{100 * sparsity:.2f} %" for sparsity in columns)
     )
-    for method in found.methods():
+    for method in outcomes.methods():
         by_column = {
             min(columns, key=lambda c: abs(c - sparsity)): plus_minus(accuracy, ".4f")
             for name, sparsity, accuracy in tickets
@@ -284,14 +284,14 @@ def accuracies(found: Found) -> Table:
     return lines
 
 
-def costs(found: Found) -> Table:
+def costs(outcomes: Outcomes) -> Table:
     """Cost of each search, a line per method and sparsity, also relative to IMP as measured here."""
     columns = ("", "sparsity", "accuracy", "search GFLOP", "of IMP", "search s", "of IMP", "epochs")
     lines = table("tickets and what their search cost", *columns)
-    methods = found.methods()
-    rows = [(method_of(name), row) for name, cell in found.items() for row in cell.tickets]
+    methods = outcomes.methods()
+    rows = [(method_of(name), row) for name, cell in outcomes.items() for row in cell.tickets]
     rows.sort(key=lambda pair: (round(pair[1].sparsity, 2), methods.index(pair[0])))
-    imp = {round(row.sparsity, 2): row for row in (found["imp"].tickets if "imp" in found else ())}
+    imp = {round(row.sparsity, 2): row for row in (outcomes["imp"].tickets if "imp" in outcomes else ())}
 
     def of_imp(row: SummaryRow, cost: Callable[[SummaryRow], Spread | None]) -> str:
         reference = imp.get(round(row.sparsity, 2))
@@ -311,10 +311,10 @@ def costs(found: Found) -> Table:
     return lines
 
 
-def decisions(found: Found) -> Table:
+def decisions(outcomes: Outcomes) -> Table:
     """T' of Early-Time and the epoch in which Early-Bird fired, by seed."""
     lines = table("what the searches decided, by seed", "", "T'", "Early-Bird fired after epochs")
-    for name, cell in found.items():
+    for name, cell in outcomes.items():
         chosen = [str(record.num_timesteps) for record in cell.early_time if record]
         fired = [str(record.epoch) if record.fired else "never" for record in cell.early_bird if record]
         if chosen or fired:

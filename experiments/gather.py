@@ -42,17 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> None:
         options = cli.options(Options, __doc__ or "", arguments)
-        found = runs.collect(options.runs)
-        finished = [run for run in found.runs if run.result.finished]
-        where = ", ".join(options.runs)
+        outcomes = runs.collect(options.runs)
+        finished = [run for run in outcomes.runs if run.result.finished]
+        place = ", ".join(options.runs)
         if not finished:
-            raise InputError(where, problem="no finished search")
+            raise InputError(place, problem="no finished search")
         names = [Path(run.directory).name for run in finished]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise InputError(where, problem=f"{twice[0]} is there twice")
+            raise InputError(place, problem=f"{twice[0]} is there twice")
         for run, name in zip(finished, names, strict=True):
             gather(run, Path(options.output) / name)
-        left = len(found.runs) + len(found.without_result) - len(finished)
+        left = len(outcomes.runs) + len(outcomes.without_result) - len(finished)
         print(f"{options.output}: {len(finished)} searches; {left} unfinished ones were left out")
 
     return cli.exit_status(action)

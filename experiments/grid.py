@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from claims import Claim
 from etils import epath
-from findings import Found, Missing, Run, Table, method_of
+from findings import Missing, Outcomes, Run, Table, method_of
 from rich.console import Console
 
 from snnlth_jax import cli, configs, data
@@ -336,7 +336,7 @@ def run(
 # --- the program
 
 
-def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Found:
+def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Outcomes:
     """All results so far, of this process and others."""
     by_cell: dict[str, list[Run]] = {}
     absent = []
@@ -347,7 +347,7 @@ def gather(planned: Mapping[Job, configs.ResolvedTrain]) -> Found:
             absent.append((name, seed))
     order = [name for name in dict.fromkeys(name for name, _ in planned) if name in by_cell]
     summaries = {name: replicates.summary([run.result for run in by_cell[name]]) for name in order}
-    return Found(summaries, by_cell, absent)
+    return Outcomes(summaries, by_cell, absent)
 
 
 def _correct(config: configs.ResolvedTrain) -> Callable[[str, int], np.ndarray | None]:
@@ -357,7 +357,7 @@ def _correct(config: configs.ResolvedTrain) -> Callable[[str, int], np.ndarray |
 
 def main(
     cells: Callable[..., Cells],
-    tables: Sequence[Callable[[Found], Table]],
+    tables: Sequence[Callable[[Outcomes], Table]],
     claims: Sequence[Claim],
     pictures: Sequence[figures.Figure],
     arguments: Sequence[str] | None = None,
@@ -381,11 +381,11 @@ def main(
         parsed = cli.options(Options, script.__doc__ or "", arguments)
         if parsed.distributed:
             hosts.connect()
-        where = {"dataset": parsed.dataset, "arch": parsed.arch}
+        flags = {"dataset": parsed.dataset, "arch": parsed.arch}
         seeds = tuple(dict.fromkeys(parsed.seeds)) or scale(parsed.scale).seeds
         if wrong := [seed for seed in seeds if not SEED.holds(seed)]:
             raise InputError("`seeds`", wrong[0], allowed=SEED.allowed)
-        mine = chosen(cells(parsed.scale, **where), parsed.only)
+        mine = chosen(cells(parsed.scale, **flags), parsed.only)
         planned = jobs(mine, seeds, parsed.workdir, parsed.data_dir)
         if parsed.dry_run:
             for line in listed(planned, share(planned, parsed.cells)):
@@ -395,10 +395,10 @@ def main(
             figures.check(parsed.figure, name)
         console = Console(width=max(Console().width, 110), highlight=False, quiet=not hosts.is_first())
         failed = run(planned, [] if parsed.show else share(planned, parsed.cells), console)
-        found = gather(planned)
-        report(found, tables, claims, console)
+        outcomes = gather(planned)
+        report(outcomes, tables, claims, console)
         if parsed.figure is not None and hosts.is_first():
-            for line in figures.write(parsed.figure, name, pictures, found):
+            for line in figures.write(parsed.figure, name, pictures, outcomes):
                 console.print(line, soft_wrap=True, markup=False)
         for line, names in failed.items() if hosts.is_first() else ():
             print(f"failed: {'; '.join(names)}: {line}", file=sys.stderr)
@@ -408,20 +408,20 @@ def main(
 
 
 def report(
-    found: Found,
-    tables: Sequence[Callable[[Found], Table]],
+    outcomes: Outcomes,
+    tables: Sequence[Callable[[Outcomes], Table]],
     claims: Sequence[Claim],
     console: Console,
 ) -> None:
     """Print tables and claims of the results so far, and the cells that have no result yet."""
-    if found.absent:
-        absent = ", ".join(f"{name} seed {seed}" for name, seed in found.absent)
+    if outcomes.absent:
+        absent = ", ".join(f"{name} seed {seed}" for name, seed in outcomes.absent)
         console.print(f"not there: {absent}", soft_wrap=True)
     for make in tables:
         try:
-            console.print(make(found))
+            console.print(make(outcomes))
         except Missing as missing:
             console.print(f"table: open, {missing}", soft_wrap=True)
-    complete = found.complete()  # claims are of all seeds or none
+    complete = outcomes.complete()  # claims are of all seeds or none
     for claim in claims:
         console.print(f"claim: {claim.text}: {claim.verdict(complete)}", soft_wrap=True, markup=False)

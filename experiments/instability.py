@@ -17,38 +17,38 @@ import grid
 from snnlth_jax.run.results import InterpolationRecord, Result
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    return {"instability": grid.scale(scale, **where).stability()}
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    return {"instability": grid.scale(scale, **flags).stability()}
 
 
-def measured(found: findings.Found) -> list[tuple[InterpolationRecord, ...]]:
+def measured(outcomes: findings.Outcomes) -> list[tuple[InterpolationRecord, ...]]:
     """Interpolations of the dense network, of each seed."""
-    return [record.interpolations for record in found["instability"].stability if record]
+    return [record.interpolations for record in outcomes["instability"].stability if record]
 
 
-def barrier(found: findings.Found, index: int) -> findings.Measured:
+def barrier(outcomes: findings.Outcomes, index: int) -> findings.Measured:
     """Error barrier of one of the epochs."""
 
     def of(result: Result) -> float | None:
         return result.stability.interpolations[index].barrier if result.stability else None
 
-    return found.numbers("instability", of)
+    return outcomes.numbers("instability", of)
 
 
-def barriers(found: findings.Found) -> findings.Table:
+def barriers(outcomes: findings.Outcomes) -> findings.Table:
     lines = findings.table("error barrier between two copies", "epoch", "by seed", "stable in")
-    (bound,) = {record.bound for record in found["instability"].stability if record}
-    for pair in zip(*measured(found), strict=True):
+    (bound,) = {record.bound for record in outcomes["instability"].stability if record}
+    for pair in zip(*measured(outcomes), strict=True):
         values = [one.barrier for one in pair]
         stable = f"{sum(value < bound for value in values)} of {len(values)}"
         lines.add_row(str(pair[0].epoch), ", ".join(f"{value:.4f}" for value in values), stable)
     return lines
 
 
-def over_epochs(found: findings.Found) -> figures.Drawing:
-    (bound,) = {record.bound for record in found["instability"].stability if record}
-    epochs = [record.epoch for record in measured(found)[0]]
-    points = [(float(epoch), barrier(found, i).spread) for i, epoch in enumerate(epochs)]
+def over_epochs(outcomes: findings.Outcomes) -> figures.Drawing:
+    (bound,) = {record.bound for record in outcomes["instability"].stability if record}
+    epochs = [record.epoch for record in measured(outcomes)[0]]
+    points = [(float(epoch), barrier(outcomes, i).spread) for i, epoch in enumerate(epochs)]
     axis = figures.measured("epoch that was copied (log scale)", log=True)
     return figures.lines({"dense": points}, axis, "error barrier", {f"bound {bound:g}": bound})
 
@@ -57,11 +57,11 @@ TABLES = [barriers]
 CLAIMS = [
     claims.Claim(
         "the initial weights are not stable (a barrier above 2 %)",
-        lambda found: claims.difference(barrier(found, 0), 0.02),
+        lambda outcomes: claims.difference(barrier(outcomes, 0), 0.02),
     ),
     claims.less(
         "the barrier of the last epoch measured is below that of the initial weights",
-        lambda found: claims.difference(barrier(found, -1), barrier(found, 0)),
+        lambda outcomes: claims.difference(barrier(outcomes, -1), barrier(outcomes, 0)),
     ),
 ]
 FIGURES = [over_epochs]

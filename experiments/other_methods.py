@@ -25,36 +25,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     variants = {name: s.imp(**option) for name, option in VARIANTS.items()}
     moving = {f"{name}_{p}": s.dynamic(p, name) for name in ("rigl", "set") for p in s.sparsities}
     return {"imp": s.imp(), **variants, **moving}
 
 
-def operations(found: findings.Found) -> findings.Table:
+def operations(outcomes: findings.Outcomes) -> findings.Table:
     """SynOps of the tickets: those of other searches have other layers for the same sparsity."""
     lines = findings.table(
         "SynOps per image of the tickets, mean over seeds", "", "sparsity", "SynOps", "accuracy"
     )
-    for method in found.methods():
-        for i, row in enumerate(found.tickets(method)):
-            count, accuracy = synops(found, method, i).mean, found.accuracy(method, i)
+    for method in outcomes.methods():
+        for i, row in enumerate(outcomes.tickets(method)):
+            count, accuracy = synops(outcomes, method, i).mean, outcomes.accuracy(method, i)
             lines.add_row(method, f"{100 * row.sparsity:.2f} %", f"{count:,.0f}", f"{accuracy.mean:.4f}")
     return lines
 
 
-def synops(found: findings.Found, method: str, i: int) -> findings.Measured:
-    return found.number(method, lambda ticket: sum(sum(layer.synops_per_image) for layer in ticket.layers), i)
+def synops(outcomes: findings.Outcomes, method: str, i: int) -> findings.Measured:
+    return outcomes.number(method, lambda row: sum(sum(layer.synops_per_image) for layer in row.layers), i)
 
 
-def over_operations(found: findings.Found) -> figures.Drawing:
+def over_operations(outcomes: findings.Outcomes) -> figures.Drawing:
     curves = {}
-    for method in found.methods():
+    for method in outcomes.methods():
         with contextlib.suppress(findings.Missing):
             curves[method] = [
-                (synops(found, method, i).mean, found.accuracy(method, i).spread)
-                for i in range(len(found.tickets(method)))
+                (synops(outcomes, method, i).mean, outcomes.accuracy(method, i).spread)
+                for i in range(len(outcomes.tickets(method)))
             ]
     axis = figures.logarithmic("SynOps per image (log scale)")
     return figures.lines(curves, axis, "test accuracy", form=figures.percents)

@@ -16,8 +16,8 @@ import grid
 CHOICES = ("weights", "learning-rate", "fine-tune")
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return {choice: s.imp(rewinding=choice) for choice in CHOICES}
 
 

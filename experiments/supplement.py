@@ -46,7 +46,7 @@ CLAIMS = [
     claims.Claim("imp+et loses less than a point below 95 %", table1.loss, low=-0.01),
     claims.less(
         "the search of eb costs less than imp's",
-        lambda found: claims.relative(found.flops("eb"), found.flops("imp")),
+        lambda outcomes: claims.relative(outcomes.flops("eb"), outcomes.flops("imp")),
     ),
 ]
 FIGURES = [figures.accuracies]

@@ -20,8 +20,8 @@ import findings
 import grid
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return {"imp": s.imp(), "imp+et": s.imp(early_time=True)} | {
         f"{name}_{sparsity}": s.eb(sparsity, early_time=name == "eb+et")
         for sparsity in s.sparsities
@@ -29,17 +29,17 @@ def cells(scale: str, **where: str | None) -> grid.Cells:
     }
 
 
-def saving(found: findings.Found) -> claims.Interval:
+def saving(outcomes: findings.Outcomes) -> claims.Interval:
     """Relative difference of the cost of imp+et's search from T'/T of imp's."""
-    full = found["imp"].settings.num_timesteps
-    chosen = found.numbers("imp+et", lambda r: r.early_time.num_timesteps if r.early_time else None)
+    full = outcomes["imp"].settings.num_timesteps
+    chosen = outcomes.numbers("imp+et", lambda r: r.early_time.num_timesteps if r.early_time else None)
     share = findings.Measured({seed: t / full for seed, t in chosen.values.items()})
-    return claims.relative(claims.ratio(found.flops("imp+et"), found.flops("imp")), share)
+    return claims.relative(claims.ratio(outcomes.flops("imp+et"), outcomes.flops("imp")), share)
 
 
-def loss(found: findings.Found) -> claims.Interval:
-    k = found.below("imp", 0.95)
-    return claims.difference(found.accuracy("imp+et", k), found.accuracy("imp", k))
+def loss(outcomes: findings.Outcomes) -> claims.Interval:
+    k = outcomes.below("imp", 0.95)
+    return claims.difference(outcomes.accuracy("imp+et", k), outcomes.accuracy("imp", k))
 
 
 TABLES = [findings.costs, findings.decisions]
@@ -48,12 +48,12 @@ CLAIMS = [
     claims.Claim("imp+et loses less than a point below 95 %", loss, low=-0.01),
     claims.less(
         "the search of eb costs less than imp's",
-        lambda found: claims.relative(found.flops("eb"), found.flops("imp")),
+        lambda outcomes: claims.relative(outcomes.flops("eb"), outcomes.flops("imp")),
     ),
     claims.Claim("the search of eb is shorter the sparser", claims.shorter_the_sparser),
     claims.less(
         "the search of eb+et costs less than eb's at the lowest sparsity",
-        lambda found: claims.relative(found.flops("eb+et", 0), found.flops("eb", 0)),
+        lambda outcomes: claims.relative(outcomes.flops("eb+et", 0), outcomes.flops("eb", 0)),
     ),
 ]
 FIGURES = [figures.accuracies]

@@ -29,21 +29,22 @@ def cells(scale: str, dataset: str | None = None, arch: str | None = None) -> gr
     return {"imp": s.imp(**{**s.resnet, "arch": arch or s.resnet["arch"]})}
 
 
-def change(found: findings.Found, sparsity: float) -> claims.Interval:
+def change(outcomes: findings.Outcomes, sparsity: float) -> claims.Interval:
     """Difference of the nearest round from the dense network."""
-    return claims.difference(found.round("imp", found.nearest_round("imp", sparsity)), found.dense())
+    return claims.difference(outcomes.round("imp", outcomes.nearest_round("imp", sparsity)), outcomes.dense())
 
 
-def changes(found: findings.Found) -> findings.Table:
+def changes(outcomes: findings.Outcomes) -> findings.Table:
+    published = [of.get(outcomes.dataset) for of in (PAPER, REWIRING)]
     lines = findings.table(
-        f"dense: {100 * found.dense().mean:.2f} %",
+        f"dense: {100 * outcomes.dense().mean:.2f} %",
         *("paper's sparsity", "sparsity", "points from dense (95 %)", "paper", "Gradient Rewiring"),
     )
     for i, sparsity in enumerate(SPARSITIES):
-        here = found["imp"].rounds[found.nearest_round("imp", sparsity)].sparsity
-        points, _ = claims.decided(change(found, sparsity))
-        theirs = (f"{of[found.dataset][i]:+.2f}" if found.dataset in of else "" for of in (PAPER, REWIRING))
-        lines.add_row(f"{100 * sparsity:.2f} %", f"{100 * here:.2f} %", points, *theirs)
+        here = outcomes["imp"].rounds[outcomes.nearest_round("imp", sparsity)].sparsity
+        ours, _ = claims.decided(change(outcomes, sparsity))
+        theirs = (f"{points[i]:+.2f}" if points else "" for points in published)
+        lines.add_row(f"{100 * sparsity:.2f} %", f"{100 * here:.2f} %", ours, *theirs)
     return lines
 
 
@@ -51,7 +52,7 @@ TABLES = [changes]
 CLAIMS = [
     claims.Claim(
         "the dense network has learned, to twice chance",
-        lambda found: claims.difference(found.dense(), 2 / data.spec(found.dataset).num_classes),
+        lambda outcomes: claims.difference(outcomes.dense(), 2 / data.spec(outcomes.dataset).num_classes),
     ),
     *(
         claims.Claim(
@@ -71,9 +72,8 @@ CLAIMS = [
         for dataset, points in REWIRING.items()
     ),
 ]
-FIGURES = [
-    lambda found: figures.from_dense(found, SPARSITIES, {"paper": PAPER, "Gradient Rewiring": REWIRING})
-]
+PUBLISHED = {"paper": PAPER, "Gradient Rewiring": REWIRING}
+FIGURES = [lambda outcomes: figures.from_dense(outcomes, SPARSITIES, PUBLISHED)]
 
 if __name__ == "__main__":
     sys.exit(grid.main(cells, TABLES, CLAIMS, FIGURES))

@@ -29,8 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def cells(scale: str, **where: str | None) -> grid.Cells:
-    s = grid.scale(scale, **where)
+def cells(scale: str, **flags: str | None) -> grid.Cells:
+    s = grid.scale(scale, **flags)
     return {"imp": s.imp(), **{name: s.imp(**option) for name, option in VARIANTS.items()}}
 
 

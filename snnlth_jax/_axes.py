@@ -103,5 +103,5 @@ def placed_like(x: jax.Array, other: Any, *arrays: jax.Array) -> jax.Array:
 def _placed(x: jax.Array, spec: PartitionSpec, on_mesh: jax.Array) -> jax.Array:
     concrete = None if isinstance(on_mesh, jax.core.Tracer) else getattr(on_mesh, "sharding", None)
     mesh = getattr(concrete, "mesh", jax.typeof(on_mesh).sharding.mesh)
-    placed: jax.Array = jax.sharding.reshard(x, NamedSharding(mesh, spec))
-    return placed
+    resharded: jax.Array = jax.sharding.reshard(x, NamedSharding(mesh, spec))
+    return resharded

@@ -38,29 +38,29 @@ def function(what: str, name: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     with _current_directory():
         try:
-            found: Any = importlib.import_module(module_name)
+            target: Any = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name and f"{module_name}.".startswith(f"{error.name}."):
-                where = "a module that is installed or lies in the current directory"
-                raise InputError(what, name, problem=f"no module {error.name}", allowed=where) from error
+                reason = "a module that is installed or lies in the current directory"
+                raise InputError(what, name, problem=f"no module {error.name}", allowed=reason) from error
             raise _failed(what, name, f"importing {module_name}", error) from error
         except (Exception, SystemExit) as error:  # the module runs code of its own
             raise _failed(what, name, f"importing {module_name}", error) from error
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = [one for one in vars(found) if not one.startswith("_") and callable(vars(found)[one])]
+        if not hasattr(target, part):
+            public = [one for one in vars(target) if not one.startswith("_") and callable(vars(target)[one])]
             refused = not_one_of(what, part, public)
             raise InputError(
                 what,
                 name,
                 problem=f"no {part} in {module_name}",
-                allowed=f"MODULE:FUNCTION with a function of {getattr(found, '__file__', module_name)}",
+                allowed=f"MODULE:FUNCTION with a function of {getattr(target, '__file__', module_name)}",
                 nearest=refused.nearest,
             )
-        found = getattr(found, part)
-    if not callable(found):
-        raise InputError(what, name, problem=f"is a {type(found).__name__}", allowed="a function")
-    return found  # type: ignore[no-any-return]
+        target = getattr(target, part)
+    if not callable(target):
+        raise InputError(what, name, problem=f"is a {type(target).__name__}", allowed="a function")
+    return target  # type: ignore[no-any-return]
 
 
 def call(what: str, name: str, /, *args: Any, **kwargs: Any) -> Any:

@@ -112,9 +112,9 @@ class Loss:
             summed = _checked_logits(logits).sum(axis=0, keepdims=True)
             return cross_entropy(summed, labels, self.label_smoothing)
         if self.name == "tet":
-            spread = ((_checked_logits(logits) - TET_MEAN) ** 2).mean(axis=(0, 2))
+            distance = ((_checked_logits(logits) - TET_MEAN) ** 2).mean(axis=(0, 2))
             entropy = cross_entropy(logits, labels, self.label_smoothing)
-            return (1 - TET_SHARE) * entropy + TET_SHARE * spread
+            return (1 - TET_SHARE) * entropy + TET_SHARE * distance
         logits, labels, valid = _checked(logits, labels)
         chosen = _chosen(logits, labels)[0].astype(logits.dtype)
         target = (1 - self.label_smoothing) * chosen + self.label_smoothing / logits.shape[-1]

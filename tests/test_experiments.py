@@ -501,7 +501,7 @@ def made(
 
 def found_in(cells, absent=()):
     summaries = {name: replicates.summary([run.result for run in runs]) for name, runs in cells.items()}
-    return findings.Found(summaries, cells, absent)
+    return findings.Outcomes(summaries, cells, absent)
 
 
 def verdict(script, text, cells, **more):
@@ -514,7 +514,7 @@ def verdict(script, text, cells, **more):
 def test_claims_are_open_without_results(script):
     assert script.CLAIMS
     for claim in script.CLAIMS:
-        assert claim.verdict(findings.Found()).startswith("open, ")
+        assert claim.verdict(findings.Outcomes()).startswith("open, ")
 
 
 @pytest.mark.parametrize(
@@ -865,7 +865,7 @@ def test_the_figures_of_a_script_are_written(script, tmp_path):
 
 @scripts
 def test_figures_of_what_is_not_there_are_open(script, tmp_path):
-    lines = list(figures.write(str(tmp_path / "new"), script.__name__, script.FIGURES, findings.Found()))
+    lines = list(figures.write(str(tmp_path / "new"), script.__name__, script.FIGURES, findings.Outcomes()))
     assert len(lines) == len(script.FIGURES)
     for line in lines:
         assert re.match(rf"figure {script.__name__}\w*: open, ", line)

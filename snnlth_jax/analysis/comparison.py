@@ -78,8 +78,8 @@ def of_images(first: np.ndarray, second: np.ndarray, level: float = 0.95) -> Int
     terms = [(of_seeds, n - 1)]
     if by_images:
         terms += [(of_image, images - 1), (residual, (n - 1) * (images - 1))]
-    spread = math.fsum(square**2 / freedom for square, freedom in terms)
-    freedom = (of_seeds + by_images) ** 2 / spread if spread else n - 1
+    weighted = math.fsum(square**2 / freedom for square, freedom in terms)
+    freedom = (of_seeds + by_images) ** 2 / weighted if weighted else n - 1
     if n <= 3:  # the approximation is too sure of so few
         freedom = min(freedom, n - 1)
     half = max(math.sqrt(variance), 1 / images) * float(stats.t.ppf((1 + level) / 2, max(freedom, 1.0)))

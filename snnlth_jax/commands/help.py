@@ -123,11 +123,11 @@ def _grouped(command: type[Any]) -> Iterator[tuple[str, list[dataclasses.Field[A
     shared = {part: title for title, members in _GROUPS for part in members}
     titles = {field.name: shared.get(fields.owner(command, field.name)) for field in flagged}
     for title, members in _GROUPS:
-        found = [field for field in flagged if titles[field.name] == (title if members else None)]
+        shown = [field for field in flagged if titles[field.name] == (title if members else None)]
         ranks = {part: rank for rank, part in enumerate(members)}
-        found.sort(key=lambda field: ranks.get(fields.owner(command, field.name), 0))
-        if found:
-            yield title, found
+        shown.sort(key=lambda field: ranks.get(fields.owner(command, field.name), 0))
+        if shown:
+            yield title, shown
 
 
 def _entry(start: str, text: str) -> list[str]:
@@ -170,14 +170,14 @@ def _text(command: type[Any], field: dataclasses.Field[Any], defaults: Mapping[s
     """The description of a field, and its default."""
     text, value = fields.description(command, field.name), defaults.get(field.name)
     unknown = value is None or value == () or value is False or fields.is_positional(field)
-    said = re.search(_SAID, text) if unknown else None
+    default = re.search(_SAID, text) if unknown else None
     text = text if unknown and not short else re.sub(_SAID, "", text)
     if short:
         text = _beginning(text, 0 if "{" in _metavar(command, field) else 8)
     if value is dataclasses.MISSING:
         return text + " (required)" * (not fields.is_positional(field))
     if unknown:
-        return f"{text} (default: {said[1]})" if said and short else text
+        return f"{text} (default: {default[1]})" if default and short else text
     return f"{text} (default: {'on' if fields.is_switch(field) else _shown(value)})"
 
 

@@ -46,10 +46,10 @@ def check(path: str, overwrite: bool) -> None:
         raise InputError("`output`", repr(path), allowed="the name of a file")
     if "://" in path:
         try:
-            there = epath.Path(path).exists()
+            present = epath.Path(path).exists()
         except Exception as error:  # no such kind of place, a package or a login that is missing
             raise InputError("`output`", path, problem=one_line(error)) from error
-        if there and not overwrite:
+        if present and not overwrite:
             allowed = "a new file, or `overwrite`"
             raise InputError("`output`", path, problem="is there already", allowed=allowed)
         return

@@ -174,7 +174,7 @@ def nearest_flags(words: Iterable[str], flags: Iterable[str]) -> list[str]:
     ['--epochs', '--learning-rate']
     """
     every = list(flags)
-    found = []
+    nearest = []
     for word in words:
         if not re.match(r"-+[a-zA-Z]", word):
             continue
@@ -183,8 +183,8 @@ def nearest_flags(words: Iterable[str], flags: Iterable[str]) -> list[str]:
         beginning = [flag for flag in every if flag.startswith(f"--{name}") and len(name) > 1]
         near = difflib.get_close_matches(f"--{name}", every, n=1, cutoff=0.7)
         containing = [flag for flag in every if len(name) > 2 and name in flag]
-        found += [flag for flag in [synonym, *near, *beginning, *containing] if flag in every][:1]
-    return list(dict.fromkeys(found))
+        nearest += [flag for flag in [synonym, *near, *beginning, *containing] if flag in every][:1]
+    return list(dict.fromkeys(nearest))
 
 
 def numbers(text: str) -> list[int]:

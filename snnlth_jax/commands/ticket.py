@@ -179,16 +179,16 @@ class Import(_Writing):
             raise InputError("`seed`", self.seed, allowed="0 to 2^32 - 1")
         if self.seed and self.weights is not None:
             raise InputError("`seed`", self.seed, allowed="without `weights`, which take its place")
-        found = imported.content(self.path, torch_files.load(self.path))
-        num_classes, channels = imported.ends(self.path, found)
+        source = imported.content(self.path, torch_files.load(self.path))
+        num_classes, channels = imported.ends(self.path, source)
         num_classes = num_classes if self.num_classes is None else self.num_classes
         height, wide, channels = self.image_shape or (32, 32, channels)
         shape = imported.Shape(num_classes, (height, wide, channels), self.width)
-        arch = self.arch or imported.arch_of(self.path, found, shape)
+        arch = self.arch or imported.arch_of(self.path, source, shape)
         weights = None
         if self.weights is not None:
             weights = self.weights, imported.content(self.weights, torch_files.load(self.weights))
-        made = imported.ticket(self.path, found, arch, shape, weights, self.seed)
+        made = imported.ticket(self.path, source, arch, shape, weights, self.seed)
         made_of = {"masks": _source(self.path)}
         made_of |= {} if self.weights is None else {"weights": _source(self.weights)}
         _write(self.output, made._replace(provenance={**made.provenance, "made_of": made_of}))

@@ -133,10 +133,10 @@ def _help(name: str, words: list[str], short: bool) -> str:
     note = ""
     if issubclass(command, configs.TrainConfig):
         try:
-            found, note = _found_defaults(name, words)
+            filled_in, note = _found_defaults(name, words)
         except InputError:  # without words that are not allowed
-            found, note = _found_defaults(name, [])
-        defaults |= found
+            filled_in, note = _found_defaults(name, [])
+        defaults |= filled_in
     common = {"--config FILE": help.CONFIG} if issubclass(command, configs.TrainConfig) else {}
     common |= help.COMMON
     return help.options(command, prog, defaults, note, common, short)

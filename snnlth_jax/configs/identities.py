@@ -121,7 +121,7 @@ def completed(identity: Mapping[str, Any]) -> dict[str, Any]:
     return before | dict(identity)
 
 
-def defaulted(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def defaulted(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that an identity of an earlier version lacks, at their defaults.
 
     A field whose default depends on others has the value of `now`.
@@ -134,7 +134,7 @@ def defaulted(there: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any
     return {
         name: value if usual[name] is None else list(usual[name]) if usual[name] == () else usual[name]
         for name, value in now.items()
-        if name in usual and name not in there
+        if name in usual and name not in recorded
     }
 
 
@@ -206,25 +206,25 @@ def chosen(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k != "workdir" and v not in (defaults[k], filled_in.get(k))}
 
 
-def not_overridable(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def not_overridable(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The difference between two identities that cannot be overridden, as `difference` has it.
 
     >>> not_overridable({"epochs": 15, "learning_rate": 0.1}, {"epochs": 20, "learning_rate": 0.2})
     '`epochs` 15 there, 20 now'
     """
     return difference(
-        *({k: v for k, v in fields.items() if k not in overridable()} for fields in (there, now))
+        *({k: v for k, v in fields.items() if k not in overridable()} for fields in (recorded, now))
     )
 
 
-def difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def difference(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """The difference between two identities as one line, names of fields in backticks; empty if none.
 
     >>> difference({"epochs": 15, "seed": 0}, {"epochs": 20, "seed": 0})
     '`epochs` 15 there, 20 now'
     """
-    changed = [k for k in {**there, **now} if there.get(k) != now.get(k)]
-    return "; ".join(f"`{k}` {there.get(k)} there, {now.get(k)} now" for k in changed)
+    changed = [k for k in {**recorded, **now} if recorded.get(k) != now.get(k)]
+    return "; ".join(f"`{k}` {recorded.get(k)} there, {now.get(k)} now" for k in changed)
 
 
 def _with(role: Role) -> tuple[str, ...]:

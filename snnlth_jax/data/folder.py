@@ -61,8 +61,10 @@ def locate(directory: Path) -> Folder:
     try:
         return _locate(directory)
     except OSError as error:
-        where, reason = error.filename or directory, error.strerror or one_line(error)
-        raise _refused(directory, f"{where} cannot be read, {reason}", "a folder that can be read") from error
+        unreadable, reason = error.filename or directory, error.strerror or one_line(error)
+        raise _refused(
+            directory, f"{unreadable} cannot be read, {reason}", "a folder that can be read"
+        ) from error
 
 
 def _locate(directory: Path) -> Folder:

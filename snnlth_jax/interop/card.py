@@ -35,7 +35,7 @@ def from_network(network: Network, file: str) -> str:
     """
     recipe, known = network.recipe, network.provenance
 
-    def said(name: str, otherwise: str = "unknown") -> str:
+    def recorded(name: str, otherwise: str = "unknown") -> str:
         return _text(known.get(name, otherwise))
 
     kept, total = map(int, masks_lib.count(network.masks))
@@ -53,10 +53,10 @@ def from_network(network: Network, file: str) -> str:
         "images": f"uint8, {image}; mean {_list(recipe.mean)}, std {_list(recipe.std)} of pixels from 0 to 1",
         "classes": f"{recipe.num_classes}: {_list(recipe.classes[:20])}"
         + ", ..." * (recipe.num_classes > 20),
-        "dataset": said("dataset_fingerprint", said("dataset")),
+        "dataset": recorded("dataset_fingerprint", recorded("dataset")),
         "test accuracy": _accuracy(known.get("test_accuracy")),
-        "training run": said("phase"),
-        "method": said("method"),
+        "training run": recorded("phase"),
+        "method": recorded("method"),
     }
     layers = [
         f"| {name} | {mask.size:,} | {100 * (1 - mask.mean()):.2f} % |"

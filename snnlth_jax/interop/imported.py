@@ -96,25 +96,25 @@ def content(name: object, value: Any) -> Content:
 _ALLOWED = "a list of masks, masks by name, or a state dict"
 
 
-def ends(name: object, found: Content) -> tuple[int, int]:
+def ends(name: object, imported: Content) -> tuple[int, int]:
     """The outputs of a file's last layer and the inputs of its first: numbers of classes and channels.
 
     Raises:
       InputError: no layers.
     """
-    shapes = _layers(found)
+    shapes = _layers(imported)
     if not shapes or 0 in (shapes[-1][0], shapes[0][1]):
         raise InputError(name, problem="no masks or weights of layers", allowed=_ALLOWED)
     return shapes[-1][0], shapes[0][1]
 
 
-def arch_of(name: object, found: Content, shape: Shape) -> str:
+def arch_of(name: object, imported: Content, shape: Shape) -> str:
     """The network by name whose layers have the shapes of a file's, in their order.
 
     Raises:
       InputError: there is none.
     """
-    shapes = _layers(found)
+    shapes = _layers(imported)
     for arch in models.names():
         try:
             own = _template(_model(arch, shape), shape)
@@ -126,13 +126,13 @@ def arch_of(name: object, found: Content, shape: Shape) -> str:
     raise InputError(name, problem=problem, allowed="`arch`, with its `width` and `image_shape`")
 
 
-def _layers(found: Content) -> list[tuple[int, ...]]:
-    return [np.shape(array) for array in _values(found) if np.ndim(array) > 1]
+def _layers(imported: Content) -> list[tuple[int, ...]]:
+    return [np.shape(array) for array in _values(imported) if np.ndim(array) > 1]
 
 
 def ticket(
     name: object,
-    found: Content,
+    imported: Content,
     arch: str,
     shape: Shape,
     weights: tuple[object, Content] | None = None,
@@ -160,17 +160,19 @@ def ticket(
     >>> made.provenance["kept"] - made.provenance["total"]
     -1
     """
-    if weights is not None and found.state_dict:
+    if weights is not None and imported.state_dict:
         raise InputError("`weights`", weights[0], problem=f"{name} has weights of its own")
     model = _model(arch, shape)
     sample = jax.ShapeDtypeStruct((1, *shape.image_shape), jnp.float32)
     template = _template(model, shape)
     prunable = {key: array for key, array in template.items() if _prunable(key, array)}
-    source, state_dict = (name, found.state_dict) if weights is None else (weights[0], weights[1].state_dict)
+    source, state_dict = (
+        (name, imported.state_dict) if weights is None else (weights[0], weights[1].state_dict)
+    )
     if weights is not None and not state_dict:
         raise InputError("`weights`", weights[0], problem="no state dict, but masks alone")
     if state_dict:
-        others = found.masks if isinstance(found.masks, dict) else {}
+        others = imported.masks if isinstance(imported.masks, dict) else {}
         state_dict = {
             key: _pruned(source, key, _single(source, key, array), others, prunable)
             for key, array in state_dict.items()
@@ -181,10 +183,10 @@ def ticket(
         variables = jax.device_get(
             jax.jit(lambda key: model.init(key, jnp.zeros(sample.shape), num_timesteps=1))(init_key)
         )
-    if found.masks is None:
-        masks = {key: found.state_dict[key] != 0 for key in prunable if key in found.state_dict}
+    if imported.masks is None:
+        masks = {key: imported.state_dict[key] != 0 for key in prunable if key in imported.state_dict}
     else:
-        masks = _matched(name, found, template)
+        masks = _matched(name, imported, template)
     statistics = _statistics(model, shape)
     whole = {**template, **statistics, **{key: np.asarray(mask) for key, mask in masks.items()}}
     bits = _read(name, model, whole, sample)["params"]
@@ -200,7 +202,7 @@ def ticket(
         "width": shape.width,
         "num_classes": shape.num_classes,
         "image_shape": list(shape.image_shape),
-        "made_by": f"import of {found.kind}",
+        "made_by": f"import of {imported.kind}",
         "kept": int(count),
         "total": total,
         "sparsity": masks_lib.sparsity(kept),
@@ -211,10 +213,10 @@ def ticket(
     return Ticket(kept, variables["params"], variables.get("batch_stats", {}), provenance)
 
 
-def _values(found: Content) -> Sequence[np.ndarray]:
-    if found.state_dict:
-        return list(found.state_dict.values())
-    return list(found.masks.values()) if isinstance(found.masks, dict) else found.masks or []
+def _values(imported: Content) -> Sequence[np.ndarray]:
+    if imported.state_dict:
+        return list(imported.state_dict.values())
+    return list(imported.masks.values()) if isinstance(imported.masks, dict) else imported.masks or []
 
 
 def _model(arch: str, shape: Shape) -> Any:
@@ -262,13 +264,15 @@ def _read(name: object, model: Any, state_dict: Arrays, sample: Any) -> dict[str
         raise InputError(f"{name}: of another network: {error}") from error
 
 
-def _matched(name: object, found: Content, template: Arrays) -> Arrays:
+def _matched(name: object, imported: Content, template: Arrays) -> Arrays:
     """Masks of the network's weights, by its names; weights that the file does not mention are kept."""
     prunable = {key: array for key, array in template.items() if _prunable(key, array)}
     every = [key for key in template if key.endswith("weight")]
-    if isinstance(found.masks, dict):
-        named = {key: mask for key, mask in found.masks.items() if key in prunable}
-        rest = {key: mask for key, mask in found.masks.items() if key not in prunable and np.ndim(mask) > 1}
+    if isinstance(imported.masks, dict):
+        named = {key: mask for key, mask in imported.masks.items() if key in prunable}
+        rest = {
+            key: mask for key, mask in imported.masks.items() if key not in prunable and np.ndim(mask) > 1
+        }
         if named and rest:
             listed = ", ".join([*rest][:5])
             raise InputError(f"{name}: of another network: it has no {listed}")
@@ -276,7 +280,7 @@ def _matched(name: object, found: Content, template: Arrays) -> Arrays:
         if not named:
             by_name = _in_order(name, rest, list(prunable))
     else:
-        masks = {str(number): mask for number, mask in enumerate(found.masks or [])}
+        masks = {str(number): mask for number, mask in enumerate(imported.masks or [])}
         if len(masks) not in (len(every), len(prunable)):
             counts = f"{len(masks)} masks, the network has {len(prunable)} layers of weights"
             raise InputError(

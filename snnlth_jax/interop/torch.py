@@ -308,26 +308,26 @@ def _array(value: Any) -> np.ndarray:
     return array
 
 
-def _compare(wanted: Mapping[str, _Shape], given: Mapping[str, _Shape], where: str) -> None:
+def _compare(wanted: Mapping[str, _Shape], given: Mapping[str, _Shape], source: str) -> None:
     """Raise a ValueError about every difference."""
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
     parts = [
-        f"{name} has shape {given[name]} in {where}, {shape} in the model"
+        f"{name} has shape {given[name]} in {source}, {shape} in the model"
         for name, shape in wanted.items()
         if name in given and given[name] != shape
     ]
     parts = [listed(parts, "; ") + " of another shape" * (len(parts) > 10)] if parts else []
     if len(missing) == 1:
         parts.append(
-            f"{missing[0]} is missing from {where}; the model has it with shape {wanted[missing[0]]}"
+            f"{missing[0]} is missing from {source}; the model has it with shape {wanted[missing[0]]}"
         )
     elif missing:
-        parts.append(f"{len(missing)} are missing from {where}: {listed(missing)}")
+        parts.append(f"{len(missing)} are missing from {source}: {listed(missing)}")
     if len(unexpected) == 1:
-        parts.append(f"{unexpected[0]}, shape {given[unexpected[0]]} in {where}, is not in the model")
+        parts.append(f"{unexpected[0]}, shape {given[unexpected[0]]} in {source}, is not in the model")
     elif unexpected:
-        parts.append(f"{len(unexpected)} of {where} are not in the model: {listed(unexpected)}")
+        parts.append(f"{len(unexpected)} of {source} are not in the model: {listed(unexpected)}")
     if parts:
         raise ValueError("; ".join(parts))
 

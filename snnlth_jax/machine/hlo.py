@@ -83,14 +83,14 @@ class Instruction:
     @property
     def target(self) -> str:
         """Function of a custom call; empty for others."""
-        found = re.search(r'custom_call_target="([^"]*)"', self.attributes)
-        return found[1] if found else ""
+        matched = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return matched[1] if matched else ""
 
     @property
     def trip_count(self) -> int:
         """Number of iterations of a loop, 1 if the text does not say."""
-        found = re.search(r'known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(found[1]) if found else 1
+        matched = re.search(r'known_trip_count":\{"n":"(\d+)"', self.attributes)
+        return int(matched[1]) if matched else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +132,10 @@ def parse(text: str) -> dict[str, Computation]:
         elif line.startswith("}") and name:
             computations[name] = Computation(name, instructions, root, is_entry)
             name = ""
-        elif name and (found := _LINE.match(line)):
-            instruction = _instruction(found[2], re.sub(r"/\*.*?\*/", "", found[3]))
-            instructions[found[2]] = instruction
-            root = found[2] if found[1] else root
+        elif name and (matched := _LINE.match(line)):
+            instruction = _instruction(matched[2], re.sub(r"/\*.*?\*/", "", matched[3]))
+            instructions[matched[2]] = instruction
+            root = matched[2] if matched[1] else root
     return computations
 
 
@@ -155,7 +155,7 @@ def _instruction(name: str, text: str) -> Instruction:
     return Instruction(
         name=name,
         opcode=opcode,
-        shapes=tuple(_shape(*found) for found in _SHAPE.findall(result)),
+        shapes=tuple(_shape(*matched) for matched in _SHAPE.findall(result)),
         operands=operands,
         called=called,
         source=source[1] if source else "",

@@ -326,13 +326,13 @@ def _convolution_flops(instruction: hlo.Instruction, operands: list[hlo.Instruct
     elif instruction.target.endswith("BackwardFilter"):
         images, kernel = right, result
     dilated = re.search(r"lhs_dilate=([\dx]+)", instruction.attributes)
-    spread = math.prod(int(number) for number in dilated[1].split("x")) if dilated else 1
-    return 2 * images.elements * kernel.elements / kernel.dims[labels[2].index("o")] / spread
+    dilation = math.prod(int(number) for number in dilated[1].split("x")) if dilated else 1
+    return 2 * images.elements * kernel.elements / kernel.dims[labels[2].index("o")] / dilation
 
 
 def _numbers(name: str, attributes: str) -> list[int]:
-    found = re.search(rf"{name}=\{{([\d,]*)\}}", attributes)
-    return [int(number) for number in found[1].split(",") if number] if found else []
+    matched = re.search(rf"{name}=\{{([\d,]*)\}}", attributes)
+    return [int(number) for number in matched[1].split(",") if number] if matched else []
 
 
 def _sizes(operand: hlo.Instruction, axes: list[int]) -> list[int]:

@@ -100,8 +100,8 @@ def freeze_pruned(
                 "or freeze_pruned(tx, masks) to have them in its state"
             )
         if isinstance(state, FrozenState) != (own is not None):
-            there, here = ("no masks", "has") if own is not None else ("masks", "has none")
-            raise ValueError(f"the optimiser state holds {there}, but this freeze_pruned {here}")
+            held, here = ("no masks", "has") if own is not None else ("masks", "has none")
+            raise ValueError(f"the optimiser state holds {held}, but this freeze_pruned {here}")
         inner_state = state if own is None else state.inner
         kept = _present(state.masks if masks is None else masks, params)
         check(kept, updates.fast if isinstance(updates, optax.LookaheadParams) else updates, "gradients")

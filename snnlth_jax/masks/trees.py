@@ -69,8 +69,8 @@ def check(masks: Masks, tree: PyTree = None, name: str = "params") -> None:
         return
     for (path, mask), leaf in zip(mine, _aligned(masks, tree, name), strict=True):
         if mask is None and not jax.tree_util.all_leaves([leaf]) and (inside := jax.tree.leaves(leaf)):
-            where = name_of(path) or "the root"
-            raise ValueError(f"{where}: None in the masks, but {name} has {len(inside)} leaves there")
+            place = name_of(path) or "the root"
+            raise ValueError(f"{place}: None in the masks, but {name} has {len(inside)} leaves there")
         if mask is not None and np.shape(mask) != _shape(leaf):
             other = _shape(leaf)
             is_ = f"{name} {other}" if other is not None else f"{name} {type(leaf).__name__}"

@@ -155,8 +155,8 @@ def _opened(file: str) -> Library:
             subprocess.run(command, check=True, capture_output=True, text=True)
             calls = ctypes.CDLL(built)
         except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", "") or str(error)
-            return Library(file, reason=f"its calls cannot be compiled: {' '.join(said.split())[:200]}")
+            message = getattr(error, "stderr", "") or str(error)
+            return Library(file, reason=f"its calls cannot be compiled: {' '.join(message.split())[:200]}")
     numbers = (ctypes.c_int * 4)()
     calls.snnlth_open.restype = ctypes.c_char_p
     with _sleeping_threads():

@@ -126,10 +126,10 @@ def check(name: object, network: Network, model: nn.Module) -> None:
         }
         for place in sorted(own.keys() | other.keys()):
             if own.get(place) != other.get(place):
-                there, here = (
+                in_file, here = (
                     shape if shape is not None else "nothing" for shape in (own.get(place), other.get(place))
                 )
-                what = f"{kind}/{'/'.join(place)} is {there}, its recipe makes {here}"
+                what = f"{kind}/{'/'.join(place)} is {in_file}, its recipe makes {here}"
                 raise InputError(name, problem=f"weights of another network: {what}")
 
 

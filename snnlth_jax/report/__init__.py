@@ -67,9 +67,9 @@ def write(
         log.warning("warning: %s", line)
     compared, remarks = [], []
     for experiment in compared_experiments:
-        plots, said = draw(experiment, energy_mac, energy_ac)
+        plots, more = draw(experiment, energy_mac, energy_ac)
         compared.append((experiment, plots))
-        remarks += said
+        remarks += more
     content: dict[str, bytes] = {}
     for number, (experiment, drawn) in enumerate(() if live else compared):
         prefix = f"{safe_name(f'{experiment.dataset}-{experiment.arch}')}-" if len(compared) > 1 else ""

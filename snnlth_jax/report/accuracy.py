@@ -20,7 +20,7 @@ from snnlth_jax.report.plot import (
 )
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import MARKERS, canvas, color
-from snnlth_jax.run.results import Row, Spread, TicketRow, spread
+from snnlth_jax.run.results import Row, Spread, TicketRow
 
 __all__ = ["CONTROLS", "accuracy", "accuracy_of", "cost"]
 
@@ -72,9 +72,9 @@ def accuracy(experiment: Experiment) -> Plot | None:
             last, mean = list(points)[-1], list(points.values())[-1].mean
             ends.append(End(last, mean, label, color(slot), MARKERS[slot % 8], style))
         if dense:
-            ends.append(reference(drawing, spread(accuracy_of(row) for _, row in dense).mean, "dense"))
+            ends.append(reference(drawing, Spread.of(accuracy_of(row) for _, row in dense).mean, "dense"))
         if as_long:
-            mean = spread(accuracy_of(row) for _, row in as_long).mean
+            mean = Spread.of(accuracy_of(row) for _, row in as_long).mean
             ends.append(reference(drawing, mean, _AS_LONG))
         label_ends(drawing, ends)
     numbers = []
@@ -83,9 +83,9 @@ def accuracy(experiment: Experiment) -> Plot | None:
         numbers.append((f"{label} at {percent(1 - density)}", f"{point}"))
     counts = [len(list(points.values())[-1].values) for *_, points in lines]
     if dense:
-        numbers.append(("dense network (dashed line)", f"{spread(accuracy_of(row) for _, row in dense)}"))
+        numbers.append(("dense network (dashed line)", f"{Spread.of(accuracy_of(row) for _, row in dense)}"))
     if as_long:
-        accuracies = spread(accuracy_of(row) for _, row in as_long)
+        accuracies = Spread.of(accuracy_of(row) for _, row in as_long)
         numbers.append(("dense network trained for as long as search and ticket", f"{accuracies}"))
     caption = f"Weights are removed from left to right; {seeds(counts)}."
     dotted = few and any(series.trainings("search") for series in results)

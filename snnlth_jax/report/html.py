@@ -12,7 +12,7 @@ from snnlth_jax.report.plot import Plot, percent, si
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.table import csv_text
-from snnlth_jax.run.results import Row, TicketRow, spread
+from snnlth_jax.run.results import Row, Spread, TicketRow
 
 __all__ = ["different_data", "page"]
 
@@ -154,19 +154,19 @@ def _lead(experiments: Sequence[tuple[Experiment, Sequence[Plot]]]) -> str:
         if not best:
             continue
         series, rows = max(
-            best, key=lambda pair: (round(pair[1][0][1].sparsity, 2), spread(_accuracies(pair[1])).mean)
+            best, key=lambda pair: (round(pair[1][0][1].sparsity, 2), Spread.of(_accuracies(pair[1])).mean)
         )
         place = f" on {experiment.dataset} ({experiment.arch})" if len(experiments) > 1 else ""
-        said = (
+        sentence = (
             f"With {percent(rows[0][1].sparsity)} of the weights gone, the ticket of {series.label}{place} "
-            f"reaches {spread(_accuracies(rows))}"
+            f"reaches {Spread.of(_accuracies(rows))}"
         )
         if dense := experiment.dense(rows[0][0]):
-            said += f"; dense: {spread(_accuracies(dense))}"
+            sentence += f"; dense: {Spread.of(_accuracies(dense))}"
         kept = rows[0][1].kept
         if control := [pair for pair in series.trainings("random") if pair[1].kept == kept]:
-            said += f"; random masks of the same layer-wise counts: {spread(_accuracies(control))}"
-        sentences.append(said + ".")
+            sentence += f"; random masks of the same layer-wise counts: {Spread.of(_accuracies(control))}"
+        sentences.append(sentence + ".")
     meanings = [f"{meaning}." for words, meaning in _MEANINGS.items() if methods & {*words.split()}]
     return "".join(f'<p class="lead">{text(" ".join(texts))}</p>' for texts in (sentences, meanings) if texts)
 
@@ -246,7 +246,7 @@ def _summary(experiment: Experiment) -> str:
     if dense:
         row = dense[0][1]
         rows.append(
-            ["dense", "0 %", f"{row.kept:,}", str(spread(_accuracies(dense))), "", "", "", str(len(dense))]
+            ["dense", "0 %", f"{row.kept:,}", str(Spread.of(_accuracies(dense))), "", "", "", str(len(dense))]
         )
     for series in experiment.series:
         dense_of = {run.seed: accuracy_of(row) for run, row in experiment.dense(series.runs[0])}
@@ -256,7 +256,7 @@ def _summary(experiment: Experiment) -> str:
                 if row.final_test_accuracy is not None:
                     by_kept.setdefault(row.kept, []).append((run, row))
         for kept, tickets in sorted(by_kept.items(), reverse=True):
-            reached = spread(_accuracies(tickets))
+            reached = Spread.of(_accuracies(tickets))
             control = [pair for pair in series.trainings("random") if pair[1].kept == kept]
             key = f'<span class="key" style="background: var(--s{series.slot % 8})"></span>'
             lost = [accuracy_of(row) - dense_of[run.seed] for run, row in tickets if run.seed in dense_of]
@@ -267,9 +267,9 @@ def _summary(experiment: Experiment) -> str:
                     percent(tickets[0][1].sparsity),
                     f"{kept:,}",
                     str(reached),
-                    f"{100 * spread(lost).mean:+.2f}" if lost else "",
-                    str(spread(_accuracies(control))) if control else "",
-                    text(_share(spread(relative).mean)) if relative else "",
+                    f"{100 * Spread.of(lost).mean:+.2f}" if lost else "",
+                    str(Spread.of(_accuracies(control))) if control else "",
+                    text(_share(Spread.of(relative).mean)) if relative else "",
                     str(len(tickets)),
                 ]
             )

@@ -126,13 +126,13 @@ def _picture(number: int, series: Series, run: Run, row: TicketRow, layers: list
         for i, (layer, cell, name) in enumerate(zip(layers, cells, names, strict=True)):
             inputs, outputs = layer.shares.shape
             size, kept = f"{inputs} x {outputs}", percent(layer.kept / layer.weights)
-            said = (
+            legend = (
                 f"{layer.name}: {layer.kept:,} of {layer.weights:,} weights left ({kept}); of {size} kernels "
                 f"{layer.dead:,} are dead and {layer.full:,} whole"
             )
             left = 0.15 + (i % _COLUMNS) * (side + gap)
             top = 0.1 + (i // _COLUMNS) * (above + side + below) + above
-            axes = image(drawing, (left, top, side, side), cell, said, **look)
+            axes = image(drawing, (left, top, side, side), cell, legend, **look)
             text = {"transform": axes.transAxes, "fontsize": 9, "parse_math": False}
             axes.text(0, 1.03, "\n".join(name), va="bottom", color=LIGHT["ink"], linespacing=1.15, **text)
             axes.text(0, -0.05, f"{size}\n{kept}", va="top", color=LIGHT["muted"], linespacing=1.15, **text)

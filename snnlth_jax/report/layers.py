@@ -18,7 +18,7 @@ from snnlth_jax.report.plot import (
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
-from snnlth_jax.run.results import LayerRecord, Row, Spread, spread
+from snnlth_jax.run.results import LayerRecord, Row, Spread
 
 __all__ = ["densities", "firing_rates"]
 
@@ -30,13 +30,13 @@ def densities(experiment: Experiment) -> Plot | None:
         return layer.kept / layer.weights
 
     def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
-        found = []
+        least_layers = []
         for label, values in means.items():
             if label == "dense":
                 continue
             least = min(range(len(values)), key=lambda i: values[i].mean)
-            found.append((label, f"least in layer {least + 1} ({percent(values[least].mean)})"))
-        return found
+            least_layers.append((label, f"least in layer {least + 1} ({percent(values[least].mean)})"))
+        return least_layers
 
     return _by_layer(
         experiment,
@@ -57,7 +57,7 @@ def firing_rates(experiment: Experiment) -> Plot | None:
         return None if not layer.firing_rate else sum(layer.firing_rate) / len(layer.firing_rate)
 
     def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
-        mean = {label: spread(v.mean for v in values).mean for label, values in means.items()}
+        mean = {label: Spread.of(v.mean for v in values).mean for label, values in means.items()}
         return [(f"{label}, mean over the layers", f"{rate:.3f}") for label, rate in mean.items()]
 
     caption = "Mean spikes per neuron and timestep on test images, by layer; the classifier does not spike."
@@ -99,7 +99,7 @@ def _by_layer(
                 fields = (layer.name, layer.weights, layer.kept, measured, *rates)
                 rows.append((*row_fields(label, run, row), i + 1, *fields))
         if by_layer:
-            means[label] = [spread(values) for values in by_layer.values()]
+            means[label] = [Spread.of(values) for values in by_layer.values()]
             lines.append((label, slot, [i + 1 for i in by_layer], [point.mean for point in means[label]]))
     if not lines:
         return None

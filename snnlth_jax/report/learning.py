@@ -10,7 +10,7 @@ from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
 from snnlth_jax.run.events import EpochEvent, select
-from snnlth_jax.run.results import spread
+from snnlth_jax.run.results import Spread
 
 __all__ = ["learning_curves", "losses"]
 
@@ -32,7 +32,7 @@ class _Curve(NamedTuple):
             value = getattr(event, field)
             if value is not None and math.isfinite(value):
                 by_epoch.setdefault(event.epoch, []).append(value)
-        return sorted(by_epoch), [spread(by_epoch[epoch]).mean for epoch in sorted(by_epoch)]
+        return sorted(by_epoch), [Spread.of(by_epoch[epoch]).mean for epoch in sorted(by_epoch)]
 
 
 def learning_curves(experiment: Experiment) -> Plot | None:

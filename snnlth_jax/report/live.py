@@ -48,7 +48,7 @@ def watch(workdirs: Sequence[str], write: Callable[[], epath.Path], say: Callabl
         before = _state(workdirs)
         started = time.perf_counter()
         say(f"{write()}, until Ctrl-C")
-        told = ""
+        last_line = ""
         while True:
             time.sleep(max(_SECONDS, 3 * (time.perf_counter() - started)))
             started = time.perf_counter()
@@ -57,11 +57,11 @@ def watch(workdirs: Sequence[str], write: Callable[[], epath.Path], say: Callabl
             before = now
             try:
                 write()
-                told = ""
+                last_line = ""
             except InputError as error:
-                if (line := printable(error)) != told:
+                if (line := printable(error)) != last_line:
                     log.warning("%s; the page stays as it is", line)
-                told = line
+                last_line = line
     except KeyboardInterrupt:
         return
 
@@ -78,8 +78,8 @@ def _files(workdir: str) -> Iterator[tuple[str, tuple[int, int]]]:
         for name in {*names} & watched:
             path = os.path.join(directory, name)
             with contextlib.suppress(OSError):
-                found = os.stat(path)
-                yield path, (found.st_mtime_ns, found.st_size)
+                status = os.stat(path)
+                yield path, (status.st_mtime_ns, status.st_size)
 
 
 def under_way(collected: Runs) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.theme import HEIGHT, LIGHT, MARKERS, WIDTH, Drawing, color
-from snnlth_jax.run.results import Row, Spread, spread
+from snnlth_jax.run.results import Row, Spread
 from snnlth_jax.run.tables import si
 
 __all__ = [
@@ -111,7 +111,7 @@ def across(rows: Iterable[tuple[Run, R]], value: Callable[[R], float]) -> dict[f
     values: dict[float, list[float]] = {}
     for _, row in rows:
         values.setdefault(row.density, []).append(value(row))
-    return {density: spread(values[density]) for density in sorted(values, reverse=True)}
+    return {density: Spread.of(values[density]) for density in sorted(values, reverse=True)}
 
 
 def against_density(

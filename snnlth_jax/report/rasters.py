@@ -43,9 +43,9 @@ def _read(run: Run, row: Row) -> Spikes | None:
 
 def _picture(number: int, label: str, records: list[tuple[str, Run, Spikes]]) -> Plot:
     layers = [layer.name for layer in records[-1][2].layers]
-    each, gap, head = min(max(4.4 / len(layers), 0.34), 0.8), 0.07, 0.34
+    row_height, gap, head = min(max(4.4 / len(layers), 0.34), 0.8), 0.07, 0.34
     width = (WIDTH - _LEFT - 0.12 - 0.2 * (len(records) - 1)) / len(records)
-    height = head + len(layers) * (each + gap) + 0.5
+    height = head + len(layers) * (row_height + gap) + 0.5
     rows: list[tuple[Any, ...]] = []
     with canvas(height=height) as drawing:
         drawing.axes.remove()
@@ -54,12 +54,12 @@ def _picture(number: int, label: str, records: list[tuple[str, Run, Spikes]]) ->
             for i, layer in enumerate(record.layers):
                 pattern, timesteps = layer.pattern(), range(1, len(layer.firing) + 1)
                 rates = ", ".join(percent(n / layer.neurons) for n in layer.firing)
-                said = f"{name}, {layer.name}: of {layer.neurons:,} neurons fire, by timestep: {rates}"
+                caption = f"{name}, {layer.name}: of {layer.neurons:,} neurons fire, by timestep: {rates}"
                 axes = image(
                     drawing,
-                    (left, head + i * (each + gap), width, each),
+                    (left, head + i * (row_height + gap), width, row_height),
                     pattern,
-                    said,
+                    caption,
                     cmap=shades("spikes"),
                     vmin=0,
                     vmax=1,

@@ -20,7 +20,7 @@ from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
 from snnlth_jax.report.tiles import shades
 from snnlth_jax.run.events import MaskEvent, select
-from snnlth_jax.run.results import EarlyBirdRecord, spread
+from snnlth_jax.run.results import EarlyBirdRecord, Spread
 
 __all__ = ["early_bird_matrices", "early_bird_rule", "early_time", "early_time_over_epochs"]
 
@@ -209,7 +209,7 @@ def early_time(experiment: Experiment) -> Plot | None:
                 if len(runs) > 1:
                     x, y = list(record.normalised), list(record.normalised.values())
                     axes.plot(x, y, color=color(series.slot), alpha=0.3, linewidth=1)
-            x, y = list(curves), [spread(values).mean for values in curves.values()]
+            x, y = list(curves), [Spread.of(values).mean for values in curves.values()]
             look = {"color": color(series.slot), "marker": MARKERS[series.slot % 8]}
             axes.plot(x, y, label=series.label, **look)
             ends.append(End(x[-1], y[-1], series.label, color(series.slot), MARKERS[series.slot % 8]))

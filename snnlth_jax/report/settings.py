@@ -10,7 +10,7 @@ from snnlth_jax.report.plot import percent
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.run.events import StartEvent, select
-from snnlth_jax.run.results import Row, spread
+from snnlth_jax.run.results import Row, Spread
 
 __all__ = ["searches"]
 
@@ -111,9 +111,9 @@ def _rounds(experiment: Experiment, series: Series) -> str:
                 percent(of[0][1].sparsity),
                 f"{kept:,}",
                 f"{timesteps}",
-                str(spread(accuracy_of(row) for _, row in measured)) if measured else "",
-                f"{100 * spread(lost).mean:+.2f}" if lost else "",
-                f"{spread(row.seconds for _, row in of).mean:.1f}",
+                str(Spread.of(accuracy_of(row) for _, row in measured)) if measured else "",
+                f"{100 * Spread.of(lost).mean:+.2f}" if lost else "",
+                f"{Spread.of(row.seconds for _, row in of).mean:.1f}",
             ]
         )
     heads = ("round", "sparsity", "weights left", "T", "accuracy", "points from dense", "seconds")

@@ -6,7 +6,7 @@ from snnlth_jax.report.plot import End, Plot, label_ends, percent, reference, ro
 from snnlth_jax.report.runs import Run
 from snnlth_jax.report.series import Experiment, Series
 from snnlth_jax.report.theme import LIGHT, MARKERS, canvas, color
-from snnlth_jax.run.results import InterpolationRecord, Spread, StabilityRecord, spread
+from snnlth_jax.run.results import InterpolationRecord, Spread, StabilityRecord
 
 __all__ = ["barriers", "interpolations"]
 
@@ -20,7 +20,9 @@ class _Line(NamedTuple):
 
     def means(self) -> dict[int, Spread]:
         """Barrier by epoch."""
-        return {epoch: spread(one.barrier for one in measured) for epoch, measured in self.by_epoch.items()}
+        return {
+            epoch: Spread.of(one.barrier for one in measured) for epoch, measured in self.by_epoch.items()
+        }
 
 
 def barriers(experiment: Experiment) -> Plot | None:

@@ -201,10 +201,10 @@ def write_settings(run: Paths, config: configs.ResolvedTrain) -> None:
     """Write the settings of a run as a file for `--config`; a file that is someone's own stays."""
     text = configs.written(config)
     try:
-        there = results.content(run.settings).decode() if run.settings.exists() else HEAD
+        existing = results.content(run.settings).decode() if run.settings.exists() else HEAD
     except (ValueError, InputError):
         return
-    if there != text and there.startswith(HEAD):
+    if existing != text and existing.startswith(HEAD):
         files.replace(run.settings, text.encode())
 
 

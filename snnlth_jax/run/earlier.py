@@ -66,8 +66,8 @@ def _of_method(config: configs.ResolvedTrain) -> list[tuple[str, dict[str, Any]]
         names = sorted(path.name for path in epath.Path(above).iterdir() if path.name.startswith(start))
     except OSError:
         return []
-    found = ((f"{above}/{one}", recorded_identity(f"{above}/{one}")) for one in names if one != name)
-    return [(one, recorded) for one, recorded in found if recorded is not None]
+    identities = ((f"{above}/{one}", recorded_identity(f"{above}/{one}")) for one in names if one != name)
+    return [(one, recorded) for one, recorded in identities if recorded is not None]
 
 
 def recorded_identity(workdir: str) -> dict[str, Any] | None:

@@ -43,7 +43,6 @@ __all__ = [
     "parse",
     "phase_name",
     "read",
-    "spread",
     "to_json",
     "write",
 ]
@@ -446,6 +445,17 @@ class Spread(Record, frozen=True, kw_only=True):
     std: float | None
     values: tuple[float, ...]
 
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Mean and standard deviation of at least one value.
+
+        >>> str(Spread.of([0.96, 0.98])), str(Spread.of([0.97]))
+        ('0.9700 ± 0.0141', '0.9700')
+        """
+        values = tuple(values)
+        std = statistics.stdev(values) if len(values) > 1 else None
+        return cls(mean=statistics.fmean(values), std=std, values=values)
+
     def __str__(self) -> str:
         return f"{self.mean:.4f}" + (f" ± {self.std:.4f}" if self.std is not None else "")
 
@@ -626,14 +636,3 @@ def convert(value: Any, kind: Any) -> Any:
         problem, _, field = str(error).replace("`", "'").partition(" - at '$")
         field = field.strip("'.")
         raise ValueError(f"{field}: {problem}" if field else problem) from error
-
-
-def spread(values: Iterable[float]) -> Spread:
-    """Mean and sample standard deviation of at least one value.
-
-    >>> str(spread([0.96, 0.98])), str(spread([0.97]))
-    ('0.9700 ± 0.0141', '0.9700')
-    """
-    values = tuple(values)
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(mean=statistics.fmean(values), std=std, values=values)

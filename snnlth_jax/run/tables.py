@@ -153,7 +153,7 @@ def mean_table(summary: Summary) -> Table:
     return table
 
 
-def plus_minus(spread: Spread | None, form: str, scale: float = 1.0) -> str:
+def plus_minus(estimate: Spread | None, form: str, scale: float = 1.0) -> str:
     """Mean ± standard deviation over seeds, each times `scale`; an empty text without a value.
 
     >>> plus_minus(Spread(mean=0.5, std=0.125, values=()), ".2f")
@@ -161,9 +161,9 @@ def plus_minus(spread: Spread | None, form: str, scale: float = 1.0) -> str:
     >>> plus_minus(Spread(mean=0.5, std=None, values=()), ".2f")
     '0.50'
     """
-    if spread is None:
+    if estimate is None:
         return ""
-    scaled = spread.scaled(scale)
+    scaled = estimate.scaled(scale)
     std = f" ± {scaled.std:{form}}" if scaled.std is not None else ""
     return f"{scaled.mean:{form}}{std}"
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from snnlth_jax import configs
 from snnlth_jax.machine import hosts
 from snnlth_jax.run import directory as rundir
-from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow, spread, write
+from snnlth_jax.run.results import Result, Row, Spread, Summary, SummaryRow, TicketRow, write
 from snnlth_jax.run.tables import mean_table, say
 
 __all__ = ["run", "summary"]
@@ -82,7 +82,7 @@ def summary(results: Sequence[Result]) -> Summary:
 def _spread(values: Sequence[float | None]) -> Spread | None:
     """Spread of a value over seeds; None if a seed lacks it."""
     numbers = [value for value in values if value is not None]
-    return spread(numbers) if numbers and len(numbers) == len(values) else None
+    return Spread.of(numbers) if numbers and len(numbers) == len(values) else None
 
 
 def _over_seeds(rows_by_seed: Sequence[Sequence[Row]]) -> tuple[SummaryRow, ...]:

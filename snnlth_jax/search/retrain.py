@@ -118,9 +118,9 @@ def _fitted(ticket: tickets.Ticket, params: PyTree, num_classes: int) -> tuple[t
     def readout(path: tuple[Any, ...], own: Any) -> bool:
         if path not in wanted:
             return False
-        there, here = np.shape(own), np.shape(wanted[path])
+        given, here = np.shape(own), np.shape(wanted[path])
         return (
-            len(there) == len(here) and there[:-1] == here[:-1] and there[-1:] != here[-1:] == (num_classes,)
+            len(given) == len(here) and given[:-1] == here[:-1] and given[-1:] != here[-1:] == (num_classes,)
         )
 
     def leaf(path: tuple[Any, ...], own: Any) -> Any:

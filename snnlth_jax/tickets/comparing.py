@@ -108,8 +108,8 @@ def overlaps(first: PyTree, second: PyTree) -> list[Overlap]:
 
 def _layer(name: str, total: int, first: int, second: int, shared: int) -> Overlap:
     expected = first * second / total if total else 0.0
-    spread = first * second * (total - first) * (total - second)
-    deviation = math.sqrt(spread / (total**2 * (total - 1))) if total > 1 else 0.0
+    product = first * second * (total - first) * (total - second)
+    deviation = math.sqrt(product / (total**2 * (total - 1))) if total > 1 else 0.0
     p_value = _tail(total, first, second, shared)
     return Overlap(name, total, first, second, shared, expected, deviation, p_value)
 
