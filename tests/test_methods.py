@@ -76,7 +76,7 @@ def test_the_largest_weight_scores_1_at_any_scale(layer):
 
 @pytest.mark.parametrize("scale", [1.0, 1e-22, 1e18])
 def test_lamp_keeps_the_order_of_magnitudes(scale):
-    """Of many weights, also where their squares round to the same number, or vanish."""
+    """Many weights, also where squares round to the same number, or vanish."""
     w = np.random.default_rng(0).normal(size=20_000).astype(np.float32) * np.float32(scale)
     w[:3] = 1.0
     everything = {"w": jnp.ones(len(w), bool)}
