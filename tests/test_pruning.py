@@ -240,6 +240,13 @@ def test_numbers_of_numpy_are_numbers():
     chex.assert_trees_all_equal(pruning.prune(W, KEPT, np.float32(0.29)), pruning.prune(W, KEPT, 0.29))
 
 
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int16, jnp.uint16, bool])
+def test_scores_may_be_short_integers(dtype):
+    scores = {"w": jnp.array([[3, 0], [1, 2]]).astype(dtype)}
+    kept = pruning.prune(scores, masks.make(scores, lambda name, leaf: True), 0.25)
+    assert kept["w"].tolist() == [[True, False], [True, True]]
+
+
 def test_unknown_scope_and_traced_fraction():
     w = params()
     with pytest.raises(ValueError, match="scope must be one of global, layer, erk; got 'rows'"):
