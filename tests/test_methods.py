@@ -350,6 +350,8 @@ def test_the_number_of_drops_is_that_of_decimal_numbers(fraction, n):
     for rewire in (pruning.rewire, jax.jit(pruning.rewire)):
         new = rewire(params, kept, growth, fraction)
         assert int((kept["w"] & ~new["w"]).sum()) == math.floor(Fraction(str(fraction)) * n)
+    beyond = jax.jit(pruning.rewire)(params, kept, growth, 1.7)  # a traced one cannot be refused
+    np.testing.assert_array_equal(beyond["w"], pruning.rewire(params, kept, growth, 1)["w"])
     if fraction < 1:
         pruned = pruning.prune(pruning.magnitude(params), kept, fraction)
         np.testing.assert_array_equal(pruned["w"], new["w"] & kept["w"])
