@@ -861,9 +861,12 @@ def test_spikes_of_another_shape_are_refused(spike):
         (lambda: lif_step(LIF(), None, currents(2)), "v must be an array of real numbers, got None"),
         (lambda: lif_scan(LIF(), np.ones((2, 3), np.longdouble)), "xs must be .*, got ndarray of float128"),
         (lambda: LIF(tau=np.ones(3, np.longdouble)), "tau must be a real number or an array of them, got .*"),
-        (
-            lambda: lif_scan(LIF(), currents(2, 3), unroll=2.5),
-            "unroll must be a whole number or True, got 2.5",
+        *(
+            (
+                lambda unroll=unroll: lif_scan(LIF(), currents(2, 3), unroll=unroll),
+                f"unroll must be True or a whole number, 0 or more, got {unroll}",
+            )
+            for unroll in (2.5, -1)
         ),
     ],
 )
