@@ -695,7 +695,8 @@ def test_a_finished_search_is_known_wherever_the_file_lies(searched, tmp_path):
 
 def test_chosen_steps_of_augmentation_are_a_part_of_the_identity(searched):
     top, changes, _ = searched
-    one_line(_search, top / "npz", str(top / "numbers.npz"), changes, augment=("crop", "flip"), say=["augment True"])
+    other = {"augment": ("crop", "flip"), "say": ["augment True"]}
+    one_line(_search, top / "npz", str(top / "numbers.npz"), changes, **other)
 
 
 def test_the_report_warns_of_different_data_under_one_name(searched, tmp_path, caplog, capsys, monkeypatch):
