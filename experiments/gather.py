@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> None:
         options = cli.options(Options, __doc__ or "", arguments)
-        outcomes = runs.collect(options.runs)
-        finished = [run for run in outcomes.runs if run.result.finished]
+        collected = runs.collect(options.runs)
+        finished = [run for run in collected.runs if run.result.finished]
         place = ", ".join(options.runs)
         if not finished:
             raise InputError(place, problem="no finished search")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(place, problem=f"{twice[0]} is there twice")
         for run, name in zip(finished, names, strict=True):
             gather(run, Path(options.output) / name)
-        left = len(outcomes.runs) + len(outcomes.without_result) - len(finished)
+        left = len(collected.runs) + len(collected.without_result) - len(finished)
         print(f"{options.output}: {len(finished)} searches; {left} unfinished ones were left out")
 
     return cli.exit_status(action)

@@ -142,8 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def action() -> None:
         options = cli.options(Options, __doc__ or "", arguments)
-        zoo, outcomes = Path(options.output), [entry(run) for run in options.runs]
-        for name, files in outcomes:
+        zoo, entries = Path(options.output), [entry(run) for run in options.runs]
+        for name, files in entries:
             (zoo / name).mkdir(parents=True, exist_ok=True)
             for file, content in files.items():
                 (zoo / name / file).write_bytes(content)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnlth_jax._constants import as_array, concrete, promoted
+from snnlth_jax._constants import as_array, concrete, known, promoted
 
 __all__ = ["NAMES", "Loss", "Name", "correct", "cross_entropy", "timestep_divergence"]
 
@@ -203,7 +203,8 @@ def _checked_logits(logits: Any) -> jax.Array:
 
 
 def _check_smoothing(epsilon: Any) -> None:
-    if not isinstance(epsilon, int | float | np.number) or not 0 <= epsilon < 1:
+    values = known("label_smoothing", epsilon)
+    if values is None or values.shape != () or not 0 <= values < 1:
         raise ValueError(f"label_smoothing must lie in [0, 1), got {epsilon!r}")
 
 

@@ -357,11 +357,14 @@ def test_a_default_that_is_given_changes_nothing(command, dataset, capsys, empty
         assert configs.resolve(words.parse([*of_dataset, flag, value])[1]) == plain, (flag, value)
 
 
-def test_a_run_that_began_with_the_steps_of_its_dataset_resumes(empty_directory):
-    config = configs.ImpConfig(augment=("crop",), workdir="run")
+@pytest.mark.parametrize("workdir", ["run", None])
+@pytest.mark.parametrize("epochs", [None, 45])
+def test_a_run_that_began_with_the_steps_of_its_dataset_resumes(workdir, epochs, empty_directory):
+    config = configs.ImpConfig(augment=("crop",), epochs=epochs, workdir=workdir)
     assert configs.resolve(config).augment is True
-    begun(before := configs.resolve_as_before(config))
+    begun(before := configs.resolve_with_steps(config))
     assert before.augment == ("crop",)
+    assert before.workdir == workdir or "_augment-crop_" in before.workdir
     assert settled(config) == before
 
 

@@ -268,6 +268,45 @@ def test_complex_parameters_keep_no_momentum_in_any_container(wrap):
         assert momentum.any()
 
 
+def test_a_tuple_of_states_is_no_tuple_of_parameters():
+    """Complex ones of one shape, each in a place of its own, under a chain of two."""
+    split = optax.contrib.split_real_and_imaginary
+    tx = masks.freeze_pruned(optax.chain(split(optax.trace(0.9)), split(optax.sgd(0.1, momentum=0.9))))
+    ones = jnp.ones(3, complex)
+    kept = jnp.array([False, True, True]), jnp.array([True, True, False])
+    results = []
+    for wrap in (tuple, list, lambda pair: dict(zip("ab", pair, strict=True))):
+        params = wrap((ones, ones))
+        state = tx.init(params)
+        for _ in range(2):
+            updates, state = tx.update(wrap((ones, ones)), state, params, masks=wrap(kept))
+            params = optax.apply_updates(params, updates)
+        results.append(jax.tree.leaves(params))
+    chex.assert_trees_all_close(results[0], results[2])
+    chex.assert_trees_all_close(results[1], results[2])
+
+
+@pytest.mark.parametrize("kind", ["anchor", "values", "late"])
+def test_a_transformation_of_ones_own_over_one_array(kind):
+    anchor = jnp.arange(3.0)
+
+    def init(params):
+        if kind == "values":
+            return {"m": jnp.full(3, float(params.sum()))}
+        return {"m": params - anchor if kind == "anchor" else None}
+
+    def update(updates, state, params=None):
+        return updates, {"m": params - anchor + 1}
+
+    tx = masks.freeze_pruned(optax.GradientTransformation(init, update))
+    params, kept = jnp.ones(3), jnp.array([True, False, True])
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = tx.update(jnp.ones(3), state, params, masks=kept)
+    assert state["m"].tolist() == [2.0, 0.0, 0.0]
+    assert updates.tolist() == [1.0, -1.0, 1.0]
+
+
 def test_what_does_not_fit_is_refused():
     params = weights()
     kept = masks.make(params)

@@ -90,7 +90,7 @@ def test_a_loss_is_a_value():
         with pytest.raises(ValueError, match=r"loss must be one of|label_smoothing must lie in \[0, 1\)"):
             losses.Loss(*arguments)
     for epsilon in (1.0, 1.5, -0.3, float("nan"), "a", None):
-        with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got"):
+        with pytest.raises(ValueError, match=r"label_smoothing must (lie in \[0, 1\)|be a real number)"):
             losses.cross_entropy(jnp.zeros((3, 4, 5)), jnp.zeros(4, int), epsilon)
 
 

@@ -215,6 +215,9 @@ def test_what_is_wrong_with_a_network_is_one_line_before_anything_is_written(tmp
         def nothing(num_classes):
             return None
 
+        def positional(n, /, size=1):
+            return size
+
         number = 3
         """)
     )
@@ -230,6 +233,11 @@ def test_what_is_wrong_with_a_network_is_one_line_before_anything_is_written(tmp
         ({"arch": arch, "arch_option": ("kind=once",)}, "its logits are of shape"),
         ({"arch": arch, "arch_option": ("kind=depends",)}, "depend on num_timesteps"),
         ({"arch": arch, "arch_option": ("kind=cache",)}, "has variables cache"),
+        ({"arch": "nets_that_fail:positional", "arch_option": ("size=3",)}, "returned a int"),
+        (
+            {"arch": "nets_that_fail:positional", "arch_option": ("site=3",)},
+            "site: allowed: size",
+        ),
         ({"arch": arch, "arch_option": ("kid=raises",)}, "arch_option kid: allowed: kind; nearest: kind"),
         ({"arch": arch, "arch_option": ("size",)}, "arch_option size: allowed: name=value"),
         ({"arch": arch, "arch_option": ("kind=a", "kind=b")}, "each name once"),

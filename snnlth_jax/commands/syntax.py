@@ -62,9 +62,10 @@ def _number(
 
     def read(texts: list[str]) -> float:
         above, slash, below = texts[0].partition("/")
-        if slash and float(below) == 0:
-            raise ValueError(f"{texts[0]!r:.80} divides by 0")
-        return float(above) / float(below) if slash else float(above)
+        try:
+            return float(above) / float(below) if slash else float(above)
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"could not convert {texts[0]!r:.300}") from None
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,

@@ -69,6 +69,7 @@ from snnlth_jax.configs.resolving import (
     proportional_rewind_epoch,
     resolve,
     resolve_as_before,
+    resolve_with_steps,
     steps,
 )
 from snnlth_jax.configs.retraining import of_ticket, of_tickets
@@ -134,6 +135,7 @@ __all__ = [
     "proportional_rewind_epoch",
     "resolve",
     "resolve_as_before",
+    "resolve_with_steps",
     "short_name",
     "steps",
     "toml_value",

@@ -132,20 +132,33 @@ def resolve_as_before(config: TrainConfig) -> ResolvedTrain:
     return resolved
 
 
-def _resolved(config: TrainConfig, before: bool = False) -> Any:
+def resolve_with_steps(config: TrainConfig) -> ResolvedTrain:
+    """`resolve`, in which steps of augmentation that are given stay, though they are those of the dataset.
+
+    Earlier versions told them from the default.
+
+    >>> config = ImpConfig(augment=("crop",))
+    >>> resolve_with_steps(config).augment, resolve(config).augment
+    (('crop',), True)
+    """
+    resolved: ResolvedTrain = _resolved(config, steps=True)
+    return resolved
+
+
+def _resolved(config: TrainConfig, before: bool = False, steps: bool = False) -> Any:
     spec = data.spec(config.dataset, config.data_dir)
     make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
-    resolved = make(**_filled(config, spec, before))
+    resolved = make(**_filled(config, spec, before, steps))
     if config.workdir is None:
         name = short_name(resolved, spec.name)
         if not before:
-            name = run_name(config, resolved, spec.name, lambda other: _filled(other, spec, before))
+            name = run_name(config, resolved, spec.name, lambda other: _filled(other, spec, before, steps))
         resolved = dataclasses.replace(resolved, workdir=f"runs/{name}")
     checks.check(resolved)
     return resolved
 
 
-def _filled(config: TrainConfig, spec: data.Spec, before: bool) -> dict[str, Any]:
+def _filled(config: TrainConfig, spec: data.Spec, before: bool, steps: bool) -> dict[str, Any]:
     """The fields of a configuration, with every default except the directory."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     own = config.dataset not in _BY_DATASET
@@ -154,7 +167,7 @@ def _filled(config: TrainConfig, spec: data.Spec, before: bool) -> dict[str, Any
     if isinstance(config.augment, (tuple, list)):  # in one order; none of them is False
         ranks = {step: rank for rank, step in enumerate(STEPS)}
         chosen = tuple(sorted(config.augment, key=lambda s: ranks.get(s, len(ranks))))
-        usual = chosen == augment.steps(spec.augmentation) and not before
+        usual = chosen == augment.steps(spec.augmentation) and not (before or steps)
         fields["augment"] = usual or chosen or False
     if (frames := split_shape(spec.image_shape)[0]) is not None:
         defaults["num_timesteps"] = frames

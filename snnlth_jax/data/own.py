@@ -6,7 +6,7 @@
     MODULE:FUNCTION    a function of no arguments that returns a `Dataset`
 
 The facts about such a dataset (its mean and std, for one) need its images, so it is read whole. The newest
-one is kept, and read again only when its files have changed; a function is called once.
+one is kept, and read again only when its files have changed; a function is not called again.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Problems of this machine or environment that would keep a run from starting, or slow it down.
 
-Each function judges one thing and names a remedy. It trains no network and leaves no file. It compiles only
-kernels of its own, where there is a GPU, and reads images only of a user's own dataset.
+Each function judges one thing and names a remedy. It trains no network. It compiles the kernels of a GPU and
+the calls of oneDNN, and reads images only of a user's own dataset, which is then kept in the cache.
 """
 
 import importlib.util

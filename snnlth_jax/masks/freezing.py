@@ -243,17 +243,26 @@ def _state_freezer(
     def equal(x: Any) -> bool:
         return bool(jax.tree.structure(x, is_leaf=_absent) == structure)
 
+    def spans(x: Any) -> bool:
+        """Whether there is something in the place of each parameter, maybe several arrays."""
+        try:
+            structure.flatten_up_to(x)
+        except (ValueError, TypeError):
+            return False
+        return True
+
     def like_params(x: Any) -> bool:
         if equal(x):
             return True
         if any(map(equal, jax.tree.leaves(x, is_leaf=equal))):
             return False
-        try:  # the place of a parameter may hold several arrays
-            places = structure.flatten_up_to(x)
-        except (ValueError, TypeError):
+        if not spans(x):
             return False
-        # a tuple of states is no tuple of parameters
-        return not isinstance(own, tuple | list) or all(map(_fits, flat, places))
+        # a tuple of states is no tuple of parameters: it has such tuples inside
+        places = structure.flatten_up_to(x)
+        inner = (y for place in places for y in jax.tree.leaves(place, is_leaf=spans))
+        fits = all(map(_fits, flat, places)) and not any(map(spans, inner))
+        return fits or not isinstance(own, tuple | list)
 
     def masked(part: Any) -> Any:
         if not like_params(part):
@@ -266,18 +275,23 @@ def _state_freezer(
     return lambda state: jax.tree.map(masked, state, is_leaf=like_params)
 
 
-def _longer_with(params: PyTree, init: Callable[[PyTree], PyTree]) -> list[bool]:
-    """For each leaf of the first state whether it would be longer if the parameters were."""
+def _longer_with(params: PyTree, init: Callable[[PyTree], PyTree]) -> list[bool] | None:
+    """For each leaf of the first state whether it would be longer if the parameters were; None if unknown."""
 
     def shapes(more: int) -> list[tuple[int, ...]]:
         longer = jax.tree.map(lambda x: jax.ShapeDtypeStruct([n + more for n in x.shape], x.dtype), params)
         return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(init, longer))]
 
-    return [a != b for a, b in zip(shapes(0), shapes(1), strict=True)]
+    try:
+        return [a != b for a, b in zip(shapes(0), shapes(1), strict=True)]
+    except Exception:  # a transformation of the user's own, which needs values or these shapes
+        return None
 
 
-def _masked_beside_array(mask: jax.Array | None, longer: list[bool], state: PyTree) -> PyTree:
+def _masked_beside_array(mask: jax.Array | None, longer: list[bool] | None, state: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(state)
+    if longer is None or len(longer) != len(leaves):
+        longer = [True] * len(leaves)
     own = zip(leaves, longer, strict=True)
     return jax.tree.unflatten(structure, [_masked_leaf(mask, leaf) if part else leaf for leaf, part in own])
 

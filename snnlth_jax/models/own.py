@@ -92,8 +92,9 @@ def _check_options(name: str, options: Mapping[str, Any]) -> None:
         return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
         return
-    named = [one.name for one in taken if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    others = [one for one in named[1:] if one not in ("parent", "name")]  # without the number of classes
+    more = [*taken][1:]  # without the number of classes
+    named = [one.name for one in more if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    others = [one for one in named if one not in ("parent", "name")]
     for option in options:
         if not others:
             raise InputError("`arch_option`", option, allowed=f"none, with {name}")

@@ -119,7 +119,9 @@ def removed_digits(density: float | jax.Array) -> jax.Array | np.ndarray:
 
 def share_digits(fraction: float | jax.Array) -> jax.Array | np.ndarray:
     """Decimal places of a fraction in [0, 1], for `floor_of`; of a traced one the first seven, rounded."""
-    if isinstance(fraction, jax.core.Tracer) and jnp.shape(fraction) == ():
+    if isinstance(fraction, jax.core.Tracer):
+        if jnp.shape(fraction) != ():
+            raise ValueError(f"fraction must be one number, got shape {jnp.shape(fraction)}")
         return _traced_digits(fraction)
     if not 0 <= number("fraction", fraction) <= 1:
         raise ValueError(f"fraction must lie in [0, 1], got {fraction}")
@@ -141,7 +143,7 @@ def number(name: str, value: Any) -> float:
             f"(under jit: remove_lowest, with counts of overall, uniform or erk)"
         )
     real = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and jnp.shape(value) == ()
-    if not real or jnp.result_type(value).kind in "bc":
+    if not real or getattr(jnp.result_type(value), "kind", "b") in "bc":
         raise ValueError(f"{name} must be a number, got {value!r}")
     return float(value)
 
