@@ -142,7 +142,7 @@ def ticket(
 
     Args:
       name: of the file, for errors.
-      found: content of the file.
+      imported: content of the file.
       arch: name of the network.
       shape: its classes, images and width.
       weights: name and content of a file with the weights to rewind to, for masks without weights.
