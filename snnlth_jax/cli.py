@@ -52,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(command, configs.EbConfig) and command.tau == 0:  # experiments may mean it
             never = "no distance is below it: the search would never stop"
             raise InputError("`tau`", command.tau, problem=never, allowed="above 0, at most 1")
-        printing = (
-            configs.TrainConfig | Demo | Data | Report
-        )  # the output of other commands may go to a program
+        # the output of other commands may go to a program
+        printing = configs.TrainConfig | Demo | Data | Report
         if not isinstance(command, printing):
             logging.getLogger("snnlth_jax").handlers = [_Print(sys.stderr)]
         with numerics.pinned():

@@ -13,6 +13,8 @@ from snnlth_jax.errors import InputError, not_one_of
 __all__ = ["RULES", "parsed"]
 
 RULES = tyro.constructors.ConstructorRegistry()
+_Info = tyro.constructors.PrimitiveTypeInfo
+_Spec = tyro.constructors.PrimitiveConstructorSpec[Any]
 
 
 class _Nothing(tuple[Any, ...]):
@@ -23,9 +25,7 @@ _OUTSIDE = re.compile(r",(?![^()\[\]{}]*[)\]}])")  # commas outside of brackets
 
 
 @RULES.primitive_rule
-def _list(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+def _list(info: _Info) -> _Spec | None:
     """Lists are written with commas: `--seeds 0,1,2`; whole numbers also as a range: `--seeds 0-2`."""
     if info.type_origin is not tuple:
         return None
@@ -43,7 +43,7 @@ def _list(
 
     names = get_args(kind)  # the choices of a Literal
     entry = {int: "INT", str: "FILE"}.get(kind, f"{{{','.join(names)}}}")
-    return tyro.constructors.PrimitiveConstructorSpec(
+    return _Spec(
         nargs=1,
         metavar=f"{entry},…" if names else f"{entry},{entry},…",
         instance_from_str=read,
@@ -53,9 +53,7 @@ def _list(
 
 
 @RULES.primitive_rule
-def _number(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+def _number(info: _Info) -> _Spec | None:
     """Numbers may be fractions: `--neuron-tau 4/3`."""
     if info.type is not float:
         return None
@@ -67,7 +65,7 @@ def _number(
         except (ValueError, ZeroDivisionError):
             raise ValueError(f"could not convert {texts[0]!r:.300}") from None
 
-    return tyro.constructors.PrimitiveConstructorSpec(
+    return _Spec(
         nargs=1,
         metavar="FLOAT",
         instance_from_str=read,
@@ -77,9 +75,7 @@ def _number(
 
 
 @RULES.primitive_rule
-def _switch_or_list(
-    info: tyro.constructors.PrimitiveTypeInfo,
-) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
+def _switch_or_list(info: _Info) -> _Spec | None:
     """A list that may be the default, or none: `--augment crop,flip`, `--augment none`."""
     kinds = get_args(info.type)
     if bool not in kinds or not any(get_origin(kind) is tuple for kind in kinds):
@@ -94,7 +90,7 @@ def _switch_or_list(
     def written(value: Any) -> list[str]:
         return [] if value is True else [",".join(value or ["none"])]
 
-    return tyro.constructors.PrimitiveConstructorSpec(
+    return _Spec(
         nargs=(0, 1),
         metavar="STEP,…|none",
         instance_from_str=read,

@@ -38,8 +38,9 @@ def adopted(config: configs.TrainConfig, resolved: Resolved) -> Resolved:
         before: Any = configs.resolve_as_before(config)
         candidates += [dataclasses.replace(before, workdir=resolved.workdir), before]
         candidates.append(dataclasses.replace(resolved, workdir=before.workdir))
-        with_steps: Any = configs.resolve_with_steps(config)
-        candidates.append(with_steps)
+        if resolved.augment is True and config.augment is not True:  # earlier versions told the two apart
+            with_steps: Any = configs.resolve_with_steps(config)
+            candidates.append(with_steps)
     for candidate in candidates:
         recorded = recorded_identity(candidate.workdir)
         if recorded is not None and not _differing(candidate, recorded):
