@@ -38,6 +38,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 MOST_MEMORY = 3 * 2**30
 MOST_ON_DISK = 2 * 2**30
 programs.SHARED.most = 1000
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects and few circles
 
 
 def _refuse_deprecated(event: str, **_: object) -> None:

@@ -43,31 +43,35 @@ sys.exit(cli.main(sys.argv[2:]))
 LINE = "snnlth: error: another host is gone; the same command on all hosts resumes after the last checkpoint"
 
 
+def environments(devices: int) -> list[dict[str, str]]:
+    """Those of two processes that find each other over the loopback interface, each with some devices."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    several = "--xla_force_host_platform_device_count="
+    flags = re.sub(rf"{several}\d+", "", os.environ.get("XLA_FLAGS", ""))
+    both = os.environ | {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{flags} {several}{devices}",
+    }
+    return [both | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
+
+
 class Hosts:
     """Two supervisors of one search, each with what it and its processes print."""
 
-    def __init__(self, workdir: Path, flags: list[str], heartbeat: int, pause: float):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        command = [str(AGAIN), sys.executable, "-c", PROGRAM, str(heartbeat), *SEARCH, *flags]
+    def __init__(self, workdir: Path, search: list[str], heartbeat: int, pause: float, devices: int = 1):
+        command = [str(AGAIN), sys.executable, "-c", PROGRAM, str(heartbeat), *search]
         command += ["--distributed", "--workdir", str(workdir)]
-        several = r"--xla_force_host_platform_device_count=\d+"
-        environment = os.environ | {
-            "JAX_COORDINATOR_ADDRESS": address,
-            "JAX_NUM_PROCESSES": "2",
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": re.sub(several, "", os.environ.get("XLA_FLAGS", "")),
-            "AGAIN_SECONDS": str(pause),
-            "AGAIN_ATTEMPTS": "1000",
-        }
+        again = {"AGAIN_SECONDS": str(pause), "AGAIN_ATTEMPTS": "1000"}
         self.run, self.supervisors = rundir.paths(workdir), []
         self.logs = [workdir.parent / f"{workdir.name}.{index}" for index in range(2)]
-        for index, log in enumerate(self.logs):
+        for log, host in zip(self.logs, environments(devices), strict=True):
             with log.open("w") as out:
-                host = environment | {"JAX_PROCESS_ID": str(index)}
                 self.supervisors.append(
-                    psutil.Popen(command, env=host, stdout=subprocess.DEVNULL, stderr=out)
+                    psutil.Popen(command, env=host | again, stdout=subprocess.DEVNULL, stderr=out)
                 )
 
     def process(self, index: int) -> psutil.Process | None:
@@ -121,9 +125,9 @@ class Hosts:
 
 
 @contextlib.contextmanager
-def hosts(*arguments: object) -> Iterator[Hosts]:
+def hosts(*arguments: object, **more: object) -> Iterator[Hosts]:
     """Two hosts, which are ended with the context."""
-    both = Hosts(*arguments)
+    both = Hosts(*arguments, **more)
     try:
         yield both
     finally:
@@ -145,10 +149,10 @@ def main() -> int:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{name}/cache"
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         for seed in itertools.count():
-            flags = ["--seed", str(seed), "--epochs", "25", "--rounds", "3"]
-            with hosts(Path(name) / f"undisturbed_{seed}", flags, *timing) as alone:
+            search = [*SEARCH, "--seed", str(seed), "--epochs", "25", "--rounds", "3"]
+            with hosts(Path(name) / f"undisturbed_{seed}", search, *timing) as alone:
                 assert alone.wait() == [0, 0], alone.logs[0].read_text()
-            with hosts(Path(name) / f"run_{seed}", flags, *timing) as both:
+            with hosts(Path(name) / f"run_{seed}", search, *timing) as both:
                 while not both.over():
                     time.sleep(dice.uniform(0, options.longest))
                     index = dice.randrange(2)

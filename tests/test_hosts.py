@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,28 +30,23 @@ CONFIG = {
     "train_examples": 96,
     "batch_size": 48,
 }
-SEARCH = ["-m", "snnlth_jax.cli", "eb", "--controls", "redrawn"]
+SEARCH = ["eb", "--controls", "redrawn"]
 for name, value in CONFIG.items():
     SEARCH += [f"--{name.replace('_', '-')}", str(value)]
 
 
-def start(workdir, *more, command=SEARCH, second=()):
+def start(workdir, *more, command=("-m", "snnlth_jax.cli", *SEARCH), second=()):
     """The command on two hosts; the second may be given more flags."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
-    several = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "XLA_FLAGS": flags}
-    command = [*command, "--distributed", "--workdir", str(workdir), *more]
+    command = [sys.executable, *command, "--distributed", "--workdir", str(workdir), *more]
     return [
         subprocess.Popen(
-            [sys.executable, *command, *(second if index else ())],
-            env=os.environ | several | {"JAX_PROCESS_ID": str(index)},
+            [*command, *flags],
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index in range(2)
+        for flags, environment in zip(((), second), host_loss.environments(devices=2), strict=True)
     ]
 
 
@@ -60,14 +54,6 @@ def finish(processes):
     """Their statuses, and what they printed."""
     told = [process.communicate(timeout=300) for process in processes]
     return [process.returncode for process in processes], told
-
-
-def wait_for_epochs(run, epochs, processes):
-    deadline = time.monotonic() + 300
-    while (run.metrics.read_text().count('"event": "epoch"') if run.metrics.exists() else 0) < epochs:
-        assert all(process.poll() is None for process in processes)
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.fixture(scope="module")
@@ -118,42 +104,42 @@ def test_hosts_measure_stability_as_one(tmp_path):
         np.testing.assert_allclose(two.train_losses, one.train_losses, rtol=1e-2)
 
 
-def test_stopped_and_killed_they_go_on_bit_for_bit(undisturbed, tmp_path):
-    """One of them is asked to stop, and both do; then both are killed."""
+def test_stopped_lost_and_killed_they_resume_bit_for_bit(undisturbed, tmp_path):
+    """One is asked to stop, and both do; one is killed, and both start again; so they do when both are."""
     expected, _ = undisturbed
-    run = rundir.paths(tmp_path / "run")
-    for epochs, told, number in ((1, [1], signal.SIGINT), (4, [0, 1], signal.SIGKILL)):
-        processes = start(tmp_path / "run")
-        wait_for_epochs(run, epochs, processes)
-        for index in told:
-            processes[index].send_signal(number)
-        statuses, outputs = finish(processes)
-        if number == signal.SIGKILL:
-            assert statuses == [-9, -9]
-        else:
-            assert statuses == [75, 75], outputs
-            assert "stopped by SIGTERM; the same command resumes" in outputs[0][1]
-    statuses, outputs = finish(start(tmp_path / "run"))
-    assert statuses == [0, 0], outputs
-    assert "resuming after" in outputs[0][0]
-    small.same_outcome(run, expected)
+    processes = start(tmp_path / "run")
+    log = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.read_text(), processes)
+    processes[1].send_signal(signal.SIGINT)
+    statuses, outputs = finish(processes)
+    assert statuses == [75, 75], outputs
+    assert "stopped by SIGTERM; the same command resumes" in outputs[0][1]
+    with host_loss.hosts(tmp_path / "run", SEARCH, heartbeat=60, pause=2, devices=2) as both:
+        begun = both.epochs()
 
+        def in_step(epochs):
+            wait_for(
+                lambda: both.epochs() >= epochs and both.process(0) and both.process(1), both.supervisors
+            )
 
-def test_the_loss_of_a_host_is_a_line_and_the_same_result(tmp_path):
-    """Process 0 is killed twice, which the other sees at once; supervisors start both again."""
-    timing = (["--epochs", "10", "--rounds", "2"], 60, 3)
-    with host_loss.hosts(tmp_path / "undisturbed", *timing) as alone:
-        assert alone.wait() == [0, 0], alone.logs[0].read_text()
-    with host_loss.hosts(tmp_path / "run", *timing) as both:
-        for epochs in (2, 12):
-            while both.epochs() < epochs or not (both.process(0) and both.process(1)):
-                assert not both.over(), both.logs[0].read_text()
-                time.sleep(0.01)
-            _, lines = both.lose(0)
-            assert lines[0] == host_loss.LINE
-            assert [line for line in lines[1:] if not line.startswith("again: ended with status 69, ")] == []
+        in_step(begun + 1)
+        _, (line, *again) = both.lose(0)
+        assert line == host_loss.LINE
+        assert all(line.startswith("again: ended with status 69, ") for line in again)
+        in_step(begun + 2)
+        for process in (both.process(0), both.process(1)):
+            process.kill()
         assert both.wait() == [0, 0], both.logs[0].read_text()
-    small.same_outcome(both.run, alone.run)
+        small.same_outcome(both.run, expected)
+
+
+def wait_for(event, processes):
+    """Wait until it has come; the processes must still run then."""
+    deadline = time.monotonic() + 300
+    while not event():
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 ABORT = """
@@ -254,9 +240,7 @@ def test_bad_input_ends_all_of_them(tmp_path):
     """Also where one host alone finds it bad, or the two were started differently."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"epochs": 5}')
-    here, there = (
-        [*SEARCH[2:], "--distributed", "--workdir", str(tmp_path / name)] for name in ("run", "other")
-    )
+    here, there = ([*SEARCH, "--distributed", "--workdir", str(tmp_path / name)] for name in ("run", "other"))
     flags = ([*here, "--parallel", "pmap"], [*here, "--learning-rate", "0.3"])
     first, second = json.dumps([here, here, there]), json.dumps([*flags, there])
     statuses, told = finish(start(tmp_path, first, command=["-c", COMMANDS], second=(second,)))
@@ -273,10 +257,20 @@ def test_bad_input_ends_all_of_them(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_connecting_to_nobody_is_one_line(tmp_path):
-    command = [*SEARCH, "--distributed", "--workdir", str(tmp_path / "run")]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("snnlth: error: --distributed: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert not (tmp_path / "run").exists()
+@pytest.fixture(scope="module", autouse=True)
+def to_nobody(tmp_path_factory):
+    """A search that waits for a host that does not come: a while, beside the other tests."""
+    run = tmp_path_factory.mktemp("nobody") / "run"
+    command = [sys.executable, "-m", "snnlth_jax.cli", *SEARCH, "--distributed", "--workdir", str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process, run
+        process.kill()
+
+
+def test_connecting_to_nobody_is_one_line(to_nobody):
+    process, run = to_nobody
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert err.startswith("snnlth: error: --distributed: ")
+    assert len(err.splitlines()) == 1
+    assert not run.exists()

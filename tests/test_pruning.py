@@ -36,11 +36,8 @@ def params(seed=0):
 def test_ladder_of_counts(network):
     """The real number of weights, in two leaves; 14 prunings in one compiled loop."""
     counts = [int(n) for n in LADDERS[network].split()]
-    split = counts[0] // 3
-    w = {
-        "w0": jax.random.normal(jax.random.key(0), (split, 1)),
-        "w1": jax.random.normal(jax.random.key(1), (counts[0] - split, 1)),
-    }
+    values = np.random.default_rng(0).standard_normal((counts[0], 1), np.float32)
+    w = dict(zip(("w0", "w1"), np.split(values, [counts[0] // 3]), strict=True))
 
     def one_round(m, _):
         new = pruning.prune(pruning.magnitude(w), m, 0.25)
