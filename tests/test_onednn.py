@@ -58,6 +58,14 @@ def with_library():
 
 
 @pytest.fixture
+def decided_again():
+    """What a test decides about the library is forgotten at its end, and with it what was traced so."""
+    yield
+    _onednn.library.cache_clear()
+    jax.clear_caches()
+
+
+@pytest.fixture
 def needed(with_library):
     if not with_library.version:
         pytest.skip(f"oneDNN is not used: {with_library.reason}")
@@ -276,6 +284,7 @@ class TestProcesses:
         assert "cannot open shared object file" in " ".join(said)
 
 
+@pytest.mark.usefixtures("decided_again")
 def test_switched_off_programs_are_those_without_it(monkeypatch):
     x, kernel, grad = arguments(4, 8, 8, 4, 5, 3, 1)
 
@@ -306,7 +315,7 @@ def test_a_program_for_other_machines_does_not_call_it():
     np.testing.assert_allclose(there.call(images), logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("needed")
+@pytest.mark.usefixtures("decided_again", "needed")
 @pytest.mark.parametrize("wide", [True, False])
 def test_the_gradient_of_a_kernel_is_by_the_library_where_it_is_as_fast(wide, with_library, monkeypatch):
     """With instructions of AVX-512; elsewhere minimal filtering takes half of its time."""
