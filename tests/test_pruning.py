@@ -349,3 +349,10 @@ def test_iterated_synflow_empties_no_layer():
     total = masks.count(m)[1]
     assert masks.count(m)[0] == total - math.floor((1 - Fraction(str(0.08))) * total)
     assert all(kept for kept, _ in masks.by_layer(m).values())
+
+
+def test_grasp_in_double_precision_is_exact(x64):
+    """The loss w^4 has the gradient 4 w^3 and the Hessian 12 w^2."""
+    w = {"w": np.linspace(-1.7, 1.3, 7)}
+    scores = pruning.grasp(lambda p: jnp.sum(p["w"] ** 4), w)["w"]
+    np.testing.assert_allclose(scores, 48 * w["w"] ** 6, rtol=1e-14)
