@@ -388,6 +388,18 @@ def test_n_of_m_against_a_sort(n, groups, columns, seed):
             assert set(np.flatnonzero(kept[rows, column])) == set(order[4 - n :])
 
 
+@pytest.mark.parametrize("axis", [0, 1, -2, 3])
+def test_n_of_m_along_any_axis_of_a_kernel(axis):
+    """As of the matrix whose rows are that axis."""
+    scores = np.random.default_rng(0).normal(size=(4, 8, 12, 4)).astype(np.float32)
+    rows = np.moveaxis(scores, axis, 0)
+    matrix = rows.reshape(len(rows), -1)
+    keep = jax.jit(pruning.keep_n_of_m, static_argnums=(2, 3), static_argnames="axis")
+    kept = keep({"w": scores}, {"w": np.ones(scores.shape, bool)}, 1, 4, axis=axis)["w"]
+    expected = keep({"w": matrix}, {"w": np.ones(matrix.shape, bool)}, 1, 4, axis=0)["w"]
+    np.testing.assert_array_equal(np.moveaxis(kept, axis, 0).reshape(matrix.shape), expected)
+
+
 def test_channels_go_whole_and_in_the_order_of_their_means():
     w = {
         "a": jax.random.normal(jax.random.key(0), (3, 3, 2, 8)),
