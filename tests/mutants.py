@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 TESTS = {
     "snnlth_jax/masks": ["test_masks", "test_frozen_state", "test_any_pytree", "test_placement"],
     "snnlth_jax/pruning": ["test_pruning", "test_methods", "test_any_pytree", "test_placement"],
-    "snnlth_jax/search/rewinding.py": ["test_imp"],
+    "snnlth_jax/search/rewinding.py": ["test_imp", "test_discrepancies"],
     "snnlth_jax/run/checkpoints.py": ["test_faults", "test_resume"],
 }
 LONGEST = 600  # seconds of the tests of a fault; more counts as noticed
