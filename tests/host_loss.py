@@ -44,7 +44,7 @@ LINE = "snnlth: error: another host is gone; the same command on all hosts resum
 
 
 def environments(devices: int) -> list[dict[str, str]]:
-    """Those of two processes that find each other over the loopback interface, each with some devices."""
+    """Variables of two processes that find each other over the loopback interface, each with some devices."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
