@@ -59,7 +59,7 @@ def with_library():
 
 @pytest.fixture
 def decided_again():
-    """What a test decides about the library is forgotten at its end, and with it what was traced so."""
+    """Forget at the end of a test what it decided about the library, and with it what was traced so."""
     yield
     _onednn.library.cache_clear()
     jax.clear_caches()

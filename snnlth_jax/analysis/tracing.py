@@ -20,6 +20,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from snnlth_jax.analysis import wiring as w
 from snnlth_jax.analysis.wiring import IMAGE, LOGITS, Connection, Shape, Wiring
+from snnlth_jax.masks import trees
 
 __all__ = ["trace"]
 
@@ -75,8 +76,8 @@ def trace(model: Any, variables: Mapping[str, Any], masks: Any, image_shape: Sha
         IMAGE: image.reshape(image_shape[-3:])
     }
 
-    prunable = {f"params/{w.name_of(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(masks)}
-    named = {w.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    prunable = {f"params/{trees.name_of(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(masks)}
+    named = {trees.name_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     kernels = [name.removeprefix("params/") if name in prunable else None for name in named]
     origins = [_Origin(kernel=kernel) for kernel in kernels]
     layers, ends = _layers(program, [*origins, _Origin(reads=frozenset([IMAGE]))])

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from snnlth_jax.masks import trees
 from snnlth_jax.models import VGG, ResNet
 from snnlth_jax.models.resnet import blocks
 
@@ -21,7 +22,6 @@ __all__ = [
     "by_name",
     "charged_shape",
     "connections",
-    "name_of",
     "onward",
     "pooled",
     "received_shape",
@@ -117,12 +117,7 @@ def _resnet(model: ResNet) -> Iterator[Connection]:
 def by_name(masks: Any) -> dict[str, np.ndarray]:
     """Masks (or kernels) of all layers, as NumPy arrays by the names of `connections`."""
     leaves = jax.tree_util.tree_leaves_with_path(masks)
-    return {name_of(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
-
-
-def name_of(path: tuple[Any, ...]) -> str:
-    """Name of a leaf of the masks, as in `connections`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return {trees.name_of(path): np.asarray(jax.device_get(leaf)) for path, leaf in leaves}
 
 
 def shapes(

@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
 from snnlth_jax import masks as masks_lib
+from snnlth_jax.analysis import wiring
 from snnlth_jax.data.frames import split_shape
 from snnlth_jax.models import own
 from snnlth_jax.networks import Network
@@ -22,6 +20,7 @@ def from_network(network: Network, file: str) -> str:
       network: the network.
       file: name of its file.
 
+    >>> import jax
     >>> import jax.numpy as jnp
     >>> from snnlth_jax import models, networks
     >>> from snnlth_jax.data.augment import Augmentation
@@ -60,7 +59,7 @@ def from_network(network: Network, file: str) -> str:
     }
     layers = [
         f"| {name} | {mask.size:,} | {100 * (1 - mask.mean()):.2f} % |"
-        for name, mask in _masks(network.masks).items()
+        for name, mask in wiring.by_name(network.masks).items()
     ]
     settings = [f"| {_text(name)} | {_text(value)} |" for name, value in known.items() if name != "versions"]
     arch = f", arch={json.dumps(recipe.arch)}" if own.is_own(recipe.arch) else ""
@@ -83,11 +82,6 @@ def from_network(network: Network, file: str) -> str:
         *("", "## Settings of its search", "", "| | |", "|---|---|", *settings),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _masks(masks: Any) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_leaves_with_path(masks)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(x) for path, x in leaves}
 
 
 def _accuracy(value: Any) -> str:

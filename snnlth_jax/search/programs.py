@@ -30,6 +30,7 @@ from snnlth_jax.data.augment import Augmentation, choose
 from snnlth_jax.data.frames import as_input, split_shape
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts, sharding
+from snnlth_jax.masks import trees
 from snnlth_jax.models import own
 from snnlth_jax.run.results import FlopsPerImage
 from snnlth_jax.search.measure import (
@@ -396,7 +397,7 @@ class Variants:
             if c.name is not None
         }
         return jax.tree_util.tree_map_with_path(
-            lambda path, mask: jnp.asarray(by_name[wiring.name_of(path)]), state.masks
+            lambda path, mask: jnp.asarray(by_name[trees.name_of(path)]), state.masks
         )
 
     def measure(self, variant: Variant, state: TrainState) -> Measurement:

@@ -16,6 +16,7 @@ from rich.console import Console
 from snnlth_jax import configs, data, tickets
 from snnlth_jax.errors import InputError
 from snnlth_jax.machine import hosts
+from snnlth_jax.masks import trees
 from snnlth_jax.run import earlier
 from snnlth_jax.run.results import Result
 from snnlth_jax.search import phases
@@ -126,7 +127,7 @@ def _fitted(ticket: tickets.Ticket, params: PyTree, num_classes: int) -> tuple[t
     def leaf(path: tuple[Any, ...], own: Any) -> Any:
         if not readout(path, own):
             return own
-        new.append("/".join(str(key.key) for key in path))
+        new.append(trees.name_of(path))
         return wanted[path]
 
     def mask(path: tuple[Any, ...], own: Any) -> Any:
