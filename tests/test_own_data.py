@@ -124,7 +124,7 @@ WRONG = {
         ({"train_labels": LABELS[:, None]}, "train_labels (24, 1)"),
         ({"train_labels": LABELS.astype(np.int64) + 2**40}, "label 1099511627778"),
         (
-            {"train_labels": np.where(LABELS == 1, 2**64 - 1, 0).astype(np.uint64)},
+            {"train_labels": np.where(LABELS == 1, np.uint64(2**64 - 1), np.uint64(0))},
             "label 18446744073709551615",
         ),
         ({"test_labels": LABELS[:9] + 1}, "test_labels: label 3 of image 2; allowed: 0 to 2"),

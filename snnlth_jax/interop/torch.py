@@ -164,7 +164,7 @@ def shapes_of(model: VGG | ResNet, images: Any) -> Any:
         raise ValueError(f"model must be a VGG or a ResNet, got {type(model).__name__}")
     if len(getattr(images, "shape", ())) != 4:
         raise ValueError(f"sample_input must be images [B, H, W, C], got a {type(images).__name__}")
-    return _traced(model, tuple(images.shape), jnp.dtype(images.dtype))
+    return _traced(model, tuple(images.shape), jax.dtypes.canonicalize_dtype(images.dtype))
 
 
 @functools.lru_cache(maxsize=64)

@@ -204,7 +204,7 @@ static void hand_over(Job* given) {
 // --- what XLA and Python call
 
 XLA_FFI_Error* snnlth_convolution(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_Extension_Base* extension = frame->extension_start;
+  __typeof__(frame->extension_start) extension = frame->extension_start;  // later headers name its type otherwise
   if (extension && extension->type == XLA_FFI_Extension_Metadata) {
     XLA_FFI_Metadata* metadata = ((XLA_FFI_Metadata_Extension*)extension)->metadata;
     metadata->api_version.major_version = XLA_FFI_API_MAJOR;
