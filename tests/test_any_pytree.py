@@ -411,3 +411,29 @@ def test_channels_go_whole_and_in_the_order_of_their_means():
     channels = np.concatenate([np.asarray(kept["a"]).all((0, 1, 2)), np.asarray(kept["c"]).all(0)])
     assert set(np.flatnonzero(~channels)) == set(np.argsort(means)[: math.floor(0.4 * 14)])
     assert masks.count(kept)[0] == 18 * channels[:8].sum() + 8 * channels[8:].sum()
+
+
+NUMPY = {"a": np.linspace(-1.0, 2.0, 24).reshape(6, 4), "b": np.linspace(1.0, -3.0, 8).reshape(4, 2)}
+
+
+def frozen_step(params, kept):
+    tx = masks.freeze_pruned(optax.sgd(0.1, momentum=0.9), kept)
+    return tx.update(params, tx.init(params), params)[0]
+
+
+WITH_NUMPY = {
+    "apply": masks.apply,
+    "prune": lambda params, kept: pruning.prune(params, kept, 0.3),
+    "lamp": lambda params, kept: pruning.lamp(params, kept),
+    "synflow": lambda params, _: pruning.synflow(lambda p: jnp.sum(p["a"] @ p["b"]), params),
+    "channels": lambda params, kept: pruning.prune_channels(params, kept, 0.5),
+    "freeze": frozen_step,
+}
+
+
+@pytest.mark.parametrize("use", WITH_NUMPY)
+def test_numpys_double_precision_is_taken_as_jax_takes_it(use):
+    """In single precision and without a warning, which this suite makes an error."""
+    kept = masks.make(NUMPY)
+    single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), NUMPY)
+    chex.assert_trees_all_close(WITH_NUMPY[use](NUMPY, kept), WITH_NUMPY[use](single, kept), rtol=1e-6)

@@ -303,4 +303,5 @@ def map_kept(f: Callable[..., Any], masks: Masks, tree: PyTree, *rest: PyTree) -
 
 def keep(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     """The leaf where the mask keeps it, else 0."""
+    leaf = jnp.asarray(leaf)  # NumPy's double precision may not be JAX's
     return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))

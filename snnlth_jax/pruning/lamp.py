@@ -40,7 +40,7 @@ def lamp(params: PyTree, masks: Masks) -> PyTree:
     [0.0556, 0.2353, 0.3077, 1.0]
     """
     trees.check(masks, params)
-    return trees.tree_map(_scores, masks, params)
+    return trees.tree_map(lambda mask, weight: _scores(mask, jnp.asarray(weight)), masks, params)
 
 
 def _scores(mask: jax.Array, weight: jax.Array) -> jax.Array:
