@@ -428,6 +428,17 @@ def test_the_file_of_a_run_gives_its_configuration_back(config, empty_directory)
     assert (changed.seed, changed.batch_size, changed.epochs) == (5, 32, resolved.epochs)
 
 
+def test_what_follows_from_a_setting_follows_the_flag_beside_the_file(empty_directory):
+    """The ticket is of the last round, the rewind epoch in proportion; a seed takes the place of seeds."""
+    text = configs.written(configs.resolve(configs.ImpConfig(rounds=2, epochs=15, seeds=(0, 1))))
+    (empty_directory / "run.toml").write_text(text)
+    read = configs.resolve(words.parse(["imp", "--config", "run.toml", "--rounds", "4", "--epochs", "45"])[1])
+    assert (read.final_rounds, read.rewind_epoch, read.seeds) == ((3,), 3, (0, 1))
+    one = words.parse(["imp", "--config", "run.toml", "--seed", "5", "--rounds", "1"])[1]
+    assert (one.seed, one.seeds, configs.resolve(one).final_rounds) == (5, (), ())
+    configs.check_used(one)
+
+
 def test_the_file_of_a_run_is_good_from_anywhere(empty_directory):
     """Files that are here are named from the root; the name of a dataset is no folder of that name."""
     for name in ("t_1.safetensors", "u.safetensors"):
@@ -473,8 +484,8 @@ def test_a_file_may_be_written_as_flags_are(empty_directory):
         ("lr = 0.1", "nearest: learning_rate"),
         ("frobnicate = 1", "run.toml: key frobnicate: no such setting"),
         ("method = 'eb'", "run.toml: key method: no such setting"),
-        ("epochs = 'many'", "run.toml: epochs many: expected int"),
-        ("epochs = 2.5", "run.toml: epochs 2.5: expected int"),
+        ("epochs = 'many'", "run.toml: epochs many: allowed: a whole number"),
+        ("epochs = 2.5", "run.toml: epochs 2.5: allowed: a whole number"),
         ("schedule = 'cosin'", "run.toml: schedule cosin: allowed: cosine, step; nearest: cosine"),
         ("controls = ['ramdom']", "run.toml: controls ramdom: allowed: random, redrawn, dense; nearest"),
         ("command = 'eb'", "run.toml: command eb: allowed: imp, or run it by snnlth eb"),

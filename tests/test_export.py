@@ -447,6 +447,8 @@ def test_bad_input_is_one_line(known, tmp_path, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, package, None)
         assert main(["export", "network", "--to", package, "--output", "out"]) == 2
         assert f"{package}: is not installed: pip install 'snnlth_jax[export]'" in capsys.readouterr().err
+    assert main(["export", "network", "--to", "npz", "--output", "./network", "--overwrite"]) == 2
+    assert "--output ./network: is what is read; allowed: another file" in capsys.readouterr().err
     assert main(["export", "network", "--to", "npz", "--output", "there", "--overwrite"]) == 0
     assert int(np.load("there")["num_timesteps"]) == T
 

@@ -45,7 +45,7 @@ class Export:
         """Write the file."""
         from snnlth_jax import networks
 
-        output.check(self.output, self.overwrite)
+        output.check(self.output, self.overwrite, self.path)
         if self.to == "nir" and not 1e-12 <= self.dt <= 1e12:
             raise InputError("`dt`", self.dt, allowed="a number above 0, from 1e-12 to 1e12")
         if self.arch is not None and self.to != "stablehlo":

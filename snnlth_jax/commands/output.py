@@ -31,8 +31,13 @@ def fail(status: int, message: object) -> int:
     return status
 
 
-def check(path: str, overwrite: bool) -> None:
+def check(path: str, overwrite: bool, *inputs: str | None) -> None:
     """Refuse a file that is there already, unless it may be replaced, and a place where none can be.
+
+    Args:
+      path: file to write.
+      overwrite: whether it may be replaced.
+      inputs: files that the command reads, which it does not replace.
 
     Raises:
       InputError: with the reason.
@@ -60,6 +65,8 @@ def check(path: str, overwrite: bool) -> None:
             if not overwrite:
                 problem, allowed = "is there already", "a new file, or `overwrite`"
                 raise InputError("`output`", path, problem=problem, allowed=allowed)
+            if any(one is not None and os.path.exists(one) and os.path.samefile(one, path) for one in inputs):
+                raise InputError("`output`", path, problem="is what is read", allowed="another file")
             if not os.path.isfile(path):
                 raise InputError("`output`", path, problem="is no regular file")
         parent = os.path.dirname(os.path.abspath(path))

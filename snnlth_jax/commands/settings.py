@@ -73,5 +73,9 @@ def _converted(what: str, value: Any, command: Any, name: str, kind: Any) -> Any
         wrong = [one for one in several if one not in names]
         if names and wrong:
             raise not_one_of(what, wrong[0], names) from error
-        problem = str(error).replace("`", "").lower()
-        raise InputError(what, value, problem=problem) from error
+        allowed = " or ".join(_KINDS[kind] for kind in fields.kinds(command, name) if kind in _KINDS)
+        several_of = f"a list; of each {allowed}" if fields.is_list(command, name) else allowed
+        raise InputError(what, value, allowed=several_of) from error
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -171,7 +171,7 @@ class Import(_Writing):
         """Write the file, and print what it holds."""
         from snnlth_jax.interop import imported, torch_files
 
-        output.check(self.output, self.overwrite)
+        output.check(self.output, self.overwrite, self.path, self.weights)
         if self.image_shape and (len(self.image_shape) != 3 or min(self.image_shape) < 1):
             given = ",".join(map(str, self.image_shape))
             raise InputError("`image_shape`", given, allowed="height, width and channels, 1 or more")

@@ -251,7 +251,7 @@ def _check_neuron(config: ResolvedTrain) -> None:
 
 def _check_rounds(config: ResolvedRounds) -> None:
     last = config.rounds - 1
-    pruned = f"1 to {last}, the rounds after the dense one"
+    pruned = f"1 to {last}, the rounds after the dense one" if last else "none, with `rounds` 1"
     _require(config, "final_rounds", lambda v: all(1 <= r <= last for r in v), pruned)
     if isinstance(config, ResolvedImp) and config.rewinding != "weights":
         own = f"rewind, with `rewinding` {config.rewinding}, which keeps all that was trained"

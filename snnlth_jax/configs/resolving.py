@@ -120,6 +120,17 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     return resolved
 
 
+def default(config: TrainConfig, name: str) -> Any:
+    """The value of a field where it is not set and the others are.
+
+    >>> default(ImpConfig(epochs=45, rewind_epoch=7), "rewind_epoch")
+    3
+    """
+    (usual,) = (field.default for field in dataclasses.fields(config) if field.name == name)
+    without: dict[str, Any] = {name: None if usual is dataclasses.MISSING else usual}
+    return getattr(resolve(dataclasses.replace(config, **without)), name)
+
+
 def resolve_as_before(config: TrainConfig) -> ResolvedTrain:
     """`resolve`, with the defaults of earlier versions, for runs that they began.
 

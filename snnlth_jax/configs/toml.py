@@ -9,6 +9,7 @@ from snnlth_jax import data
 from snnlth_jax.configs.commands import ResolvedTrain, RetrainConfig, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.parts import Rounds
+from snnlth_jax.configs.resolving import default
 from snnlth_jax.configs.targets import rounds_to
 
 __all__ = ["HEAD", "command_name", "following", "toml_value", "written"]
@@ -29,6 +30,8 @@ def command_name(config: Any) -> str:
 
 def written(config: ResolvedTrain) -> str:
     """The settings that decide the results of a run, every default filled in, and its seeds.
+
+    A default that follows from other settings is a comment, so that it follows them when these are changed.
 
     >>> from snnlth_jax.configs import ImpConfig, resolve
     >>> print(written(resolve(ImpConfig(epochs=3))))  # doctest: +ELLIPSIS
@@ -51,8 +54,15 @@ def written(config: ResolvedTrain) -> str:
         if field.file and not (field.name == "dataset" and value in data.dataset.SPECS):
             names = [_absolute(name, config) for name in ([value] if isinstance(value, str) else value)]
             value = names[0] if isinstance(value, str) else names
-        lines.append(f"{field.name} = {toml_value(value)}")
+        line = f"{field.name} = {toml_value(value)}"
+        as_others = field.name in _FROM_OTHERS and value == default(config, field.name)
+        lines.append(f"# {line}, from the other settings" if as_others else line)
     return "\n".join(lines) + "\n"
+
+
+# defaults that depend on the number of epochs or rounds, or on the surrogate
+_FROM_OTHERS = ("final_rounds", "rewind_epoch", "early_time_epochs", "queue", "stability_epochs")
+_FROM_OTHERS += ("surrogate_scale",)
 
 
 def _absolute(name: str, config: ResolvedTrain) -> str:

@@ -1,7 +1,7 @@
 """Trained networks as a compiled function's source, StableHLO, as `jax.export` writes it.
 
-It holds all from normalisation to logits, the weights too, for CPUs, GPUs and TPUs. JAX alone runs it,
-without Flax and without the code of the network:
+It holds all from normalisation to logits, the weights too, for CPUs, GPUs and TPUs. JAX, with flatbuffers,
+runs it, without Flax and without the code of the network:
 
     function = jax.export.deserialize(bytearray(open("network.jax", "rb").read()))
     logits = function.call(images)  # uint8 [N, H, W, C], or [N, T, H, W, C] -> [N, classes], summed over time
@@ -11,6 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from snnlth_jax.errors import InputError
 from snnlth_jax.models import _onednn
 from snnlth_jax.networks import Network, classifier
 
@@ -27,7 +28,7 @@ def from_network(network: Network, arch: str | None = None) -> bytes:
       arch: the `module:function` of a network of your own, see `networks.classifier`.
 
     Raises:
-      InputError: what `networks.classifier` refuses.
+      InputError: what `networks.classifier` refuses; flatbuffers, which JAX writes with, is not installed.
 
     >>> from snnlth_jax import networks
     >>> content = from_network(networks.load("networks/ticket_05.safetensors"))  # doctest: +SKIP
@@ -45,4 +46,8 @@ def from_network(network: Network, arch: str | None = None) -> bytes:
 
     with _onednn.absent():
         exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
-    return bytes(exported.serialize())
+    try:
+        return bytes(exported.serialize())
+    except ImportError as error:
+        problem = "is not installed: pip install 'snnlth_jax[export]'"
+        raise InputError("flatbuffers", problem=problem) from error
