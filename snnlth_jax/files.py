@@ -73,9 +73,11 @@ def read(path: epath.PathLike, kind: str = "file", most: int = MOST_BYTES) -> by
 def replace(path: epath.Path, content: bytes) -> None:
     """Write a file, which may be a `gs://` one; the old content stays until the new is whole and read back.
 
-    A process that is killed on the way may leave a hidden file, which a later call removes after an hour.
+    A process that is killed on the way may leave a hidden file, which a later call removes after an hour. A
+    file keeps its permissions, and a link goes on to its file.
 
     Raises:
+      InputError: what is there is no regular file, such as a device.
       StorageError: the file system gives back other bytes than were written; the old content stays.
 
     >>> import tempfile
@@ -85,6 +87,15 @@ def replace(path: epath.Path, content: bytes) -> None:
     >>> path.read_bytes(), [other.name for other in path.parent.iterdir()]
     (b'new', ['note'])
     """
+    mode = None
+    if "://" not in str(path) and os.path.lexists(path):
+        path = epath.Path(os.path.realpath(path))
+        if path.exists() and not path.is_dir():
+            if not os.path.isfile(path):
+                raise InputError(
+                    str(path), problem="is no regular file", allowed="a new file, or one like it"
+                )
+            mode = stat.S_IMODE(os.stat(path).st_mode)
     for left in path.parent.glob(".*.partial"):  # by a process that was killed
         with contextlib.suppress(OSError):
             if left.stat().mtime < time.time() - _LONGEST_WRITE:
@@ -96,6 +107,8 @@ def replace(path: epath.Path, content: bytes) -> None:
             sync(file)
         if partial.read_bytes() != content:
             raise StorageError(f"{path}: what was written is not what is read back")
+        if mode is not None:
+            os.chmod(partial, mode)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -293,7 +293,7 @@ def lif_scan(
     xs = as_array("xs", xs)
     if not isinstance(unroll, int | np.integer) or unroll < 0:
         raise ValueError(f"unroll must be True or a whole number, 0 or more, got {unroll!r}")
-    if xs.ndim == 0 or len(xs) == 0:
+    if xs.ndim == 0 or xs.shape[0] == 0:  # a symbol, in an export
         raise ValueError(f"xs must be currents [T, ...] of at least one timestep, got shape {xs.shape}")
     name = "v" if v is not None else "v_reset"
     if v is None:

@@ -928,3 +928,10 @@ def test_any_of_them_may_be_divided_over_an_explicit_mesh(mapped, compiled):
 
     got = (jax.jit(scan) if compiled else scan)(on("tau", tau, "x"), on("xs", xs, None, "x"))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6), got, scan(tau, xs))
+
+
+def test_the_number_of_timesteps_may_be_a_symbol_of_an_export():
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("t, 3"), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda xs: lif_scan(LIF(), xs)[1]))(shape)
+    xs = currents(7, 3)
+    np.testing.assert_array_equal(exported.call(xs), lif_scan(LIF(), xs)[1])

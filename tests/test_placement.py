@@ -151,3 +151,33 @@ def test_more_than_32_bits_are_refused_or_counted():
         jax.eval_shape(lambda w: pruning.prune({"w": w}, masks.make({"w": w}), 0.5), shape)
     with pytest.raises(ValueError, match="4,294,967,296 weights"):
         jax.eval_shape(lambda w: masks.count(masks.make({"w": w}))[0], shape)
+
+
+def keep_within(scores, mask):
+    return pruning.keep_within([scores], [mask], [jnp.ones((), jnp.float32)], 5.0)[0]
+
+
+def balance(scores, mask):
+    return pruning.balance([scores], [mask], [mask], 2)[0]
+
+
+@pytest.mark.parametrize("prune", [keep_within, balance])
+def test_each_device_may_prune_what_it_sees(prune):
+    scores = jnp.arange(32.0).reshape(8, 4)
+    mask = jnp.ones((8, 4), bool)
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
+    divided = jax.shard_map(prune, mesh=mesh, in_specs=(P("x"), P("x")), out_specs=P("x"))(scores, mask)
+    alone = jnp.concatenate([prune(scores[rows], mask[rows]) for rows in (slice(0, 4), slice(4, 8))])
+    chex.assert_trees_all_equal(divided, alone)
+
+
+def test_a_density_may_be_another_on_each_device():
+    kept = {"a": jnp.ones((50, 50), bool), "b": jnp.ones((10, 10), bool)}
+
+    def counts(density):
+        return jnp.stack(list(pruning.erk(kept, density[0]).values()))[None]
+
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
+    densities = jnp.array([0.1, 0.5])
+    divided = jax.shard_map(counts, mesh=mesh, in_specs=P("x"), out_specs=P("x"))(densities)
+    assert divided.tolist() == jnp.concatenate([counts(densities[:1]), counts(densities[1:])]).tolist()

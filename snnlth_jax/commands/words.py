@@ -50,8 +50,8 @@ def _read(name: str, words: Sequence[str]) -> Any:
     if issubclass(command, configs.TrainConfig):
         file, words = spelling.taken(words, "--config")
     values = {} if file is None else settings.read(file, command)
-    for given, other in (("--seed", "seeds"), ("--seeds", "seed")):  # which take each other's place
-        if any(word.partition("=")[0] == given for word in words):
+    for word, other in (("--seed", "seeds"), ("--seeds", "seed")):  # which take each other's place
+        if any(one.partition("=")[0] == word for one in words):
             values.pop(other, None)
     config = _parsed_by_tyro(name, words, command(**values) if values else None)
     if not (isinstance(config, Train) and config.ticket):

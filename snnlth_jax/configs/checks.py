@@ -1,11 +1,12 @@
 """Values that a configuration may have. An error is one line that names field, value and what is allowed."""
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 
@@ -178,8 +179,12 @@ def _check_last_batch(config: ResolvedTrain, name: str, examples: int, least: in
 
 
 def _check_field(field: Declared, value: Any) -> None:
-    """Its choices, its bounds, and that a list has no duplicates."""
+    """Its type, its choices, its bounds, and that a list has no duplicates."""
     several = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    kinds = _kinds(field.type) if not field.choices else ()
+    if kinds and not all(one is None or _is_one_of(one, kinds) for one in several):
+        allowed = " or ".join(_NAMES[kind] for kind in kinds)
+        raise InputError(f"`{field.name}`", _text(value), allowed=allowed)
     for one in several:
         if field.choices and one not in field.choices and not isinstance(one, bool):
             raise not_one_of(f"`{field.name}`", one, field.choices)
@@ -197,6 +202,26 @@ def _check_field(field: Declared, value: Any) -> None:
         and max(several, default=0) > field.bounds.most
     ):
         raise InputError(f"`{field.name}`", _text(value), allowed=f"at most {field.bounds.most:,}")
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+
+
+@functools.cache
+def _kinds(declared_type: Any) -> tuple[Any, ...]:
+    """The types that a value may have, or the values of a list."""
+    if get_origin(declared_type) is Literal:
+        return (str,)
+    if declared_type in _NAMES:
+        return (declared_type,)
+    return tuple(dict.fromkeys(kind for part in get_args(declared_type) for kind in _kinds(part)))
+
+
+def _is_one_of(value: Any, kinds: tuple[Any, ...]) -> bool:
+    """Whether a value has one of the types; a whole number is a number, True is none."""
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
 def _check_training(config: ResolvedTrain) -> None:

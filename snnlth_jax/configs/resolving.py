@@ -1,7 +1,10 @@
 """Defaults that depend on the dataset or on another field, filled in."""
 
 import dataclasses
+import os
 from typing import Any, NamedTuple, overload
+
+import numpy as np
 
 from snnlth_jax import data, surrogate
 from snnlth_jax.configs import checks
@@ -156,7 +159,18 @@ def resolve_with_steps(config: TrainConfig) -> ResolvedTrain:
     return resolved
 
 
+def _of_python(value: Any) -> Any:
+    """A number of NumPy or a path as Python's number or text; in tuples and lists too."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_of_python, value))
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _resolved(config: TrainConfig, before: bool = False, steps: bool = False) -> Any:
+    fields = {field.name: _of_python(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    config = dataclasses.replace(config, **fields)
     spec = data.spec(config.dataset, config.data_dir)
     make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
     resolved = make(**_filled(config, spec, before, steps))

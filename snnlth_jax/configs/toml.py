@@ -61,8 +61,10 @@ def written(config: ResolvedTrain) -> str:
 
 
 # defaults that depend on the number of epochs or rounds, or on the surrogate
-_FROM_OTHERS = ("final_rounds", "rewind_epoch", "early_time_epochs", "queue", "stability_epochs")
-_FROM_OTHERS += ("surrogate_scale",)
+_FROM_OTHERS = (
+    *("final_rounds", "rewind_epoch", "early_time_epochs", "queue", "stability_epochs"),
+    "surrogate_scale",
+)
 
 
 def _absolute(name: str, config: ResolvedTrain) -> str:

@@ -132,7 +132,7 @@ def check(
         hash(module)
     except TypeError as error:
         fields = "fields that are numbers, texts and tuples"
-        raise InputError("`arch`", name, problem=str(error), allowed=fields) from error
+        raise InputError("`arch`", name, problem="has fields without a hash", allowed=fields) from error
 
     def shapes(function: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -148,6 +148,9 @@ def check(
     if others := sorted(set(variables) - {"params", "batch_stats", "intermediates"}):
         refuse(f"has variables {', '.join(others)}", "params and batch_stats")
     variables = {k: v for k, v in variables.items() if k != "intermediates"}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            refuse(f"its {masks.trees.name_of(path)} is {leaf.dtype}", "floating-point numbers")
     later = shapes(module.init, key, images, num_timesteps=num_timesteps)
     if variables != {kind: later.get(kind) for kind in variables}:
         refuse("its parameters depend on num_timesteps", "the same for all")

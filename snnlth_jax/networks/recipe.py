@@ -194,7 +194,7 @@ def describe(
         "activation": getattr(network, "activation", "lif"),
         "dtype": "float32" if dtype is None else str(jnp.dtype(dtype)),
     }
-    if isinstance(network, models.VGG | models.ResNet) and type(network).__name__ in _FAMILIES:
+    if isinstance(network, models.VGG | models.ResNet) and type(network) in _FAMILIES.values():
         try:
             fields["neuron"] = _constants(network.neuron)
         except ValueError:  # which JSON cannot say
@@ -205,11 +205,18 @@ def describe(
         if name in models.names() and model(named) == plain:
             return named
         every = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
-        layers = {key: value for key, value in every.items() if key not in _COMMON}
+        layers = {key: _of_python(value) for key, value in every.items() if key not in _COMMON}
         return Recipe(type(network).__name__, options=layers, **fields)
     if own.is_own(name):
         return Recipe(name, options=dict(options or {}), **fields)
     return Recipe(of_class, **fields)
+
+
+def _of_python(value: Any) -> Any:
+    """A number of NumPy as one of Python, which JSON can hold; tuples and lists of them."""
+    if isinstance(value, tuple | list):
+        return tuple(map(_of_python, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def model(recipe: Recipe, arch: str | None = None) -> nn.Module:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import whole
 from snnlth_jax.masks import trees
 from snnlth_jax.pruning.removal import remove_lowest, scored_leaves
@@ -122,7 +123,8 @@ def _quotas(available: jax.Array, kept: jax.Array) -> jax.Array:
         fits = jnp.minimum(available, middle).sum(dtype=jnp.int32) <= kept
         return jnp.where(fits, middle, low), jnp.where(fits, high, middle - 1)
 
-    level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.int32(0), available.max()))
+    high = vary_like(vary_like(available.max(), available), kept)
+    level, _ = jax.lax.fori_loop(0, 32, halve, (jnp.zeros_like(high), high))
     even = jnp.minimum(available, level)
     room = (available > level).astype(jnp.int32)
     first = jnp.cumsum(room, dtype=jnp.int32) <= kept - even.sum(dtype=jnp.int32)

@@ -1,10 +1,12 @@
 """Pruning to a budget of operations in place of a number of weights."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from snnlth_jax._axes import vary_like
 from snnlth_jax._constants import broadcasts, known
 from snnlth_jax._selection import ordered, smallest
 from snnlth_jax.masks import trees
@@ -74,7 +76,8 @@ def keep_within(scores: PyTree, masks: Masks, costs: PyTree, budget: float | jax
         ]
         return sum(spent, start=jnp.float32(0)) <= budget
 
-    threshold = smallest(fits, low=jnp.zeros_like(highest), high=highest)
+    everywhere = functools.reduce(vary_like, [*leaves, *keys, *prices, budget], highest)
+    threshold = smallest(fits, low=jnp.zeros_like(everywhere), high=everywhere)
     return treedef.unflatten([mask & (key >= threshold) for mask, key in zip(leaves, keys, strict=True)])
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnlth_jax._axes import AxisName, axes_of, count_true, total_size
+from snnlth_jax._axes import AxisName, axes_of, count_true, total_size, vary_like
 from snnlth_jax._selection import decimal_digits, floor_of, ratio_of
 from snnlth_jax.masks import trees
 
@@ -179,7 +179,8 @@ def erk_removals(leaves: list[jax.Array], kept: list[jax.Array], left: jax.Array
         new = full | (shares(full)[0] >= have)
         return new, (new != full).any()
 
-    start = (have == 0, (have == have).any())  # varies over devices as the counts do
+    have = vary_like(have, left)  # as the counts do, or the density
+    start = (have == 0, (have == have).any())
     full, _ = jax.lax.while_loop(lambda carry: carry[1], fill, start)
     share, remainder = shares(full)
     keep = jnp.where(full, have, share)

@@ -219,7 +219,7 @@ class Variants:
         devices: sharding.Devices | None = None,
     ):
         self._config, self.dataset = config, dataset
-        self._model = _checked(model or network(config, dataset.num_classes, config.kernels), config, dataset)
+        self._model = _checked(model, config, dataset)
         self.loss = losses.Loss(config.loss, config.label_smoothing)
         self._programs = SHARED if programs is None else programs
         self.tx: optax.GradientTransformationExtraArgs = optimizers.create(
@@ -466,13 +466,20 @@ def _inputs(model: nn.Module, image_shape: tuple[int, ...], num_timesteps: int, 
     return jax.eval_shape(partial(as_input, model, num_timesteps=num_timesteps), images)
 
 
-def _checked(model: nn.Module, config: configs.ResolvedTrain, dataset: data.Dataset) -> nn.Module:
-    """The network, once it can be searched: those of this package can."""
-    if isinstance(model, (models.VGG, models.ResNet)):
+def _checked(given: nn.Module | None, config: configs.ResolvedTrain, dataset: data.Dataset) -> nn.Module:
+    """The network, once it can be searched: those with a name can."""
+    model = network(config, dataset.num_classes, config.kernels) if given is None else given
+    if given is None and not own.is_own(config.arch):
         return model
-    name = config.arch if own.is_own(config.arch) else type(model).__name__
-    inputs = partial(_inputs, model, dataset.image_shape, batch=2)
+    name = config.arch if given is None else type(model).__name__
+    # the search says which devices share statistics, and which neurons are those of a variant
+    model = own.cloned(model, axis_name=None, activation=config.activation)
+    least = min(2, len(dataset.train.labels) % config.batch_size or config.batch_size)
+    inputs = partial(_inputs, model, dataset.image_shape, batch=least)
     own.check(name, model, dataset.num_classes, inputs, config.num_timesteps)
+    dtype = jnp.dtype(getattr(model, "dtype", None) or jnp.float32)
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        raise InputError("`arch`", name, problem=f"its dtype is {dtype}", allowed="float32, bfloat16")
     synflow = isinstance(config, configs.OneShotConfig) and config.criterion == "synflow"
     twin = synflow or isinstance(config, configs.TransferConfig) or config.activation == "relu"
     if twin and not hasattr(model, "activation"):

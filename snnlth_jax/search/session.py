@@ -20,6 +20,7 @@ from rich.console import Console
 
 from snnlth_jax import configs, data, networks, tickets
 from snnlth_jax.configs import targets
+from snnlth_jax.data.contract import verified
 from snnlth_jax.errors import InputError, StorageError
 from snnlth_jax.machine import hosts, numerics, sharding
 from snnlth_jax.machine.signals import watch
@@ -547,7 +548,7 @@ def _checked(config: configs.ResolvedTrain, dataset: data.Dataset | None) -> dat
     if config.seeds:
         raise InputError("`seeds`", config.seeds, allowed="with search.replicates.run; `seed` for one search")
     configs.check_devices(config)
-    dataset = dataset or configs.load_dataset(config)
+    dataset = configs.load_dataset(config) if dataset is None else verified(dataset)
     configs.check_examples(config, len(dataset.train.labels))
     configs.check_frames(config, dataset.image_shape)
     return dataset
