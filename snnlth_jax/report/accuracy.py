@@ -51,10 +51,10 @@ def accuracy(experiment: Experiment) -> Plot | None:
                 (*row_fields(series.label, run, row), row.final_test_accuracy)
                 for run, row in series.trainings(kind)
             ]
-    dense = experiment.dense()
+    dense = {name: [accuracy_of(row) for _, row in of] for name, of in experiment.references().items()}
     as_long = [pair for series in results for pair in series.trainings("dense")]
     densities = [density for *_, points in lines for density in points]
-    references = ["dense"] * bool(dense) + [_AS_LONG] * bool(as_long)
+    references = [*dense, *([_AS_LONG] if as_long else [])]
     with canvas(**room([*(label for _, _, label, _ in lines), *references])) as drawing:
         weights_axis(drawing.axes, [*densities, 0.5])
         for series, style, label, points in lines:
@@ -71,8 +71,8 @@ def accuracy(experiment: Experiment) -> Plot | None:
             slot = series.slot if style == "-" or not single else 6
             last, mean = list(points)[-1], list(points.values())[-1].mean
             ends.append(End(last, mean, label, color(slot), MARKERS[slot % 8], style))
-        if dense:
-            ends.append(reference(drawing, Spread.of(accuracy_of(row) for _, row in dense).mean, "dense"))
+        for name, accuracies in dense.items():
+            ends.append(reference(drawing, Spread.of(accuracies).mean, name))
         if as_long:
             mean = Spread.of(accuracy_of(row) for _, row in as_long).mean
             ends.append(reference(drawing, mean, _AS_LONG))
@@ -82,11 +82,12 @@ def accuracy(experiment: Experiment) -> Plot | None:
         density, point = list(points.items())[-1]
         numbers.append((f"{label} at {percent(1 - density)}", f"{point}"))
     counts = [len(list(points.values())[-1].values) for *_, points in lines]
-    if dense:
-        numbers.append(("dense network (dashed line)", f"{Spread.of(accuracy_of(row) for _, row in dense)}"))
+    for name, accuracies in dense.items():
+        what = name.replace("dense", "dense network", 1)
+        numbers.append((f"{what} (dashed line)", f"{Spread.of(accuracies)}"))
     if as_long:
-        accuracies = Spread.of(accuracy_of(row) for _, row in as_long)
-        numbers.append(("dense network trained for as long as search and ticket", f"{accuracies}"))
+        spread = Spread.of(accuracy_of(row) for _, row in as_long)
+        numbers.append(("dense network trained for as long as search and ticket", f"{spread}"))
     caption = f"Weights are removed from left to right; {seeds(counts)}."
     dotted = few and any(series.trainings("search") for series in results)
     notes = "Dotted without markers: rounds of the search in the network that is searched." if dotted else ""

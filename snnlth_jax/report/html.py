@@ -241,13 +241,11 @@ def _details(plot: Plot) -> str:
 
 def _summary(experiment: Experiment) -> str:
     """A row for each method and sparsity."""
-    dense = experiment.dense()
     rows = []
-    if dense:
+    for name, dense in experiment.references().items():
         row = dense[0][1]
-        rows.append(
-            ["dense", "0 %", f"{row.kept:,}", str(Spread.of(_accuracies(dense))), "", "", "", str(len(dense))]
-        )
+        accuracies = str(Spread.of(_accuracies(dense)))
+        rows.append([name, "0 %", f"{row.kept:,}", accuracies, "", "", "", str(len(dense))])
     for series in experiment.series:
         dense_of = {run.seed: accuracy_of(row) for run, row in experiment.dense(series.runs[0])}
         by_kept: dict[int, list[tuple[Run, TicketRow]]] = {}

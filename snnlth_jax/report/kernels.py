@@ -46,8 +46,10 @@ def sparsest_tickets(experiment: Experiment) -> list[tuple[Series, Run, TicketRo
     for series in experiment.series:
         trained = [(run, row) for run in series.runs for row in run.result.tickets]
         if trained:
-            run, row = min(trained, key=lambda pair: (pair[0].seed, pair[1].kept))
-            chosen.setdefault(run.result.method, (series, run, row))
+            run, row = min(trained, key=lambda pair: (pair[0].seed, -pair[1].sparsity))
+            *_, other = chosen.get(run.result.method, (None, None, None))
+            if other is None or row.sparsity > other.sparsity:
+                chosen[run.result.method] = series, run, row
     return list(chosen.values())[:MOST_METHODS]
 
 

@@ -32,7 +32,7 @@ def densities(experiment: Experiment) -> Plot | None:
     def numbers(means: dict[str, list[Spread]]) -> list[tuple[str, str]]:
         least_layers = []
         for label, values in means.items():
-            if label == "dense":
+            if label.split(",")[0] == "dense":
                 continue
             least = min(range(len(values)), key=lambda i: values[i].mean)
             least_layers.append((label, f"least in layer {least + 1} ({percent(values[least].mean)})"))
@@ -83,8 +83,9 @@ def _by_layer(
             shown.append((f"{series.label} {percent(tickets[0][1].sparsity)}", series.slot, tickets))
     if not shown:
         return None
-    if dense := [(run, row) for run, row in experiment.dense() if row.layers]:
-        shown.insert(0, ("dense", None, dense))
+    for dense, trained in reversed(experiment.references().items()):
+        if counted := [(run, row) for run, row in trained if row.layers]:
+            shown.insert(0, (dense, None, counted))
     rows: list[tuple[Any, ...]] = []
     means: dict[str, list[Spread]] = {}
     lines: list[tuple[str, int | None, list[int], list[float]]] = []

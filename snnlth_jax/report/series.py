@@ -100,7 +100,7 @@ class Experiment:
         """Settings of networks and training runs that are not the same in all runs, with their values."""
         whole = [configs.completed(run.result.config) for run in self.runs]
         values = {name: [config.get(name) for config in whole] for name in configs.conditions()}
-        distinct = {name: list(dict.fromkeys(map(str, of))) for name, of in values.items()}
+        distinct = {name: list(dict.fromkeys(map(_short, of))) for name, of in values.items()}
         return {name: of for name, of in distinct.items() if len(of) > 1}
 
     def fingerprints(self) -> dict[str, list[str]]:
@@ -127,6 +127,20 @@ class Experiment:
                     by_seed.setdefault(run.seed, (run, row))
                     like = like or run
         return list(by_seed.values())
+
+    def references(self) -> dict[str, list[tuple[Run, Row]]]:
+        """The dense networks by name: "dense", and where several were trained, what they differ in."""
+        first: dict[str, Run] = {}
+        for run in self.runs:
+            conditions = {name: _settings(run).get(name) for name in configs.conditions()}
+            if self.dense(run):
+                first.setdefault(json.dumps(conditions), run)
+        every = {key: json.loads(key) for key in first}
+        differ = [name for name in configs.conditions() if len({str(c[name]) for c in every.values()}) > 1]
+        return {
+            ", ".join(["dense", *(_set(name, every[key][name]) for name in differ)]): self.dense(run)
+            for key, run in first.items()
+        }
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:
@@ -206,7 +220,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
             and any(_settings(other).get(name, value) != value for other in others)
         ]
         unusual = [name for name in differs if not _usual(name, run, others)]
-        parts = [f"{name.replace('_', ' ')} {_short(_settings(run)[name])}" for name in unusual]
+        parts = [_set(name, _settings(run)[name]) for name in unusual]
         if any(_same(run, other, differs) for other in others):
             common = os.path.commonpath([os.path.dirname(r.directory) for r in (run, *others)])
             parts.append(os.path.relpath(run.directory, common))
@@ -222,5 +236,12 @@ def _usual(name: str, run: Run, others: Sequence[Run]) -> bool:
     return mine is None or (_short(mine) == value and all(count < most for _, count in rest))
 
 
+def _set(name: str, value: Any) -> str:
+    """A setting and its value, as in "width 0.5"."""
+    return f"{name.replace('_', ' ')} {_short(value)}"
+
+
 def _short(value: Any) -> str:
+    if value is None:
+        return "not set"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
