@@ -29,7 +29,7 @@ from snnlth_jax import configs, files, report
 from snnlth_jax.cli import main
 from snnlth_jax.commands import words
 from snnlth_jax.errors import InputError
-from snnlth_jax.report import runs, theme
+from snnlth_jax.report import kernels, runs, theme
 from snnlth_jax.report.plot import End, label_ends, names_axis, percent, room
 from snnlth_jax.report.series import experiments
 from snnlth_jax.run import events
@@ -655,6 +655,27 @@ def test_each_search_says_its_settings_date_and_versions(grid, tmp_path):
     whole = re.search("<summary>Whole configuration</summary><pre>(.+?)</pre>", page, re.S)[1]
     read = tomllib.loads(html.unescape(whole))
     assert read == {name: v for name, v in configs.completed(run.result.config).items() if v is not None}
+
+
+def test_each_dense_network_is_named_and_the_sparsest_ticket_is_drawn(grid, tmp_path):
+    """In any order of the runs: two that differ in width and in sparsity."""
+    seed0 = grid / "imp" / "seed0"
+
+    def denser(result):
+        for row in result["tickets"]:
+            row["kept"] = row["total"] - 1
+
+    narrow = copied(seed0, tmp_path / "narrow", denser, width=0.05, train_examples=None)
+    for of in ([narrow, str(seed0)], [str(seed0), narrow]):
+        (compared,) = experiments(runs.collect(of).runs)
+        assert {*compared.references()} == {
+            f"dense, width {width}, train examples {examples}"
+            for width, examples in ((0.05, "not set"), (0.1, "96"))
+        }
+        ((_, run, _),) = kernels.sparsest_tickets(compared)
+        assert run.directory == str(seed0)
+        page = Path(report.write(of, str(tmp_path / "out"))).read_text()
+        assert "train examples: not set, 96" in page or "train examples: 96, not set" in page
 
 
 def test_each_search_has_a_table_of_its_rounds(grid, tmp_path):
