@@ -387,6 +387,8 @@ def main(
             raise InputError("`seeds`", wrong[0], allowed=SEED.allowed)
         mine = chosen(cells(parsed.scale, **flags), parsed.only)
         planned = jobs(mine, seeds, parsed.workdir, parsed.data_dir)
+        if parsed.show and parsed.dry_run:
+            raise InputError("`show`", allowed="without `dry_run`: one of the two")
         if parsed.dry_run:
             for line in listed(planned, share(planned, parsed.cells)):
                 print(line)

@@ -63,7 +63,7 @@ esac
 if [[ ${1-} =~ ^experiments/[a-z0-9_]+\.py$ ]]; then
   [ -f "$(dirname "$0")/${1#experiments/}" ] || fail 2 "$1: there is no such script"
   set -- .venv/bin/python "$@"
-elif [ "${1-}" = snnlth ] && [ $# -ge 2 ]; then
+elif [[ "${1-} ${2-}" =~ ^snnlth\ (imp|eb|one-shot|dynamic|transfer|probe-timesteps|stability|train)$ ]]; then
   set -- .venv/bin/snnlth "${@:2}"
 else
   fail 2 "no command; allowed: -- snnlth and a search with its flags, or a script of experiments/"

@@ -598,3 +598,24 @@ def test_demo_ends_with_what_it_found(tmp_path, monkeypatch, capsys):
         assert found.startswith("25.0 % of the weights are gone. The ticket reaches ")
         assert "a random mask of the same layer-wise counts" in found
         assert look == f"Look into it: snnlth ticket inspect {tmp_path}/run/tickets/round_01.safetensors"
+
+
+def test_a_refused_value_says_what_would_do(empty_directory, capsys):
+    """Names of one's own, a flag without a value, several numbers, a file in place of a directory."""
+    (empty_directory / "file").write_text("mine")
+    zoo = next((Path(__file__).parent.parent / "zoo").glob("*/ticket.safetensors"))
+    for words_, expected in (
+        (["imp", "--arch", "my_net.py"], "MODULE:FUNCTION of your own"),
+        (["imp", "--workdir", "file"], "file: is no directory; allowed: one, or a new name"),
+        (["data", "prepare", "shapes.npz"], "tiny_imagenet, tfds:NAME"),
+        (
+            ["ticket", "import", "file", "--output", "x", "--image-shape", "8x8x1"],
+            "'8x8x1' is no whole number: several are written 8,8,1",
+        ),
+        (["imp", "--config", "run.toml", "--final-rounds", "1"], "allowed: none, with --rounds 1"),
+        (["train", str(zoo), "--shuffle", "--redraw"], "--shuffle: allowed: without --redraw"),
+        (["eval", str(zoo.with_name("network.safetensors")), "--arch", "json:dumps"], "allowed: vgg5"),
+    ):
+        (empty_directory / "run.toml").write_text("rounds = 1")
+        assert expected in refused(capsys, *words_)
+    assert (empty_directory / "file").read_text() == "mine"

@@ -403,6 +403,7 @@ def test_arguments_reach_the_workers_as_they_are(cloud):
         ("--name n --zone z --bucket gs://b --", "no command; allowed: -- snnlth"),
         ("--name n --zone z --bucket gs://b -- snnlth", "no command; allowed: -- snnlth"),
         ("--name n --zone z --bucket gs://b -- python imp.py", "no command; allowed: -- snnlth"),
+        ("--name n --zone z --bucket gs://b -- snnlth report runs", "no command; allowed: -- snnlth"),
         ("--name n --zone z --bucket gs://b -- experiments/fig0.py", "experiments/fig0.py: there is no such"),
         ("--name n --zone z --bucket gs://b -- snnlth imp --workdir w", "--workdir in the command"),
         ("--name n --zone z --bucket gs://b -- snnlth imp --data-dir=d", "--data-dir=d in the command"),

@@ -37,7 +37,7 @@ class Data:
             show(data.describe(data.load(name, self.data_dir)))
             return
         if name not in data.dataset.SPECS and not name.startswith("tfds:"):
-            raise not_one_of("data prepare", name, data.dataset.SPECS)
+            raise not_one_of("data prepare", name, [*data.dataset.SPECS, "tfds:NAME"])
         directory = data.prepare(name, self.data_dir)
         if directory is not None:
             show(f"{name}: ready in {directory}")

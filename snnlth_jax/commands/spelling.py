@@ -199,7 +199,10 @@ def numbers(text: str) -> list[int]:
     match = re.fullmatch(r"\s*(\d{1,20})-(\d{1,20})\s*", text)
     if match is None:
         if not re.fullmatch(r"\s*[+-]?\d{1,20}\s*", text):
-            raise ValueError(f"{text.strip()!r:.80} is no whole number, and no range such as 0-4")
+            other = ", and no range such as 0-4"
+            if re.fullmatch(r"\s*\d{1,9}(\s*[x*:]\s*\d{1,9})+\s*", text):
+                other = f": several are written {','.join(re.findall('[0-9]+', text))}"
+            raise ValueError(f"{text.strip()!r:.80} is no whole number{other}")
         return [int(text)]
     first, last = int(match[1]), int(match[2])
     if not first <= last < first + MOST_IN_RANGE:

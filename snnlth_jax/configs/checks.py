@@ -333,8 +333,13 @@ def _require(config: object, name: str, holds: Callable[[Any], bool], allowed: s
     """Refuse the value of a field, if it is set and the predicate does not hold for it."""
     value = getattr(config, name)
     if value is not None and not holds(value):
-        raise InputError(f"`{name}`", _text(value), allowed=allowed)
+        raise InputError(f"`{name}`", _given(value), allowed=allowed)
 
 
 def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _given(value: object) -> object:
+    """A value as it is given: a flag that is set has none."""
+    return None if value is True else _text(value)

@@ -214,7 +214,8 @@ def _images(top: Path, directory: Path) -> list[Path]:
 
 
 def _unreadable(directory: Path, file: Path, error: Exception) -> InputError:
-    problem = f"{file.relative_to(directory)} cannot be read, {one_line(error)}"
+    unknown = type(error).__name__ == "UnidentifiedImageError"  # whose text names an object of Python
+    problem = f"{file.relative_to(directory)} cannot be read, {'no image' if unknown else one_line(error)}"
     return _refused(directory, problem, "image files that Pillow reads")
 
 

@@ -164,4 +164,4 @@ def min_batch_size(name: str) -> int:
 
 def _check_name(name: str) -> None:
     if name not in names():
-        raise not_one_of("`arch`", name, names())
+        raise not_one_of("`arch`", name, [*names(), "MODULE:FUNCTION of your own"])

@@ -240,7 +240,7 @@ def model(recipe: Recipe, arch: str | None = None) -> nn.Module:
             raise InputError("`arch`", arch, problem="the network is its author's own", allowed=allowed)
         module = own.build(arch, recipe.num_classes, recipe.options, dtype)
         return own.cloned(module, activation=recipe.activation)
-    if arch not in (None, recipe.arch) and not own.is_own(str(arch)):
+    if arch not in (None, recipe.arch):
         raise InputError("`arch`", arch, allowed=f"{recipe.arch}, the network of the file")
     try:
         neuron = _neuron(recipe.neuron)

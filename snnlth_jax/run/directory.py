@@ -141,6 +141,8 @@ def _make(run: Paths, identity: dict[str, Any]) -> None:
                 problem=f"holds {orphans[0]} without a config.json to say whose it is",
                 allowed="a directory of a run, or one without such files",
             )
+        if root.exists() and not root.is_dir():
+            raise InputError("`workdir`", root, problem="is no directory", allowed="one, or a new name")
         root.mkdir(parents=True, exist_ok=True)
         write_json(run.config, identity)
     except InputError:

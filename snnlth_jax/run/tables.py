@@ -140,7 +140,7 @@ def mean_table(summary: Summary) -> Table:
         (row.search_train_flops.mean for row in summary.trainings if row.search_train_flops), default=0
     )
     factor, unit = _prefix(most)
-    table = new_table(title, "", "sparsity", "accuracy", f"search {unit}FLOP", "of IMP", "device s")
+    table = new_table(title, "", "sparsity", "accuracy", f"search\n{unit}FLOP", "of IMP", "device\ns")
     for row in summary.trainings:
         table.add_row(
             row.name,
