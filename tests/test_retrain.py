@@ -216,7 +216,7 @@ def test_bad_input_is_one_line(searched, tmp_path, capsys, monkeypatch):
         ([], "ticket: no file is given"),
         (["gone"], "gone: no such ticket file"),
         ([network], "a network file, whose weights are trained; allowed: a ticket file"),
-        ([ticket, "--redraw", "--shuffle"], "--shuffle True: allowed: without --redraw"),
+        ([ticket, "--redraw", "--shuffle"], "--shuffle: allowed: without --redraw"),
         ([ticket, "--epochs", "1"], "--rewind-epoch 1: allowed: 0 to 0, before the last epoch"),
         ([ticket, "--num-timesteps", "0"], "--num-timesteps 0: allowed: 1 to 1000"),
         ([ticket, "--learning-rate", "-1"], "--learning-rate -1.0: allowed: a number above 0"),
