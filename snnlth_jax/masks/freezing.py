@@ -150,8 +150,8 @@ def replace_masks(opt_state: PyTree, masks: Masks) -> PyTree:
             taken.update(names)
             new = jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(masks))
             return FrozenState(_owned(new), inner)
-        check(old, masks, "the new masks")
         new = tree_map(lambda _, m: m, old, masks)
+        check(old, new, "the new masks")
         taken.update(name_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(old))
         return FrozenState(_owned(new), inner)
 
