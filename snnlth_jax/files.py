@@ -89,7 +89,8 @@ def replace(path: epath.Path, content: bytes) -> None:
     """
     mode = None
     if "://" not in str(path) and os.path.lexists(path):
-        path = epath.Path(os.path.realpath(path))
+        real = os.path.realpath(path)
+        path = epath.Path(real) if os.path.isdir(os.path.dirname(real)) else path
         if path.exists() and not path.is_dir():
             if not os.path.isfile(path):
                 raise InputError(

@@ -439,6 +439,15 @@ def test_what_follows_from_a_setting_follows_the_flag_beside_the_file(empty_dire
     configs.check_used(one)
 
 
+def test_the_file_of_a_retrained_ticket_gives_its_configuration_back(empty_directory):
+    """Its defaults are the ticket's: what differs from these is written, though it is the class's default."""
+    zoo = Path(__file__).parent.parent / "zoo" / "digits_vgg5_imp_0.958_seed0" / "ticket.safetensors"
+    given = configs.resolve(words.parse(["train", str(zoo), "--redraw", "--rewind-epoch", "0"])[1])
+    (empty_directory / "run.toml").write_text(configs.written(given))
+    read = configs.resolve(words.parse(["train", str(zoo), "--config", "run.toml"])[1])
+    assert (given.rewind_epoch, read) == (0, given)
+
+
 def test_the_file_of_a_run_is_good_from_anywhere(empty_directory):
     """Files that are here are named from the root; the name of a dataset is no folder of that name."""
     for name in ("t_1.safetensors", "u.safetensors"):

@@ -77,8 +77,12 @@ REFUSED = {
     "no fingerprint": ({"fingerprint": ""}, "fingerprint ''"),
     "timesteps as a float": ({"num_timesteps": 2.0}, "num_timesteps 2.0: allowed: a whole number"),
     "an epoch as a float": ({"rewind_epoch": 0.0}, "rewind_epoch 0.0: allowed: a whole number"),
-    "a rate as a text": ({"learning_rate": "0.1"}, "learning_rate 0.1: allowed: a number"),
+    "a rate as a text": ({"learning_rate": "0.1"}, "learning_rate '0.1': allowed: a number"),
     "True as a number": ({"epochs": True}, "epochs True: allowed: a whole number"),
+    "a list of one": ({"learning_rate": [0.1]}, "learning_rate [0.1]: allowed: a number"),
+    "a number in place of several": ({"final_rounds": 1}, "final_rounds 1: allowed: a tuple; in it a whole"),
+    "a text among choices and numbers": ({"v_reset": "soft"}, "v_reset 'soft': allowed: a number or none"),
+    "no number format": ({"model": NETWORK.clone(dtype="weird")}, "weird"),
 }
 
 
@@ -110,6 +114,13 @@ def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
     first, second = (networks.load(name) for name in names)
     assert first.recipe == second.recipe
     assert first.recipe.options["features"] == (4, "M", 4, "M")
+
+
+def test_a_part_of_a_dataset_may_lack_a_class(tmp_path):
+    few = data.load("digits", train_examples=9, seed=0)
+    assert len(set(few.train.labels.tolist())) < 10
+    model = models.VGG(("M",), num_classes=10, hidden=(8,))  # nor need there be a convolution
+    assert search(tmp_path / "run", few, model, batch_size=9).finished
 
 
 def test_a_class_of_the_same_name_is_another_network(tmp_path):

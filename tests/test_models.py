@@ -473,7 +473,10 @@ def test_what_the_registry_refuses(options, message):
 
 def test_what_the_registry_knows():
     for refuses in (models.min_image_size, partial(models.create, num_classes=10)):
-        with pytest.raises(InputError, match=r"^arch vgg12: allowed: vgg5, .*, resnet34, MODULE:FUNCTION of your own; nearest: vgg1.$"):
+        with pytest.raises(
+            InputError,
+            match=r"^arch vgg12: allowed: vgg5, .*, resnet34, MODULE:FUNCTION of your own; nearest: vgg1.$",
+        ):
             refuses("vgg12")
     assert models.create("vgg5", np.int64(7), np.float32(0.5), dtype="bfloat16").num_classes == 7
 

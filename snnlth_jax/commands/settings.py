@@ -73,9 +73,11 @@ def _converted(what: str, value: Any, command: Any, name: str, kind: Any) -> Any
         wrong = [one for one in several if one not in names]
         if names and wrong:
             raise not_one_of(what, wrong[0], names) from error
-        allowed = " or ".join(_KINDS[kind] for kind in fields.kinds(command, name) if kind in _KINDS)
-        several_of = f"a list; of each {allowed}" if fields.is_list(command, name) else allowed
-        raise InputError(what, value, allowed=several_of) from error
+        kinds = [_KINDS[kind] for kind in fields.kinds(command, name) if kind in _KINDS and not names]
+        flags = ["true, false"] * (bool in fields.kinds(command, name))
+        listed = "a list of these: " if fields.is_list(command, name) else ""
+        allowed = [*flags, listed + ", ".join([*names, *kinds])] if names or kinds else flags
+        raise InputError(what, value, allowed=" or ".join(allowed)) from error
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}

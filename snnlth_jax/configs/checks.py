@@ -1,12 +1,14 @@
 """Values that a configuration may have. An error is one line that names field, value and what is allowed."""
 
+import builtins
 import dataclasses
-import functools
 import operator
+import types
+import typing
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
@@ -179,15 +181,13 @@ def _check_last_batch(config: ResolvedTrain, name: str, examples: int, least: in
 
 
 def _check_field(field: Declared, value: Any) -> None:
-    """Its type, its choices, its bounds, and that a list has no duplicates."""
+    """Its choices, its type, its bounds, and that a list has no duplicates."""
     several = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    kinds = _kinds(field.type) if not field.choices else ()
-    if kinds and not all(one is None or _is_one_of(one, kinds) for one in several):
-        allowed = " or ".join(_NAMES[kind] for kind in kinds)
-        raise InputError(f"`{field.name}`", _text(value), allowed=allowed)
     for one in several:
         if field.choices and one not in field.choices and not isinstance(one, bool):
             raise not_one_of(f"`{field.name}`", one, field.choices)
+    if value is not None and not _is_a(value, field.type):
+        raise InputError(f"`{field.name}`", repr(value), allowed=_in_words(field.type))
     if any(isinstance(one, float) and 0 < abs(one) < FLOAT32_MIN for one in several):
         allowed = field.bounds.allowed if field.bounds else ""
         raise InputError(f"`{field.name}`", _text(value), problem="is 0 in float32", allowed=allowed)
@@ -204,24 +204,37 @@ def _check_field(field: Declared, value: Any) -> None:
         raise InputError(f"`{field.name}`", _text(value), allowed=f"at most {field.bounds.most:,}")
 
 
-_NAMES = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+def _is_a(value: object, kind: Any) -> bool:
+    """Whether a value is of the type of a field: a whole number is a number, 0 and 1 are truth values."""
+    parts = get_args(kind)
+    match get_origin(kind) or kind:
+        case typing.Literal:
+            return value in parts
+        case types.UnionType | typing.Union:
+            return any(_is_a(value, part) for part in parts)
+        case builtins.tuple:
+            return isinstance(value, (tuple, list)) and all(_is_a(one, parts[0]) for one in value)
+        case builtins.float:
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        case builtins.int:
+            return isinstance(value, int) and not isinstance(value, bool)
+        case builtins.bool:
+            return value in (0, 1)
+        case other:
+            return isinstance(value, other)
 
 
-@functools.cache
-def _kinds(declared_type: Any) -> tuple[Any, ...]:
-    """The types that a value may have, or the values of a list."""
-    if get_origin(declared_type) is Literal:
-        return (str,)
-    if declared_type in _NAMES:
-        return (declared_type,)
-    return tuple(dict.fromkeys(kind for part in get_args(declared_type) for kind in _kinds(part)))
-
-
-def _is_one_of(value: Any, kinds: tuple[Any, ...]) -> bool:
-    """Whether a value has one of the types; a whole number is a number, True is none."""
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, (*kinds, int) if float in kinds else kinds)
+def _in_words(kind: Any) -> str:
+    """The values of a type, for an error."""
+    parts = [part for part in get_args(kind) if part not in (types.NoneType, ...)]
+    match get_origin(kind) or kind:
+        case typing.Literal:
+            return ", ".join(map(str, parts))
+        case types.UnionType | typing.Union:
+            return " or ".join(map(_in_words, parts))
+        case builtins.tuple:
+            return f"a tuple; in it {_in_words(parts[0])}"
+    return {int: "a whole number", float: "a number", bool: "True, False"}.get(kind, "a text")
 
 
 def _check_training(config: ResolvedTrain) -> None:

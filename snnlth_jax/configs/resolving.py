@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -160,17 +162,22 @@ def resolve_with_steps(config: TrainConfig) -> ResolvedTrain:
 
 
 def _of_python(value: Any) -> Any:
-    """A number of NumPy or a path as Python's number or text; in tuples and lists too."""
+    """Numbers of NumPy, JAX and Python, ranges and paths as plain numbers, tuples and texts."""
     if isinstance(value, (tuple, list)):
         return type(value)(map(_of_python, value))
-    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
-        return value.item()
+    if isinstance(value, range):
+        return tuple(value)
+    if hasattr(value, "dtype"):  # an array, or a number of one
+        return value.item() if np.shape(value) == () else tuple(np.asarray(value).tolist())
+    if isinstance(value, (Decimal, Fraction)):
+        return float(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _resolved(config: TrainConfig, before: bool = False, steps: bool = False) -> Any:
     fields = {field.name: _of_python(getattr(config, field.name)) for field in dataclasses.fields(config)}
     config = dataclasses.replace(config, **fields)
+    checks.check_fields(config)
     spec = data.spec(config.dataset, config.data_dir)
     make = next(_RESOLVED[kind] for kind in type(config).__mro__ if kind in _RESOLVED)
     resolved = make(**_filled(config, spec, before, steps))

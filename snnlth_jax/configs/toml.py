@@ -42,6 +42,9 @@ def written(config: ResolvedTrain) -> str:
     ...
     """
     follows = following(type(config), dataclasses.asdict(config))
+    # a training run of a ticket has its search's settings for defaults
+    of_search = () if isinstance(config, RetrainConfig) else dataclasses.fields(config)
+    free = [field.name for field in of_search if field.name in _FROM_OTHERS and field.default is None]
     name = command_name(config)
     lines = [f"{HEAD}: snnlth {name} --config FILE takes them; flags beside it win.", f'command = "{name}"']
     for field in declared(config):
@@ -55,7 +58,7 @@ def written(config: ResolvedTrain) -> str:
             names = [_absolute(name, config) for name in ([value] if isinstance(value, str) else value)]
             value = names[0] if isinstance(value, str) else names
         line = f"{field.name} = {toml_value(value)}"
-        as_others = field.name in _FROM_OTHERS and value == default(config, field.name)
+        as_others = field.name in free and value == default(config, field.name)
         lines.append(f"# {line}, from the other settings" if as_others else line)
     return "\n".join(lines) + "\n"
 

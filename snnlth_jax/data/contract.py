@@ -159,8 +159,12 @@ def of_arrays(name: str, arrays: Mapping[str, np.ndarray], classes: Sequence[str
     return Dataset.from_arrays(name, **options)
 
 
-def verified(dataset: Dataset) -> Dataset:
+def verified(dataset: Dataset, every_class: bool = True) -> Dataset:
     """A dataset, once it is one that a search can train on; made by `Dataset.from_arrays` or by hand.
+
+    Args:
+      dataset: the dataset.
+      every_class: whether each class must have a training image; a part of a dataset may have none.
 
     Raises:
       InputError: its parts do not go together, in a line that names one and what is allowed.
@@ -194,7 +198,7 @@ def verified(dataset: Dataset) -> Dataset:
         channels = f"{shape[-1]}, one for each channel"
         raise InputError("`mean`", problem=f"{len(dataset.augmentation.mean)} numbers", allowed=channels)
     present = np.unique(splits["train"].labels)
-    if len(present) < count:
+    if every_class and len(present) < count:
         empty = next(label for label in range(count) if label >= len(present) or present[label] != label)
         called = f" ({names[empty]})" if names else ""
         raise InputError(

@@ -82,7 +82,7 @@ class VGG(nn.Module):
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
         check_sequence(features=self.features, hidden=self.hidden)
         check_counts(**{f"features[{i}]": entry for i, entry in enumerate(self.features) if entry != "M"})
-        if self.features.count("M") == len(self.features):
+        if not self.features or (set(self.features) == {"M"} and not self.hidden):
             raise ValueError(f"features must have a number, of a convolution's channels, got {self.features}")
         check_counts(stride=self.stride, **{f"hidden[{i}]": entry for i, entry in enumerate(self.hidden)})
         x = check_call(self, x, num_timesteps, train, first="layer01")

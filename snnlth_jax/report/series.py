@@ -130,17 +130,13 @@ class Experiment:
 
     def references(self) -> dict[str, list[tuple[Run, Row]]]:
         """The dense networks by name: "dense", and where several were trained, what they differ in."""
-        first: dict[str, Run] = {}
+        first: list[Run] = []
         for run in self.runs:
-            conditions = {name: _settings(run).get(name) for name in configs.conditions()}
-            if self.dense(run):
-                first.setdefault(json.dumps(conditions), run)
-        every = {key: json.loads(key) for key in first}
-        differ = [name for name in configs.conditions() if len({str(c[name]) for c in every.values()}) > 1]
-        return {
-            ", ".join(["dense", *(_set(name, every[key][name]) for name in differ)]): self.dense(run)
-            for key, run in first.items()
-        }
+            if self.dense(run) and not any(_same(run, other, configs.conditions()) for other in first):
+                first.append(run)
+        differ = [name for name in configs.conditions() if not all(_same(r, first[0], [name]) for r in first)]
+        names = [", ".join(["dense", *(_set(n, _settings(run).get(n)) for n in differ)]) for run in first]
+        return {name: self.dense(run) for name, run in zip(names, first, strict=True)}
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:

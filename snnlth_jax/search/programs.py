@@ -477,7 +477,9 @@ def _checked(given: nn.Module | None, config: configs.ResolvedTrain, dataset: da
     least = min(2, len(dataset.train.labels) % config.batch_size or config.batch_size)
     inputs = partial(_inputs, model, dataset.image_shape, batch=least)
     own.check(name, model, dataset.num_classes, inputs, config.num_timesteps)
-    dtype = jnp.dtype(getattr(model, "dtype", None) or jnp.float32)
+    dtype = getattr(model, "dtype", None) or jnp.float32
+    with contextlib.suppress(TypeError):  # no number format
+        dtype = jnp.dtype(dtype)
     if dtype not in (jnp.float32, jnp.bfloat16):
         raise InputError("`arch`", name, problem=f"its dtype is {dtype}", allowed="float32, bfloat16")
     synflow = isinstance(config, configs.OneShotConfig) and config.criterion == "synflow"

@@ -548,7 +548,7 @@ def _checked(config: configs.ResolvedTrain, dataset: data.Dataset | None) -> dat
     if config.seeds:
         raise InputError("`seeds`", config.seeds, allowed="with search.replicates.run; `seed` for one search")
     configs.check_devices(config)
-    dataset = configs.load_dataset(config) if dataset is None else verified(dataset)
+    dataset = configs.load_dataset(config) if dataset is None else verified(dataset, every_class=False)
     configs.check_examples(config, len(dataset.train.labels))
     configs.check_frames(config, dataset.image_shape)
     return dataset
