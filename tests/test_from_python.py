@@ -64,7 +64,7 @@ REFUSED = {
     "fewer classes": ({"model": NETWORK.clone(num_classes=3)}, "its logits are of shape (2, 2, 3)"),
     "too few timesteps": ({"model": NETWORK.clone(norm="bntt", norm_timesteps=1)}, "norm_timesteps 1"),
     "a last batch of one": ({"model": NETWORK.clone(hidden=(4,)), "batch_size": 47}, "one value per channel"),
-    "no convolution": ({"model": models.VGG(("M",), num_classes=5)}, "features must have a number"),
+    "no layers": ({"model": models.VGG((), num_classes=5)}, "features must have an entry"),
     "a list": ({"model": models.VGG([4, "M"], num_classes=5)}, "has fields without a hash"),
     "a whole number to train": ({"model": Counting("steps")}, "its params/steps is int32"),
     "a whole number among statistics": ({"model": Counting("count")}, "its batch_stats/count is int32"),
@@ -119,8 +119,9 @@ def test_numbers_of_numpy_and_paths_are_taken(tmp_path):
 def test_a_part_of_a_dataset_may_lack_a_class(tmp_path):
     few = data.load("digits", train_examples=9, seed=0)
     assert len(set(few.train.labels.tolist())) < 10
-    model = models.VGG(("M",), num_classes=10, hidden=(8,))  # nor need there be a convolution
-    assert search(tmp_path / "run", few, model, batch_size=9).finished
+    for hidden in ((8,), ()):  # nor need there be a convolution, or a neuron
+        model = models.VGG(("M",), num_classes=10, hidden=hidden)
+        assert search(tmp_path / f"run{hidden}", few, model, batch_size=9).finished
 
 
 def test_a_class_of_the_same_name_is_another_network(tmp_path):

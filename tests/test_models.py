@@ -525,3 +525,11 @@ def test_a_resnet_without_blocks_is_its_stem_and_readout():
     images = jnp.ones((2, 4, 4, 1))
     variables = jax.eval_shape(partial(model.init, num_timesteps=2), jax.random.key(0), images)
     assert set(variables["params"]) == {"block0", "readout"}
+
+
+def test_logits_of_a_network_without_neurons_are_alike_at_all_timesteps():
+    model, x = models.VGG(("M",), num_classes=3), images(2, 4)
+    variables = jax.jit(partial(model.init, num_timesteps=1))(jax.random.key(0), x)
+    logits = jax.jit(partial(model.apply, num_timesteps=3))(variables, x)
+    assert logits.shape == (3, 2, 3)
+    np.testing.assert_array_equal(logits, np.broadcast_to(logits[:1], logits.shape))

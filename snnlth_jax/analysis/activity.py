@@ -77,7 +77,7 @@ def count_spikes(
     def count_batch(positions: jax.Array) -> Spikes:
         batch = prepare(images[jnp.minimum(positions, examples - 1)])
         _, outputs = model.apply(variables, batch, num_timesteps=num_timesteps, mutable=["intermediates"])
-        flat = traverse_util.flatten_dict(outputs["intermediates"], sep="/")
+        flat = traverse_util.flatten_dict(outputs.get("intermediates", {}), sep="/")
         counts, first = {}, {}
         for name, poolings in sites:
             spikes = flat[f"{name}_spikes"][0]

@@ -82,8 +82,8 @@ class VGG(nn.Module):
     def __call__(self, x: jax.Array, *, num_timesteps: int, train: bool = False) -> jax.Array:
         check_sequence(features=self.features, hidden=self.hidden)
         check_counts(**{f"features[{i}]": entry for i, entry in enumerate(self.features) if entry != "M"})
-        if not self.features or (set(self.features) == {"M"} and not self.hidden):
-            raise ValueError(f"features must have a number, of a convolution's channels, got {self.features}")
+        if not self.features:
+            raise ValueError("features must have an entry, the channels of a convolution or M for a pool")
         check_counts(stride=self.stride, **{f"hidden[{i}]": entry for i, entry in enumerate(self.hidden)})
         x = check_call(self, x, num_timesteps, train, first="layer01")
         _check_size(x.shape[-3:-1], self.features.count("M"), self.stride)
@@ -116,7 +116,8 @@ class VGG(nn.Module):
         readout = nn.Dense(
             self.num_classes, kernel_init=nn.initializers.normal(0.01), name="readout", **dtypes
         )
-        return at_least_float32(readout(x))
+        logits = at_least_float32(readout(x))
+        return jnp.broadcast_to(logits, (num_timesteps, *logits.shape[1:]))  # alike where no neuron has time
 
 
 def least_side(poolings: int, stride: int = 1) -> int:
