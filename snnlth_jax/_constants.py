@@ -1,6 +1,9 @@
 """Constants that are numbers or arrays: pytrees that compare by value, and checks of known values."""
 
 import dataclasses
+import os
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -18,6 +21,7 @@ __all__ = [
     "concrete",
     "is_number",
     "known",
+    "of_python",
     "promoted",
 ]
 
@@ -240,3 +244,20 @@ def broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """Whether arrays of a shape broadcast to another shape."""
     lengths = zip(reversed(shape), reversed(to), strict=False)
     return len(shape) <= len(to) and all(length in (1, into) for length, into in lengths)
+
+
+def of_python(value: Any) -> Any:
+    """Numbers of NumPy, JAX and Python, ranges and paths as plain numbers, tuples and texts.
+
+    >>> of_python((np.int64(4), "M")), of_python(range(2)), of_python(Fraction(1, 4))
+    ((4, 'M'), (0, 1), 0.25)
+    """
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(of_python, value))
+    if isinstance(value, range):
+        return tuple(value)
+    if hasattr(value, "dtype"):  # an array, or a number of one
+        return value.item() if np.shape(value) == () else tuple(np.asarray(value).tolist())
+    if isinstance(value, (Decimal, Fraction)):
+        return float(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

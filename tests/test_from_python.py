@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
+from rich.console import Console
 
 from snnlth_jax import configs, data, models, networks, tickets
 from snnlth_jax.errors import InputError
@@ -23,7 +23,7 @@ CONFIG = configs.ImpConfig(num_timesteps=2, epochs=1, rounds=2, batch_size=24, d
 
 def search(directory, dataset=MINE, model=NETWORK, **changes):
     config = dataclasses.replace(CONFIG, **{"workdir": str(directory)} | changes)
-    return imp.search(config, dataset, model, console=small.Console(quiet=True))
+    return imp.search(config, dataset, model, console=Console(quiet=True))
 
 
 class VGG(models.VGG):

@@ -1,14 +1,10 @@
 """Defaults that depend on the dataset or on another field, filled in."""
 
 import dataclasses
-import os
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any, NamedTuple, overload
 
-import numpy as np
-
 from snnlth_jax import data, surrogate
+from snnlth_jax._constants import of_python
 from snnlth_jax.configs import checks
 from snnlth_jax.configs.commands import (
     MASKS_IN_QUEUE,
@@ -125,17 +121,6 @@ def resolve(config: TrainConfig) -> ResolvedTrain:
     return resolved
 
 
-def default(config: TrainConfig, name: str) -> Any:
-    """The value of a field where it is not set and the others are.
-
-    >>> default(ImpConfig(epochs=45, rewind_epoch=7), "rewind_epoch")
-    3
-    """
-    (usual,) = (field.default for field in dataclasses.fields(config) if field.name == name)
-    without: dict[str, Any] = {name: None if usual is dataclasses.MISSING else usual}
-    return getattr(resolve(dataclasses.replace(config, **without)), name)
-
-
 def resolve_as_before(config: TrainConfig) -> ResolvedTrain:
     """`resolve`, with the defaults of earlier versions, for runs that they began.
 
@@ -161,21 +146,8 @@ def resolve_with_steps(config: TrainConfig) -> ResolvedTrain:
     return resolved
 
 
-def _of_python(value: Any) -> Any:
-    """Numbers of NumPy, JAX and Python, ranges and paths as plain numbers, tuples and texts."""
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(_of_python, value))
-    if isinstance(value, range):
-        return tuple(value)
-    if hasattr(value, "dtype"):  # an array, or a number of one
-        return value.item() if np.shape(value) == () else tuple(np.asarray(value).tolist())
-    if isinstance(value, (Decimal, Fraction)):
-        return float(value)
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
 def _resolved(config: TrainConfig, before: bool = False, steps: bool = False) -> Any:
-    fields = {field.name: _of_python(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    fields = {field.name: of_python(getattr(config, field.name)) for field in dataclasses.fields(config)}
     config = dataclasses.replace(config, **fields)
     checks.check_fields(config)
     spec = data.spec(config.dataset, config.data_dir)
@@ -194,7 +166,6 @@ def _filled(config: TrainConfig, spec: data.Spec, before: bool, steps: bool) -> 
     """The fields of a configuration, with every default except the directory."""
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     own = config.dataset not in _BY_DATASET
-    checks.check_fields(config)
     defaults: dict[str, Any] = (_own(spec, config) if own else _BY_DATASET[config.dataset])._asdict()
     if isinstance(config.augment, (tuple, list)):  # in one order; none of them is False
         ranks = {step: rank for rank, step in enumerate(STEPS)}

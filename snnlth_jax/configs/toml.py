@@ -9,7 +9,7 @@ from snnlth_jax import data
 from snnlth_jax.configs.commands import ResolvedTrain, RetrainConfig, TrainConfig
 from snnlth_jax.configs.fields import Role, declared
 from snnlth_jax.configs.parts import Rounds
-from snnlth_jax.configs.resolving import default
+from snnlth_jax.configs.resolving import resolve
 from snnlth_jax.configs.targets import rounds_to
 
 __all__ = ["HEAD", "command_name", "following", "toml_value", "written"]
@@ -45,6 +45,8 @@ def written(config: ResolvedTrain) -> str:
     # a training run of a ticket has its search's settings for defaults
     of_search = () if isinstance(config, RetrainConfig) else dataclasses.fields(config)
     free = [field.name for field in of_search if field.name in _FROM_OTHERS and field.default is None]
+    unset: dict[str, Any] = dict.fromkeys(free)
+    usual = resolve(dataclasses.replace(config, **unset))
     name = command_name(config)
     lines = [f"{HEAD}: snnlth {name} --config FILE takes them; flags beside it win.", f'command = "{name}"']
     for field in declared(config):
@@ -58,7 +60,7 @@ def written(config: ResolvedTrain) -> str:
             names = [_absolute(name, config) for name in ([value] if isinstance(value, str) else value)]
             value = names[0] if isinstance(value, str) else names
         line = f"{field.name} = {toml_value(value)}"
-        as_others = field.name in free and value == default(config, field.name)
+        as_others = field.name in free and value == getattr(usual, field.name)
         lines.append(f"# {line}, from the other settings" if as_others else line)
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,7 @@ from snnlth_jax.configs.commands import (
 )
 from snnlth_jax.configs.fields import declared
 from snnlth_jax.configs.parts import Divergence, EarlyTime
-from snnlth_jax.configs.resolving import default, resolve
+from snnlth_jax.configs.resolving import resolve
 from snnlth_jax.errors import InputError
 
 __all__ = ["check"]
@@ -87,6 +87,13 @@ _RULES = (
 )
 
 
+def _default(config: TrainConfig, name: str) -> Any:
+    """The value of a field that is not set."""
+    (usual,) = (field.default for field in dataclasses.fields(config) if field.name == name)
+    without: dict[str, Any] = {name: usual}
+    return getattr(resolve(dataclasses.replace(config, **without)), name)
+
+
 def check(config: TrainConfig) -> None:
     """Check that a configuration sets no field that it does not use.
 
@@ -107,7 +114,7 @@ def check(config: TrainConfig) -> None:
         if isinstance(resolved, rule.of) and rule.unused(resolved):
             for name in rule.names:
                 value = getattr(config, name)
-                if value != usual[name] and value != default(config, name):
+                if value != usual[name] and value != _default(config, name):
                     without = "no value" if usual[name] is None else usual[name]
                     allowed = f"{without}, {rule.why}"
                     raise InputError(f"`{name}`", value, problem="would change nothing", allowed=allowed)

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from snnlth_jax import models, surrogate
+from snnlth_jax._constants import of_python
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.data.frames import split_shape
 from snnlth_jax.errors import InputError, not_one_of
@@ -205,18 +206,11 @@ def describe(
         if name in models.names() and model(named) == plain:
             return named
         every = {field.name: getattr(network, field.name) for field in dataclasses.fields(network)}
-        layers = {key: _of_python(value) for key, value in every.items() if key not in _COMMON}
+        layers = {key: of_python(value) for key, value in every.items() if key not in _COMMON}
         return Recipe(type(network).__name__, options=layers, **fields)
     if own.is_own(name):
         return Recipe(name, options=dict(options or {}), **fields)
     return Recipe(of_class, **fields)
-
-
-def _of_python(value: Any) -> Any:
-    """A number of NumPy as one of Python, which JSON can hold; tuples and lists of them."""
-    if isinstance(value, tuple | list):
-        return tuple(map(_of_python, value))
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def model(recipe: Recipe, arch: str | None = None) -> nn.Module:

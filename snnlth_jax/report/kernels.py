@@ -47,8 +47,8 @@ def sparsest_tickets(experiment: Experiment) -> list[tuple[Series, Run, TicketRo
         trained = [(run, row) for run in series.runs for row in run.result.tickets]
         if trained:
             run, row = min(trained, key=lambda pair: (pair[0].seed, -pair[1].sparsity))
-            *_, other = chosen.get(run.result.method, (None, None, None))
-            if other is None or row.sparsity > other.sparsity:
+            best = chosen.get(run.result.method)
+            if best is None or row.sparsity > best[2].sparsity:
                 chosen[run.result.method] = series, run, row
     return list(chosen.values())[:MOST_METHODS]
 
