@@ -125,6 +125,14 @@ SCALES = {
     ),
     # all images
     "fmnist": Scale(
+        {"dataset": "fashion_mnist", "arch": "convnet5", "width": 0.5, "num_timesteps": 4, "epochs": 6}
+        | {"batch_size": 128, "learning_rate": 0.1, "augment": ("flip",)}
+        | {"eval_every": 50, "checkpoint_every": 50},
+        _TWO_IN_ONE,
+        seeds=(0, 1, 2, 3, 4),
+        resnet=_RESNET7,
+    ),
+    "fmnist-vgg11": Scale(
         _EARLY_POOLING
         | {"dataset": "fashion_mnist", "width": 0.25, "augment": ("flip",)}
         | {"epochs": 7, "batch_size": 256, "learning_rate": 0.3},
@@ -161,8 +169,9 @@ class Options:
     """Options of the command line."""
 
     scale: str = "paper"
-    """Size: paper, fast, smoke, digits, small, fmnist or cifar; paper has the paper's settings, fast a short
-    schedule, smoke takes minutes on two cores, the others are those of the tables of docs/results.md."""
+    """Size: paper, fast, smoke, digits, small, fmnist, fmnist-vgg11 or cifar; paper has the paper's settings,
+    fast a short schedule, smoke takes minutes on two cores, the others are those of the tables of
+    docs/results.md."""
     dataset: str | None = None
     """Dataset. Default: that of the scale."""
     arch: str | None = None

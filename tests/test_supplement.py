@@ -199,6 +199,12 @@ def alexnet(num_classes):
         yield inputs * outputs, inputs * outputs
 
 
+def convnet5(num_classes):
+    yield from (conv(16, 3, 32), conv(16, 32, 64), conv(8, 64, 128))
+    for inputs, outputs in ((4 * 4 * 128, 1024), (1024, num_classes)):
+        yield inputs * outputs, inputs * outputs
+
+
 def resnet34(num_classes):
     yield conv(32, 3, 64)
     yield from [conv(32, 64, 64)] * 6
@@ -211,7 +217,7 @@ def resnet34(num_classes):
 
 @pytest.mark.parametrize(
     ("name", "by_hand", "side", "num_classes"),
-    [("alexnet", alexnet, 32, 10), ("resnet34", resnet34, 64, 200)],
+    [("alexnet", alexnet, 32, 10), ("convnet5", convnet5, 32, 10), ("resnet34", resnet34, 64, 200)],
 )
 def test_weights_and_products_by_hand(name, by_hand, side, num_classes):
     model, x = models.create(name, num_classes), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
@@ -224,7 +230,7 @@ def test_weights_and_products_by_hand(name, by_hand, side, num_classes):
 
 
 def test_layers_of_weights_are_those_of_the_name():
-    for name, layers in (("alexnet", 8), ("resnet34", 34)):
+    for name, layers in (("alexnet", 8), ("convnet5", 5), ("resnet34", 34)):
         model = models.create(name, 10, width=0.05)
         shapes = jax.eval_shape(
             partial(model.init, num_timesteps=1), jax.random.key(0), jnp.ones((1, 16, 16, 3))

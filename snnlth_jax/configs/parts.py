@@ -66,10 +66,10 @@ class Network:
     """The network and its time."""
 
     arch: Annotated[str | None, IDENTITY] = None
-    """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, alexnet, resnet7, resnet19, resnet34. Default: vgg16
-    (paper); resnet34 for tiny_imagenet (paper, supplement); vgg5 for digits; for your own data vgg16, or for
-    images below 32 pixels vgg9, below 16 vgg5, below 4 resnet7. Or your own, as MODULE:FUNCTION (see
-    docs/networks.md)."""
+    """Network: vgg5, vgg9, vgg11, vgg13, vgg16, vgg19, alexnet, convnet5, resnet7, resnet19, resnet34.
+    Default: vgg16 (paper); resnet34 for tiny_imagenet (paper, supplement); vgg5 for digits; for your own data
+    vgg16, or for images below 32 pixels vgg9, below 16 vgg5, below 4 resnet7. Or your own, as MODULE:FUNCTION
+    (see docs/networks.md)."""
     width: Annotated[float, Bounds("a number above 0, at most 16", lambda v: 0 < v <= 16), CONDITION] = 1.0
     """Factor on the number of channels of every layer."""
     activation: Annotated[Literal["lif", "relu"], CONDITION] = "lif"
