@@ -463,8 +463,9 @@ def test_what_computes_convolutions_on_a_cpu(library, level, what):
 
 
 def test_kernels_are_compared_with_their_definition(monkeypatch):
-    assert doctor.training_kernels() == []  # no GPU
-    assert levels(doctor.training_kernels("interpret")) == ["ok"]
+    assert doctor.training_kernels() == []  # on a CPU
+    for emulated in "interpret", "interpret-tpu":
+        assert levels(doctor.training_kernels(emulated)) == ["ok"]
     right = doctor.norm_fire
 
     def wrong(layers, *args, kernels, **how):

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from snnlth_jax import models, networks, pruning, surrogate
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.errors import InputError
-from snnlth_jax.models import _norm_fire_gpu as gpu
+from snnlth_jax.models import _norm_fire_kernels as gpu
 from snnlth_jax.models import norm_fire as nf
 from snnlth_jax.models.firing import fire, max_pool
 from snnlth_jax.models.norms import TimestepBatchNorm
@@ -87,6 +87,33 @@ def test_kernels_are_the_definition(shape, steps, others, normed, neuron, option
     output, *_ = expected[0][1][0]
     assert 0 < np.mean(output) < 3
     chex.assert_trees_all_close(got, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "steps", "others", "normed", "neuron", "options"),
+    [
+        ((2, 16, 4, 2, 128), 2, 0, 1, LIF(), {"pool": True}),
+        ((1, 32, 1, 3, 256), 3, 1, 1, LIF(), {"readers": 3}),
+        ((1, 128, 2, 4, 32), 3, 0, 1, LIF(v_reset=None), {"pool": True}),
+        ((2, 128, 1, 3, 16), 2, 1, 2, LIF(2.0, spike=surrogate.sigmoid(3.0)), {"readers": 2}),
+        ((2, 256, 2, 1, 16), 2, 0, 1, LIF(), {}),
+        ((6, 64, 2, 2, 128), 6, 0, 1, LIF(), {"pool": True}),
+    ],
+    ids=[
+        "channels as lanes",
+        "repeated, dy kept",
+        "images as lanes, repeated",
+        "two inputs and an array",
+        "two rows of images",
+        "images in parts",
+    ],
+)
+def test_kernels_of_a_tpu_are_the_definition(shape, steps, others, normed, neuron, options, x64):
+    terms = inputs(shape, others, normed)
+    emulated = value_and_grad("interpret-tpu", terms, neuron, steps, **options)
+    expected = value_and_grad("plain", terms, neuron, steps, **options)
+    assert 0 < np.mean(expected[0][1][0][0]) < 1
+    chex.assert_trees_all_close(emulated, expected, **CLOSE)
 
 
 def test_definition_is_the_composition_of_the_layers(x64):
@@ -251,11 +278,23 @@ def test_where_the_kernels_do_not_go():
     for change in {"neuron": PLIF(2.0)}, {"norm": "tdbn"}, {"neuron": LIF(np.float32(2.0))}:
         assert not traced(kernels.clone(**change))
     assert not nf.takes(LIF(spike=lambda u: u), "interpret")
-    on_gpu = jax.sharding.AbstractDevice(device_kind="H100", num_cores=None, platform="gpu")
-    mesh = jax.sharding.AbstractMesh((1,), ("batch",), abstract_device=on_gpu)
-    with jax.sharding.use_abstract_mesh(mesh):
-        assert nf.takes(LIF(), "auto")
-        assert not nf.takes(LIF(), "plain")
+    for kind, platform in ("H100", "gpu"), ("TPU v5 lite", "tpu"):
+        device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=None, platform=platform)
+        mesh = jax.sharding.AbstractMesh((1,), ("batch",), abstract_device=device)
+        with jax.sharding.use_abstract_mesh(mesh):
+            assert nf.takes(LIF(), "auto")
+            assert not nf.takes(LIF(), "plain")
+
+
+def test_a_tpu_takes_whole_rows_of_lanes():
+    """Others are left to the compiler, and so are windows with more timesteps or images than a block has."""
+    taken = {(5, 128, 32, 64): True, (5, 16, 8, 256): True, (5, 64, 32, 64): False, (5, 24, 8, 256): False}
+    taken |= {(5, 128, 8, 8): False, (10, 4096, 8, 64): False, (10, 4096, 8, 128): True}
+    for (steps, images, side, channels), takes in taken.items():
+        shapes = (steps, images, side, side, channels), (channels,), (channels,)
+        normed = nf.Normed(*(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes))
+        call = partial(nf.norm_fire, neuron=LIF(), num_timesteps=steps, kernels="interpret-tpu", pool=True)
+        assert ("pallas_call" in str(jax.make_jaxpr(call)([normed]))) == takes, shapes
 
 
 def test_kernels_are_no_part_of_a_network():
@@ -274,7 +313,9 @@ def test_kernels_are_no_part_of_a_network():
 
 def test_kernels_by_name():
     assert models.create("vgg5", 10, kernels="plain").kernels == "plain"
-    with pytest.raises(InputError, match="kernels fast: allowed: auto, plain, interpret"):
+    with pytest.raises(InputError, match="kernels fast: allowed: auto, plain, interpret, interpret-tpu"):
         models.create("vgg5", 10, kernels="fast")
-    with pytest.raises(ValueError, match="kernels must be one of auto, plain, interpret; got 'fast'"):
+    with pytest.raises(
+        ValueError, match="kernels must be one of auto, plain, interpret, interpret-tpu; got 'fast'"
+    ):
         nf.norm_fire(inputs((1, 2, 2, 2, 1), dtype=jnp.float32), LIF(), 2, kernels="fast")

@@ -224,8 +224,8 @@ class Machine:
     """Divide the images among the devices in place of a copy on each: yes, no, or auto, which divides images
     that would take more than a quarter of a device's memory. The results are the same."""
     kernels: Annotated[Literal["auto", "plain"], LOCAL] = "auto"
-    """Kernels for training on a GPU: auto, those of this package that normalise, fire and pool at once, where
-    they fit; or plain, JAX's own operations. Equal up to rounding; no difference on other devices."""
+    """Kernels for training on a GPU or TPU: auto, those of this package that normalise, fire and pool at
+    once, where they fit; or plain, JAX's own operations. Equal up to rounding; no difference on CPUs."""
     distributed: Annotated[bool, LOCAL] = False
     """Connect the processes that run this command, one on each of several hosts. Cloud TPU, Slurm, Open MPI
     and Kubernetes are recognised; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and

@@ -1,7 +1,7 @@
 """Problems of this machine or environment that would keep a run from starting, or slow it down.
 
-Each function judges one thing and names a remedy. It trains no network. It compiles the kernels of a GPU and
-the calls of oneDNN, and reads images only of a user's own dataset, which is then kept in the cache.
+Each function judges one thing and names a remedy. It trains no network. It compiles the kernels of a GPU or
+TPU and the calls of oneDNN, and reads images only of a user's own dataset, which is then kept in the cache.
 """
 
 import importlib.util
@@ -189,7 +189,7 @@ def convolutions(library: _onednn.Library, backend: str) -> list[Finding]:
 
 
 def training_kernels(kernels: str = "auto") -> list[Finding]:
-    """Compare the kernels that train on this GPU with their definition; nothing where there are none.
+    """Compare the kernels that train on this GPU or TPU with their definition; nothing where there are none.
 
     Args:
       kernels: as of `models.norm_fire`.
@@ -197,10 +197,10 @@ def training_kernels(kernels: str = "auto") -> list[Finding]:
     if not takes(LIF(), kernels):
         return []
     numbers = np.random.default_rng(0)
-    x, other, weights = (jnp.asarray(numbers.normal(size=(4, 2, 8, 8, 64)), jnp.float32) for _ in range(3))
-    layer = Normed(x, jnp.ones(64), jnp.full(64, 0.5))
 
-    def computed(inputs: list[Any], how: str, **options: Any) -> tuple[jax.Array, jax.Array]:
+    def computed(
+        inputs: list[Any], weights: jax.Array, how: str, **options: Any
+    ) -> tuple[jax.Array, jax.Array]:
         """Spikes, and the gradients of the inputs one after another."""
 
         def loss(inputs: list[Any]) -> tuple[jax.Array, jax.Array]:
@@ -213,15 +213,21 @@ def training_kernels(kernels: str = "auto") -> list[Finding]:
         return spikes, jnp.concatenate([g.x if isinstance(g, Normed) else g for g in grads]).ravel()
 
     unequal, error = 0.0, 0.0  # rounding at a threshold may decide a few spikes
-    for inputs, options in (([layer], {"pool": True}), ([layer, other], {"readers": 2})):
+    options: dict[str, Any]
+    for images, channels, others, options in ((16, 128, 0, {"pool": True}), (128, 16, 1, {"readers": 2})):
+        x, weights, *more = (
+            jnp.asarray(numbers.normal(size=(4, images, 4, 4, channels)), jnp.float32)
+            for _ in range(2 + others)
+        )
+        inputs = [Normed(x, jnp.ones(channels), jnp.full(channels, 0.5)), *more]
         (spikes, gradient), (expected, slope) = (
-            computed(inputs, how, **options) for how in (kernels, "plain")
+            computed(inputs, weights, how, **options) for how in (kernels, "plain")
         )
         unequal = max(unequal, float(jnp.mean(spikes != expected)))
         error = max(error, float(jnp.linalg.norm(gradient - slope) / jnp.linalg.norm(slope)))
     if unequal < 1e-3 and error < 1e-2:
         return [Finding("ok", "kernels of norm, fire and pool compute their definition")]
-    what = f"kernels of norm, fire and pool are wrong on this GPU: {unequal:.2%} of the spikes differ"
+    what = f"kernels of norm, fire and pool are wrong on this device: {unequal:.2%} of the spikes differ"
     return [Finding("error", what, "--kernels plain")]
 
 

@@ -80,8 +80,8 @@ def create(
       axis_name: mapped axis over which batch norm averages its statistics.
       norm: batch norm, see `snnlth_jax.models.norms`: "timestep", "tdbn" or "bntt".
       norm_timesteps: with "bntt", the largest number of timesteps that the network runs for; 1 or more.
-      kernels: "auto" for a GPU's own kernels of batch norm, neurons and pooling in training, see `norm_fire`;
-        "plain" for JAX's own operations everywhere.
+      kernels: "auto" for a GPU's or TPU's own kernels of batch norm, neurons and pooling in training, see
+        `norm_fire`; "plain" for JAX's own operations everywhere.
 
     Returns:
       A Flax linen module, see `VGG` and `ResNet` for how to call it.

@@ -32,7 +32,7 @@ __all__ = [
     "is_floating",
 ]
 
-KERNELS = ("auto", "plain", "interpret")  # see `norm_fire`
+KERNELS = ("auto", "plain", "interpret", "interpret-tpu")  # see `norm_fire`
 
 
 def check_call(model: Any, x: Any, num_timesteps: int, train: bool, first: str) -> jax.Array:

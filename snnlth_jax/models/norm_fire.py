@@ -4,9 +4,10 @@ r"""Batch norm, neurons and pooling of a layer in one function, with its gradien
 
 Its definition is the composition of `norms.TimestepBatchNorm`, `firing.fire` and `firing.max_pool`. As these
 are compiled one by one, they write normalised inputs, potentials and spikes to memory, and keep them for the
-gradient. On a GPU four kernels (`_norm_fire_gpu`) compute the same, and only the inputs and their statistics
-are kept. With :math:`r = (\sigma^2 + \epsilon)^{-1/2}`, cotangents :math:`\bar\mu, \bar{\sigma^2}` of the
-statistics, :math:`S_1 = \sum \bar y`, :math:`S_2 = \sum \bar y (x - \mu)` and N values of a channel,
+gradient. On a GPU or TPU kernels (`_norm_fire_kernels`) compute the same, and only the inputs and their
+statistics are kept. With :math:`r = (\sigma^2 + \epsilon)^{-1/2}`, cotangents
+:math:`\bar\mu, \bar{\sigma^2}` of the statistics, :math:`S_1 = \sum \bar y`,
+:math:`S_2 = \sum \bar y (x - \mu)` and N values of a channel,
 
 .. math::
     \bar\gamma &= \textstyle\sum_t r_t S_{2,t}, \quad \bar\beta = \sum_t S_{1,t}  \\
@@ -21,7 +22,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import partial, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +39,7 @@ from snnlth_jax.models.norms import at_least_float32
 from snnlth_jax.neurons import LIF, PLIF, lif_step
 
 if TYPE_CHECKING:
-    from snnlth_jax.models import _norm_fire_gpu as gpu
+    from snnlth_jax.models import _norm_fire_kernels as fused
 
 __all__ = ["Normed", "norm_fire", "takes"]
 
@@ -45,6 +47,7 @@ _MOST_TIMESTEPS = 10  # all of which a kernel holds in registers
 _LEAST_CAPABILITY = 8.0  # of Triton
 _SPIKES = tuple(type(surrogate.create(name)) for name in surrogate.NAMES)
 
+Platform = Literal["cuda", "tpu"]
 Statistics = tuple[tuple[jax.Array, jax.Array], ...]  # mean and variance [T, C] of each normalised input
 
 
@@ -71,8 +74,16 @@ class _Layer:
     epsilon: float
     axis_name: str | None
     dtype: Any
+    platform: Platform | None
     interpret: bool
     readers: int
+
+    @property
+    def tiles(self) -> ModuleType:
+        """Tiles of the platform's kernels."""
+        from snnlth_jax.models import _tiles_gpu, _tiles_tpu  # not before: Pallas takes a while to import
+
+        return _tiles_tpu if self.platform == "tpu" else _tiles_gpu
 
 
 def norm_fire(
@@ -100,9 +111,11 @@ def norm_fire(
       epsilon: added to variances.
       axis_name: mapped axis to average statistics over.
       dtype: of normalised inputs; None promotes them with gamma and beta.
-      kernels: "auto" for the kernels on a GPU where they fit, "plain" for the definition, "interpret" for the
-        kernels emulated on any platform, slowly. They fit neurons whose constants are numbers, with a spike
-        function of `surrogate`, 10 timesteps or fewer, and images of even sides where they are pooled.
+      kernels: "auto" for the kernels on a GPU or TPU where they fit, "plain" for the definition, "interpret"
+        or "interpret-tpu" for a GPU's or TPU's kernels emulated on any platform, slowly. They fit neurons
+        whose constants are numbers, with a spike function of `surrogate`, 10 timesteps or fewer, and images
+        of even sides where they are pooled; on a TPU multiples of 128 channels and 16 images, or of 16
+        channels and 128 images of each device.
       readers: number of layers that read the output. Each has a copy, so that the kernels can add up the
         gradients.
 
@@ -122,8 +135,10 @@ def norm_fire(
     ([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], [[3.0]], [[12.5]])
     """
     check_counts(readers=readers)
-    interpret = kernels == "interpret"
-    layer = _Layer(neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, interpret, readers)
+    platform, interpret = _platform(kernels), kernels.startswith("interpret")
+    layer = _Layer(
+        neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, platform, interpret, readers
+    )
     if takes(neuron, kernels) and _fits(layer, inputs):
         result: Outputs = _by_kernels(layer, tuple(inputs))
         return result
@@ -133,8 +148,8 @@ def norm_fire(
 def takes(neuron: LIF, kernels: str) -> bool:
     """Whether the kernels compute such neurons, in the program that is traced.
 
-    It is for an NVIDIA GPU of compute capability 8.0 or more if the devices of the mesh that is set are, or
-    else those of JAX's default platform.
+    It is for a TPU, or for an NVIDIA GPU of compute capability 8.0 or more, if the devices of the mesh that
+    is set are, or else those of JAX's default platform.
 
     Args:
       neuron: constants of the neurons.
@@ -148,18 +163,25 @@ def takes(neuron: LIF, kernels: str) -> bool:
         return False
     if not all(is_number(leaf) for leaf in jax.tree.leaves(neuron)):
         return False
-    return kernels == "interpret" or _is_for_gpu()
+    return _platform(kernels) is not None
 
 
-def _is_for_gpu() -> bool:
+def _platform(kernels: str) -> Platform | None:
+    """The platform whose kernels compute the layers of the program that is traced; None for no kernels."""
+    if kernels.startswith("interpret"):
+        return "tpu" if kernels.endswith("tpu") else "cuda"
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)  # not in all releases
-    if (jax.default_backend() if device is None else device.platform) != "gpu":
-        return False
+    platform = jax.default_backend() if device is None else device.platform
+    if platform == "tpu":
+        return "tpu"
+    if platform != "gpu":
+        return None
     try:
         present = jax.local_devices(backend="cuda")
     except RuntimeError:  # none: it is compiled for an absent one, or is of another make
-        return device is not None
-    return all(float(gpu.compute_capability) >= _LEAST_CAPABILITY for gpu in present)
+        return None if device is None else "cuda"
+    able = all(float(gpu.compute_capability) >= _LEAST_CAPABILITY for gpu in present)
+    return "cuda" if able else None
 
 
 def _fits(layer: _Layer, inputs: Sequence[Normed | jax.Array]) -> bool:
@@ -172,6 +194,7 @@ def _fits(layer: _Layer, inputs: Sequence[Normed | jax.Array]) -> bool:
         and shape[0] in (1, layer.num_timesteps)
         and 0 < layer.num_timesteps <= _MOST_TIMESTEPS
         and not (layer.pool and (shape[2] % 2 or shape[3] % 2))
+        and layer.tiles.fits((layer.num_timesteps, *shape[1:]), layer.pool)
     )
 
 
@@ -205,7 +228,7 @@ def _dtype(layer: _Layer, term: Normed | jax.Array) -> Any:
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _by_kernels(layer: _Layer, inputs: Inputs) -> Outputs:
     plain, kernels = partial(_definition, layer), partial(_forward, layer)
-    result: Outputs = _on_gpu(layer, kernels, plain, inputs)
+    result: Outputs = _on_platform(layer, kernels, plain, inputs)
     return result
 
 
@@ -223,16 +246,17 @@ def _(layer: _Layer, primals: tuple[Inputs], tangents: tuple[Inputs]) -> tuple[A
             pulled_back: tuple[Inputs] = jax.vjp(definition, inputs)[1](grads)
             return pulled_back[0]
 
-        of_inputs: Inputs = _on_gpu(layer, partial(_backward, layer), plain, inputs, statistics, grads)
+        given = (inputs, statistics, grads)
+        of_inputs: Inputs = _on_platform(layer, partial(_backward, layer), plain, *given)
         return of_inputs
 
     return result, linear(tangent, transpose, changes, like=result)
 
 
-def _on_gpu(layer: _Layer, kernels: Any, plain: Any, *args: Any) -> Any:
+def _on_platform(layer: _Layer, kernels: Any, plain: Any, *args: Any) -> Any:
     if layer.interpret:
         return kernels(*args)
-    return jax.lax.platform_dependent(*args, cuda=kernels, default=plain)
+    return jax.lax.platform_dependent(*args, **{str(layer.platform): kernels}, default=plain)
 
 
 def _over_time(layer: _Layer, currents: list[list[jax.Array]]) -> list[jax.Array]:
@@ -255,7 +279,7 @@ def _over_time(layer: _Layer, currents: list[list[jax.Array]]) -> list[jax.Array
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _spike(spike: Any, u: jax.Array) -> jax.Array:
-    """A spike function of `surrogate`, by operations that Triton knows."""
+    """A spike function of `surrogate`, by operations that Pallas knows."""
     return jnp.asarray(u >= 0, u.dtype)
 
 
@@ -265,7 +289,7 @@ def _(spike: Any, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tupl
 
 
 def _forward(layer: _Layer, inputs: Inputs) -> Outputs:
-    from snnlth_jax.models import _norm_fire_gpu as gpu  # not before it is needed: Pallas takes a while
+    from snnlth_jax.models import _norm_fire_kernels as fused  # not before it is needed: Pallas takes a while
 
     statistics = tuple(_statistics(layer, term.x) for term in inputs if isinstance(term, Normed))
     currents, how = _read(layer, inputs, statistics)
@@ -274,13 +298,16 @@ def _forward(layer: _Layer, inputs: Inputs) -> Outputs:
         height, width = height // 2, width // 2
     dtype = promoted(*(jnp.dtype(_dtype(layer, term)) for term in inputs))
     like = jax.ShapeDtypeStruct((layer.num_timesteps, batch, height, width, channels), dtype)
-    return (gpu.forward(currents, how, like),) * layer.readers, statistics
+    return (fused.forward(currents, how, like),) * layer.readers, statistics
 
 
 def _statistics(layer: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    from snnlth_jax.models import _norm_fire_gpu as gpu
+    from snnlth_jax.models import _norm_fire_kernels as fused
 
-    means, m2s, counts = gpu.statistics(x, promoted(x, jnp.float32), layer.interpret)
+    if layer.platform == "tpu":
+        mean, var = norms.statistics(at_least_float32(x), layer.axis_name)
+        return mean.reshape(len(x), -1), var.reshape(len(x), -1)
+    means, m2s, counts = fused.statistics(x, promoted(x, jnp.float32), layer.interpret)
     # parts, and devices, are merged as the rows of a part are
     weights = jnp.asarray(counts / counts.sum(), means.dtype)[:, None, None]
     mean = _averaged(layer, (weights * means).sum(0))
@@ -292,23 +319,30 @@ def _averaged(layer: _Layer, x: Any) -> Any:
     return x if layer.axis_name is None else jax.lax.pmean(x, layer.axis_name)
 
 
-def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[gpu.Currents, gpu.How]":
-    from snnlth_jax.models import _norm_fire_gpu as gpu
+def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[fused.Currents, fused.How]":
+    from snnlth_jax.models import _norm_fire_kernels as fused
 
     terms = (term for term in inputs if isinstance(term, Normed))
-    normed = tuple(gpu.Normed(*term, *pair) for term, pair in zip(terms, statistics, strict=True))
+    normed = tuple(fused.Normed(*term, *pair) for term, pair in zip(terms, statistics, strict=True))
     others = tuple(term for term in inputs if not isinstance(term, Normed))
-    how = gpu.How(partial(_over_time, layer), layer.pool, layer.epsilon, layer.interpret)
-    return gpu.Currents(normed, others), how
+    how = fused.How(
+        layer=partial(_over_time, layer),
+        pool=layer.pool,
+        epsilon=layer.epsilon,
+        timesteps=layer.num_timesteps,
+        interpret=layer.interpret,
+        tiles=layer.tiles,
+    )
+    return fused.Currents(normed, others), how
 
 
 def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any) -> Inputs:
     """Cotangents of the inputs, from those of the output and the statistics (equations above)."""
-    from snnlth_jax.models import _norm_fire_gpu as gpu
+    from snnlth_jax.models import _norm_fire_kernels as fused
 
     of_outputs, of_statistics = grads
     currents, how = _read(layer, inputs, statistics)
-    parts, dy = gpu.sums(currents, how, of_outputs)
+    parts, dy = fused.sums(currents, how, of_outputs)
     # a barrier, or compilers would sum the parts again for each use
     sum_dy, *sums_dy_x = jax.lax.optimization_barrier(parts.sum(0))
     lines, of_parameters = [], []
@@ -319,7 +353,7 @@ def _backward(layer: _Layer, inputs: Inputs, statistics: Statistics, grads: Any)
         v, m = _averaged(layer, (dvar - slope * r**2 * dot / 2, dmean - slope * sum_dy))
         lines.append((2 / count * v, m / count))
         of_parameters.append(((r * dot).sum(0), sum_dy.sum(0)))
-    dxs, dothers = gpu.gradient(currents, how, of_outputs, dy, lines)
+    dxs, dothers = fused.gradient(currents, how, of_outputs, dy, lines)
     of_normed, of_others = zip(dxs, of_parameters, strict=True), iter(dothers)
 
     def of(term: Normed | jax.Array) -> Any:

@@ -51,8 +51,8 @@ class ResNet(nn.Module):
       strides: strides of the stem and of the first block of each stage; None for 1, then 2 for every stage.
       norm: batch norm, see `snnlth_jax.models.norms`: "timestep" (paper), "tdbn" or "bntt".
       norm_timesteps: largest T, for the parameters of "bntt".
-      kernels: "auto" trains on a GPU with kernels that normalise, add and fire at once, see `norm_fire`;
-        "plain" everywhere with JAX's own operations.
+      kernels: "auto" trains on a GPU or TPU with kernels that normalise, add and fire at once, see
+        `norm_fire`; "plain" everywhere with JAX's own operations.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp

@@ -53,8 +53,8 @@ class VGG(nn.Module):
       hidden: neurons of each hidden layer.
       norm: batch norm, see `snnlth_jax.models.norms`: "timestep" (paper), "tdbn" or "bntt".
       norm_timesteps: largest T, for the parameters of "bntt".
-      kernels: "auto" trains on a GPU with kernels that normalise, fire and pool at once, see `norm_fire`;
-        "plain" everywhere with JAX's own operations.
+      kernels: "auto" trains on a GPU or TPU with kernels that normalise, fire and pool at once, see
+        `norm_fire`; "plain" everywhere with JAX's own operations.
 
     >>> from functools import partial
     >>> import jax, jax.numpy as jnp

@@ -1,6 +1,7 @@
-"""Norm, fire and pool as four kernels for GPUs, written in Pallas (Triton).
+"""Norm, fire and pool as four kernels for GPUs, or three for TPUs, written in Pallas.
 
-All timesteps of a tile (`_tiles`) stay in registers, so that a kernel reads and writes each array once:
+All timesteps of a tile (`_tiles_gpu`, `_tiles_tpu`) stay in registers, so that a kernel reads and writes each
+array once:
 
     1. statistics   x            mean and M2, the sum of squared deviations, of the program's rows
     2. forward      x        ->  spikes
@@ -10,17 +11,19 @@ All timesteps of a tile (`_tiles`) stay in registers, so that a kernel reads and
 y = slope x + shift are the currents. Kernels 3 and 4 compute them and the spikes again; dy comes from
 `jax.vjp` of the function that kernel 2 computes, for any neuron. Where it moves fewer bytes (`_kept`), kernel
 3 writes dy and kernel 4 reads it: mostly where a current is the same at every timestep, and where inputs are
-not normalised, whose gradient dy is. `norm_fire` adds up the programs' parts.
+not normalised, whose gradient dy is. `norm_fire` adds up the programs' parts. On TPUs there is no kernel 1:
+XLA computes the mean with the convolution that x comes from.
 """
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from snnlth_jax.models._tiles import LEAST_TILES, Plan, Program, Tile, Windows
+from snnlth_jax.models import _tiles_gpu
 
 __all__ = ["Currents", "How", "Layer", "Normed", "forward", "gradient", "statistics", "sums"]
 
@@ -60,13 +63,17 @@ class How(NamedTuple):
       layer: function of the currents.
       pool: whether a window is 2x2 rows.
       epsilon: added to variances.
+      timesteps: T of the outputs.
       interpret: whether kernels are emulated.
+      tiles: `_tiles_gpu` or `_tiles_tpu`.
     """
 
     layer: Layer
     pool: bool
     epsilon: float
+    timesteps: int
     interpret: bool
+    tiles: ModuleType
 
 
 def statistics(x: jax.Array, dtype: Any, interpret: bool) -> tuple[jax.Array, jax.Array, Any]:
@@ -80,12 +87,13 @@ def statistics(x: jax.Array, dtype: Any, interpret: bool) -> tuple[jax.Array, ja
       interpret: whether the kernel is emulated.
     """
     steps = len(x)
-    plan = Plan.of(Windows(x.shape, pool=False), "statistics", LEAST_TILES, steps)
+    least = _tiles_gpu.LEAST_TILES
+    plan = _tiles_gpu.Plan.of(x.shape, "statistics", least_turns=least, copies=steps)
 
     def kernel(x: Any, mean: Any, m2: Any) -> None:
-        program, step = Program.of(plan), pl.program_id(2)
+        program, step = plan.program(), pl.program_id(2)
 
-        def add(tile: Tile, sums: Any) -> Any:
+        def add(tile: _tiles_gpu.Tile, sums: Any) -> Any:
             number, mean, m2 = sums
             value = tile.load(x, step, tile.window, dtype)
             if tile.exists is None:
@@ -98,12 +106,12 @@ def statistics(x: jax.Array, dtype: Any, interpret: bool) -> tuple[jax.Array, ja
 
         zeros = jnp.zeros(plan.size, dtype)
         number, mean_of_rows, m2_of_rows = program.over_tiles(add, (zeros, zeros, zeros))
-        merged = (number * mean_of_rows).sum(0) / jnp.maximum(number.sum(0), 1)
+        merged = program.total(number * mean_of_rows) / jnp.maximum(program.total(number), 1)
         between = number * (mean_of_rows - merged[None]) ** 2
         program.store(mean, (step,), merged)
-        program.store(m2, (step,), (m2_of_rows + between).sum(0))
+        program.store(m2, (step,), program.total(m2_of_rows + between))
 
-    means, m2s = plan.call(kernel, (plan.parts(dtype),) * 2, interpret, steps)(_rows(x))
+    means, m2s = plan.call(kernel, (plan.parts(dtype),) * 2, interpret, steps)(plan.rows(x))
     return means, m2s, plan.counts()
 
 
@@ -118,10 +126,10 @@ def forward(currents: Currents, how: How, like: Any) -> jax.Array:
     plan = _plan(currents, how)
 
     def kernel(currents: Currents, outputs: Any) -> None:
-        program = Program.of(plan)
+        program = plan.program()
         reader = _Reader.of(currents, how, program)
 
-        def fire(tile: Tile, carry: Any) -> Any:
+        def fire(tile: Any, carry: Any) -> Any:
             outputs_by_step = how.layer(reader.currents_of(reader.normed(tile), tile))
             for step, output in enumerate(outputs_by_step):
                 tile.store(outputs, step, tile.window, output)
@@ -129,9 +137,11 @@ def forward(currents: Currents, how: How, like: Any) -> jax.Array:
 
         program.over_tiles(fire, ())
 
-    flat = jax.ShapeDtypeStruct((len(like), plan.windows.number, like.shape[-1]), like.dtype)
-    output: jax.Array = plan.call(kernel, flat, how.interpret)(_flat(currents))
-    return output.reshape(like.shape)
+    rows = jax.eval_shape(plan.rows, like)
+    output: jax.Array = plan.whole(
+        plan.call(kernel, rows, how.interpret)(_as_read(plan, currents)), like.shape
+    )
+    return output
 
 
 def sums(currents: Currents, how: How, grads: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array | None]:
@@ -143,21 +153,21 @@ def sums(currents: Currents, how: How, grads: Sequence[jax.Array]) -> tuple[jax.
       grads: cotangents of the output, one for each reader, which are added.
 
     Returns:
-      The sums; and dy as `[T, M, C]`, where it costs less to keep it than to compute it again.
+      The sums; and dy, `[T, B, H, W, C]`, where it costs less to keep it than to compute it again.
     """
-    plan, dtype = _plan(currents, how, LEAST_TILES), currents.normed[0].mean.dtype
-    steps, number = range(plan.windows.shape[0]), 1 + len(currents.normed)
+    plan, dtype = _plan(currents, how, how.tiles.LEAST_TILES), currents.normed[0].mean.dtype
+    steps, number = plan.steps, 1 + len(currents.normed)
     kept = _kept(currents, grads)
 
     def kernel(currents: Currents, grads: Any, parts: Any, *dy: Any) -> None:
-        program = Program.of(plan)
+        program = plan.program()
         reader = _Reader.of(currents, how, program)
 
-        def add(tile: Tile, totals: Any) -> Any:
+        def add(tile: Any, totals: Any) -> Any:
             xs = reader.normed(tile)
             dys = _pulled_back(how.layer, reader.currents_of(xs, tile), grads, tile)
             for ref in dy:
-                for corner, row in zip(dys, _corner_rows(plan, tile), strict=True):
+                for corner, row in zip(dys, tile.corners, strict=True):
                     for t in steps:
                         tile.store(ref, t, row, corner[t])
             terms = [dys]
@@ -173,11 +183,12 @@ def sums(currents: Currents, how: How, grads: Sequence[jax.Array]) -> tuple[jax.
         totals = program.over_tiles(add, [[zeros for _ in steps] for _ in range(number)])
         for index, total in enumerate(totals):
             for step in steps:
-                program.store(parts, (index, step), total[step].sum(0))
+                program.store(parts, (index, step), program.total(total[step]))
 
-    outputs = (plan.parts(dtype, number), *kept)
-    parts, *dy = plan.call(kernel, outputs, how.interpret)(_flat(currents), tuple(map(_rows, grads)))
-    return parts, dy[0] if dy else None
+    outputs = (plan.parts(dtype, number), *(jax.eval_shape(plan.rows, dy) for dy in kept))
+    call = plan.call(kernel, outputs, how.interpret)
+    parts, *dys = call(_as_read(plan, currents), tuple(map(plan.rows, grads)))
+    return plan.joined(parts, number), plan.whole(dys[0], kept[0].shape) if dys else None
 
 
 def gradient(
@@ -194,19 +205,19 @@ def gradient(
     """
     shape, others = currents.normed[0].x.shape, currents.others
     if dy is None:
-        plan, given = _plan(currents, how), tuple(map(_rows, grads))
+        plan, given = _plan(currents, how), tuple(grads)
     else:
-        plan, given = Plan.of(Windows(shape, pool=False), "layer"), (dy,)
+        plan, given = how.tiles.Plan.of(shape, "layer"), (dy,)
         currents = currents._replace(others=())
-    steps = range(plan.windows.shape[0])
+    steps = plan.steps
 
     def kernel(currents: Currents, given: Any, lines: Any, dxs: Any, dothers: Any) -> None:
-        program = Program.of(plan)
+        program = plan.program()
         reader = _Reader.of(currents, how, program)
         loaded = [[[program.load(ref, step) for step in steps] for ref in line] for line in lines]
 
-        def write(tile: Tile, carry: Any) -> Any:
-            xs, rows = reader.normed(tile), _corner_rows(plan, tile)
+        def write(tile: Any, carry: Any) -> Any:
+            xs, rows = reader.normed(tile), tile.corners
             if dy is None:
                 dys = _pulled_back(how.layer, reader.currents_of(xs, tile), given, tile)
             else:
@@ -225,21 +236,15 @@ def gradient(
 
         program.over_tiles(write, ())
 
-    flat = _flat(currents)
-    inputs = tuple(term.x for term in flat.normed), flat.others
+    read, given = _as_read(plan, currents), tuple(map(plan.rows, given))
+    inputs = tuple(term.x for term in read.normed), read.others
     outputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inputs)
-    dxs, dothers = plan.call(kernel, outputs, how.interpret)(flat, given, lines)
-    if dy is not None:
-        dothers = (dy,) * len(others)
-    shaped: tuple[Any, Any] = jax.tree.map(lambda x: x.reshape(shape), (dxs, dothers))
-    return shaped
+    written = plan.call(kernel, outputs, how.interpret)(read, given, jax.tree.map(plan.lines, lines))
+    dxs, dothers = jax.tree.map(lambda rows: plan.whole(rows, shape), written)
+    return dxs, dothers if dy is None else (dy,) * len(others)
 
 
 # --- what they share
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1, x.shape[-1])
 
 
 def _kept(currents: Currents, grads: Sequence[jax.Array]) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -249,7 +254,7 @@ def _kept(currents: Currents, grads: Sequence[jax.Array]) -> tuple[jax.ShapeDtyp
     others are written.
     """
     inputs = [*(term.x for term in currents.normed), *currents.others]
-    dy = jax.ShapeDtypeStruct(_rows(inputs[0]).shape, inputs[0].dtype)
+    dy = jax.ShapeDtypeStruct(inputs[0].shape, inputs[0].dtype)
     if any(x.dtype != dy.dtype for x in inputs):
         return ()
     without = sum(_bytes(grad) for grad in grads) + sum(2 * _bytes(other) for other in currents.others)
@@ -260,21 +265,17 @@ def _bytes(array: Any) -> int:
     return int(array.size * array.dtype.itemsize)
 
 
-def _plan(currents: Currents, how: How, least_turns: int = 1) -> Plan:
-    windows = Windows(currents.normed[0].x.shape, how.pool)
-    return Plan.of(windows, "pooled" if how.pool else "layer", least_turns)
+def _plan(currents: Currents, how: How, least_turns: int = 1) -> Any:
+    shape, kind = currents.normed[0].x.shape, "pooled" if how.pool else "layer"
+    return how.tiles.Plan.of(shape, kind, how.pool, least_turns, how.timesteps)
 
 
-def _flat(currents: Currents) -> Currents:
-    normed = [
-        term._replace(x=_rows(term.x), scale=term.scale[None], bias=term.bias[None])
-        for term in currents.normed
-    ]
-    return Currents(tuple(normed), tuple(map(_rows, currents.others)))
+def _as_read(plan: Any, currents: Currents) -> Currents:
+    def normed(term: Normed) -> Normed:
+        of_channels = (term.scale[None], term.bias[None], term.mean, term.var)
+        return Normed(plan.rows(term.x), *map(plan.lines, of_channels))
 
-
-def _corner_rows(plan: Plan, tile: Tile) -> list[jax.Array]:
-    return [plan.windows.first_row(tile.window) + corner for corner in plan.windows.corners]
+    return Currents(tuple(map(normed, currents.normed)), tuple(map(plan.rows, currents.others)))
 
 
 class _Reader(NamedTuple):
@@ -283,20 +284,20 @@ class _Reader(NamedTuple):
     Attributes:
       currents: references.
       program: the program.
-      means: `[1, channels]`, by input and timestep.
+      means: one for each channel, which broadcast to a tile; by input and timestep.
       slopes: the same.
       shift: by timestep.
     """
 
     currents: Currents
-    program: Program
+    program: Any
     means: list[list[jax.Array]]
     slopes: list[list[jax.Array]]
     shift: list[jax.Array]
 
     @classmethod
-    def of(cls, currents: Currents, how: How, program: Program) -> "_Reader":
-        steps = range(program.plan.windows.shape[0])
+    def of(cls, currents: Currents, how: How, program: Any) -> "_Reader":
+        steps = program.plan.steps
         means, slopes, shifts = [], [], []
         for term in currents.normed:
             dtype = term.mean.dtype
@@ -310,36 +311,36 @@ class _Reader(NamedTuple):
             currents, program, means, slopes, [sum(rest, start=s) for s, *rest in zip(*shifts, strict=True)]
         )
 
-    def load(self, ref: Any, tile: Tile, row: jax.Array) -> list[jax.Array]:
+    def load(self, ref: Any, tile: Any, row: jax.Array) -> list[jax.Array]:
         """Entries of a corner, by timestep."""
         return [tile.load(ref, step, row, self.shift[0].dtype) for step in range(len(self.shift))]
 
-    def normed(self, tile: Tile) -> list[list[list[jax.Array]]]:
+    def normed(self, tile: Any) -> list[list[list[jax.Array]]]:
         """Normalised currents, by input, corner and timestep."""
-        rows = _corner_rows(self.program.plan, tile)
-        return [[self.load(term.x, tile, row) for row in rows] for term in self.currents.normed]
+        return [[self.load(term.x, tile, row) for row in tile.corners] for term in self.currents.normed]
 
-    def currents_of(self, xs: list[list[list[jax.Array]]], tile: Tile) -> list[list[jax.Array]]:
+    def currents_of(self, xs: list[list[list[jax.Array]]], tile: Any) -> list[list[jax.Array]]:
         """The currents, by corner and timestep."""
-        rows = _corner_rows(self.program.plan, tile)
-        others = [[self.load(ref, tile, row) for row in rows] for ref in self.currents.others]
+        others = [[self.load(ref, tile, row) for row in tile.corners] for ref in self.currents.others]
 
-        def current(corner: int, step: int) -> jax.Array:
+        def current(corner: int, step: int) -> Any:
             terms = [x[corner][step] * slope[step] for x, slope in zip(xs, self.slopes, strict=True)]
             terms += [other[corner][step] for other in others]
             return sum(terms, start=self.shift[step])
 
-        return [[current(corner, step) for step in range(len(self.shift))] for corner in range(len(rows))]
+        return [
+            [current(corner, step) for step in range(len(self.shift))] for corner in range(len(tile.corners))
+        ]
 
 
 def _pulled_back(
-    layer: Layer, ys: list[list[jax.Array]], grads: Sequence[Any], tile: Tile
+    layer: Layer, ys: list[list[jax.Array]], grads: Sequence[Any], tile: Any
 ) -> list[list[jax.Array]]:
     """Gradients of the currents, by corner and timestep."""
     outputs, pull_back = jax.vjp(layer, ys)
     dtype, exists = ys[0][0].dtype, tile.exists
 
-    def cotangent(step: int) -> jax.Array:
+    def cotangent(step: int) -> Any:
         first, *more = (tile.load(grad, step, tile.window, dtype) for grad in grads)
         return sum(more, start=first)
 

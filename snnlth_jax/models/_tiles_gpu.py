@@ -2,7 +2,7 @@
 
 An activation `[T, B, H, W, C]` is read as `[T, M, C]`, M = B H W. A *window* is the rows that make one
 output: one row, or with pooling four, its *corners*. A program has some channels and takes tiles of windows
-in turn.
+in turn. `_tiles_tpu` has the same names.
 """
 
 import functools
@@ -16,13 +16,18 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-__all__ = ["LEAST_TILES", "Plan", "Program", "Tile", "Windows"]
+__all__ = ["LEAST_TILES", "Plan", "Program", "Tile", "fits"]
 
 _WARPS = 4  # of a program: 128 threads
 _CHANNELS = 64  # of a tile, at most
 _ENTRIES = {"statistics": 1024, "layer": 256, "pooled": 128}  # of a tile, at each timestep and corner
 _PROGRAMS = 1024  # of a kernel, some eight for each multiprocessor, unless tiles are left
 LEAST_TILES = 8  # of a program that writes sums, which would be many otherwise
+
+
+def fits(shape: tuple[int, ...], pool: bool) -> bool:
+    """Whether kernels take an activation `[T, B, H, W, C]`: any."""
+    return True
 
 
 class Windows(NamedTuple):
@@ -71,12 +76,50 @@ class Plan(NamedTuple):
     grid: tuple[int, int]
 
     @classmethod
-    def of(cls, windows: Windows, kind: str, least_turns: int = 1, copies: int = 1) -> "Plan":
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        kind: str,
+        pool: bool = False,
+        least_turns: int = 1,
+        timesteps: int = 1,
+        copies: int = 1,
+    ) -> "Plan":
+        windows = Windows(shape, pool)
         channels = min(_CHANNELS, pl.next_power_of_2(windows.shape[-1]))
         size = _ENTRIES[kind] // channels, channels
         tiles, blocks = pl.cdiv(windows.number, size[0]), pl.cdiv(windows.shape[-1], channels)
         turns = min(tiles, max(least_turns, pl.cdiv(tiles * blocks * copies, _PROGRAMS)))
         return cls(windows, size, turns, (blocks, pl.cdiv(tiles, turns)))
+
+    @property
+    def steps(self) -> range:
+        """Timesteps of the inputs."""
+        return range(self.windows.shape[0])
+
+    @staticmethod
+    def rows(x: jax.Array) -> jax.Array:
+        """An activation as kernels read it."""
+        return x.reshape(len(x), -1, x.shape[-1])
+
+    @staticmethod
+    def whole(rows: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """An activation as it was, from what kernels wrote."""
+        return rows.reshape(shape)
+
+    @staticmethod
+    def lines(values: jax.Array) -> jax.Array:
+        """Values `[rows, C]` of the channels as kernels read them."""
+        return values
+
+    @staticmethod
+    def joined(parts: jax.Array, number: int) -> jax.Array:
+        """What `parts` became, `[programs, number, T, C]`."""
+        return parts
+
+    def program(self) -> "Program":
+        """The program that runs."""
+        return Program(self, pl.program_id(0), pl.program_id(1))
 
     def parts(self, dtype: Any, *number: int) -> jax.ShapeDtypeStruct:
         """Values for each program, timestep and channel, in arrays of shape `number`."""
@@ -109,10 +152,6 @@ class Program(NamedTuple):
     block: jax.Array
     part: jax.Array
 
-    @classmethod
-    def of(cls, plan: Plan) -> "Program":
-        return cls(plan, pl.program_id(0), pl.program_id(1))
-
     def over_tiles(self, body: Callable[["Tile", Any], Any], carry: Any) -> Any:
         """Take the tiles in turn."""
         if self.plan.turns == 1:
@@ -126,10 +165,15 @@ class Program(NamedTuple):
         channel, exists = self._channel()
         return plt.load(ref.at[row, channel], mask=exists, other=None if exists is None else 0.0)[None]
 
-    def store(self, ref: Any, index: tuple[Any, ...], value: jax.Array) -> None:
+    @staticmethod
+    def total(values: jax.Array) -> jax.Array:
+        """Sums `[channels]` over the windows of a tile."""
+        return values.sum(0)
+
+    def store(self, ref: Any, index: tuple[Any, ...], total: jax.Array) -> None:
         """Write a part `[channels]` of this program."""
         channel, exists = self._channel()
-        plt.store(ref.at[(self.part, *index, channel)], value, mask=exists)
+        plt.store(ref.at[(self.part, *index, channel)], total, mask=exists)
 
     def _channel(self) -> tuple[jax.Array, jax.Array | None]:
         tile, channels = self.plan.size[1], self.plan.windows.shape[-1]
@@ -143,13 +187,16 @@ class Program(NamedTuple):
         channel = self.block * columns + iota(1)
         exists = [window < windows.number] if windows.number % (rows * turns) else []
         exists += [channel < windows.shape[-1]] if windows.shape[-1] % columns else []
-        return Tile(window, channel, functools.reduce(jnp.logical_and, exists) if exists else None)
+        first = windows.first_row(window)
+        corners = [first + corner for corner in windows.corners]
+        return Tile(window, corners, channel, functools.reduce(jnp.logical_and, exists) if exists else None)
 
 
 class Tile(NamedTuple):
-    """Windows and channels of a tile, and which exist; None for all."""
+    """Windows of a tile, the rows of their corners, channels, and which exist; None for all."""
 
     window: jax.Array
+    corners: list[jax.Array]
     channel: jax.Array
     exists: jax.Array | None
 
