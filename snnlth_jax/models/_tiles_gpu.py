@@ -114,7 +114,7 @@ class Plan(NamedTuple):
 
     @staticmethod
     def joined(parts: jax.Array, number: int) -> jax.Array:
-        """What `parts` became, `[programs, number, T, C]`."""
+        """Parts that kernels wrote, as `[programs, number, T, C]`."""
         return parts
 
     def program(self) -> "Program":

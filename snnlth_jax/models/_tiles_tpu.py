@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as plt
 
 __all__ = ["LEAST_TILES", "Plan", "Program", "Tile", "fits"]
 
 _LANES = 128
 _ROWS = 16  # of a tile: what a register has in bfloat16
 _ENTRIES = 2**17  # of a block; a program has some sixteen, in 16 MiB
+_PARTS = 3  # axes of parts; lines have two, activations more
 LEAST_TILES = 1
 
 
@@ -116,7 +118,7 @@ class Plan(NamedTuple):
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
     def joined(self, parts: jax.Array, number: int) -> jax.Array:
-        """What `parts` became, `[1, number, T, C]`."""
+        """Sums that kernels wrote, as `[1, number, T, C]`."""
         steps, *_, channels = self.shape
         if not self.channels_are_lanes:
             parts = parts.swapaxes(1, 2)
@@ -128,6 +130,9 @@ class Plan(NamedTuple):
 
     def call(self, kernel: Callable[..., None], outputs: Any, interpret: bool) -> Any:
         """The kernel as a function of arrays."""
+        adds = any(len(array.shape) == _PARTS for array in jax.tree.leaves(outputs))
+        others: Any = ("arbitrary" if adds else "parallel",) * 3  # to the two cores of a v4 or v5p
+        parameters = plt.CompilerParams(dimension_semantics=("parallel", *others))
 
         def called(*args: Any) -> Any:
             return pl.pallas_call(
@@ -136,6 +141,7 @@ class Plan(NamedTuple):
                 in_specs=jax.tree.map(self._spec, args),
                 out_specs=jax.tree.map(self._spec, outputs),
                 out_shape=outputs,
+                compiler_params=parameters,
                 interpret=interpret,
             )(*args)
 
@@ -145,26 +151,17 @@ class Plan(NamedTuple):
         """The block of an array that a program has: of an activation, a line for each channel, or parts."""
         shape, lanes = array.shape, self.channels_are_lanes
         block = _LANES if lanes else _ROWS
-        match len(shape):
-            case 2:
-                return (
-                    pl.BlockSpec((shape[0], block), lambda c, *_: (0, c))
-                    if lanes
-                    else pl.BlockSpec((block, shape[1]), lambda c, *_: (c, 0))
-                )
-            case 3:
-                return (
-                    pl.BlockSpec((1, shape[1], block), lambda c, *_: (0, 0, c))
-                    if lanes
-                    else pl.BlockSpec((1, block, shape[2]), lambda c, *_: (0, c, 0))
-                )
-            case _:
-                positions = tuple(n // (self.shape[2] // shape[0]) for n in self.block)
-                if lanes:
-                    return pl.BlockSpec(
-                        (*positions, shape[2], self.images, block), lambda c, h, w, b: (h, w, 0, b, c)
-                    )
-                return pl.BlockSpec((*positions, block, shape[3]), lambda c, h, w, b: (h, w, c, 0))
+        if len(shape) <= _PARTS:
+            first = (0,) * (len(shape) - 2)
+            if lanes:
+                return pl.BlockSpec((*shape[:-1], block), lambda c, *_: (*first, 0, c))
+            return pl.BlockSpec((*shape[:-2], block, shape[-1]), lambda c, *_: (*first, c, 0))
+        positions = tuple(n // (self.shape[2] // shape[0]) for n in self.block)
+        if lanes:
+            return pl.BlockSpec(
+                (*positions, shape[2], self.images, block), lambda c, h, w, b: (h, w, 0, b, c)
+            )
+        return pl.BlockSpec((*positions, block, shape[3]), lambda c, h, w, b: (h, w, c, 0))
 
 
 class Program(NamedTuple):
