@@ -97,6 +97,7 @@ def test_kernels_are_the_definition(shape, steps, others, normed, neuron, option
         ((1, 128, 2, 4, 32), 3, 0, 1, LIF(v_reset=None), {"pool": True}),
         ((2, 128, 1, 3, 16), 2, 1, 2, LIF(2.0, spike=surrogate.sigmoid(3.0)), {"readers": 2}),
         ((2, 256, 2, 1, 16), 2, 0, 1, LIF(), {}),
+        ((2, 16, 2, 2, 16), 2, 0, 1, LIF(), {"pool": True}),
         ((6, 64, 2, 2, 128), 6, 0, 1, LIF(), {"pool": True}),
     ],
     ids=[
@@ -105,6 +106,7 @@ def test_kernels_are_the_definition(shape, steps, others, normed, neuron, option
         "images as lanes, repeated",
         "two inputs and an array",
         "two rows of images",
+        "a part of a row of images",
         "images in parts",
     ],
 )
@@ -286,10 +288,11 @@ def test_where_the_kernels_do_not_go():
             assert not nf.takes(LIF(), "plain")
 
 
-def test_a_tpu_takes_whole_rows_of_lanes():
+def test_a_tpu_takes_whole_rows():
     """Others are left to the compiler, and so are windows with more timesteps or images than a block has."""
-    taken = {(5, 128, 32, 64): True, (5, 16, 8, 256): True, (5, 64, 32, 64): False, (5, 24, 8, 256): False}
-    taken |= {(5, 128, 8, 8): False, (10, 4096, 8, 64): False, (10, 4096, 8, 128): True}
+    taken = {(5, 128, 32, 64): True, (5, 16, 8, 256): True, (5, 32, 32, 64): True, (5, 24, 8, 256): False}
+    taken |= {(5, 192, 8, 64): False, (5, 128, 8, 8): False}
+    taken |= {(10, 4096, 8, 64): False, (10, 4096, 8, 128): True}
     for (steps, images, side, channels), takes in taken.items():
         shapes = (steps, images, side, side, channels), (channels,), (channels,)
         normed = nf.Normed(*(jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in shapes))

@@ -31,12 +31,13 @@ LEAST_TILES = 1
 def fits(shape: tuple[int, ...], pool: bool) -> bool:
     """Whether an activation `[T, B, H, W, C]` has whole rows of lanes, of which a window's are not too many.
 
-    >>> fits((5, 128, 32, 32, 64), True), fits((5, 16, 8, 8, 256), False), fits((5, 32, 8, 8, 64), False)
+    Fewer images than lanes are read from the middle of a row.
+
+    >>> fits((5, 128, 32, 32, 64), True), fits((5, 32, 8, 8, 64), False), fits((5, 24, 8, 8, 256), False)
     (True, True, False)
     """
     _, images, _, _, channels = shape
-    rows, lanes = (images, channels) if channels % _LANES == 0 else (channels, images)
-    if rows % _ROWS or lanes % _LANES:
+    if images % _ROWS or channels % _ROWS or (channels % _LANES and images > _LANES and images % _LANES):
         return False
     plan = Plan.of(shape, "layer", pool)
     return math.prod(plan.block) * plan.entries(shape[0]) <= _ENTRIES
@@ -85,7 +86,7 @@ class Plan(NamedTuple):
     @property
     def size(self) -> tuple[int, int]:
         """Rows and lanes of a tile."""
-        return _ROWS, _LANES
+        return _ROWS, _LANES if self.channels_are_lanes else min(_LANES, self.images)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -174,7 +175,7 @@ class Program(NamedTuple):
         plan = self.plan
         side = 2 if plan.pool else 1
         down, across = (n // side for n in plan.block)
-        chunks = plan.images // (_ROWS if plan.channels_are_lanes else _LANES)
+        chunks = plan.images // (_ROWS if plan.channels_are_lanes else plan.size[1])
 
         def turn(index: Any, carry: Any) -> Any:
             position, chunk = index // chunks, index % chunks
@@ -228,8 +229,8 @@ class Tile(NamedTuple):
         if self.plan.channels_are_lanes:
             return (*position, step, pl.ds(pl.multiple_of(self.chunk * _ROWS, _ROWS), _ROWS), slice(None))
         first = step * self.plan.images
-        if self.plan.images == _LANES:
-            return (*position, slice(None), pl.ds(first, _LANES))
+        if self.plan.images <= _LANES:
+            return (*position, slice(None), pl.ds(first, self.plan.images))
         return (*position, slice(None), pl.ds(pl.multiple_of(first + self.chunk * _LANES, _LANES), _LANES))
 
 

@@ -114,8 +114,8 @@ def norm_fire(
       kernels: "auto" for the kernels on a GPU or TPU where they fit, "plain" for the definition, "interpret"
         or "interpret-tpu" for a GPU's or TPU's kernels emulated on any platform, slowly. They fit neurons
         whose constants are numbers, with a spike function of `surrogate`, 10 timesteps or fewer, and images
-        of even sides where they are pooled; on a TPU multiples of 128 channels and 16 images, or of 16
-        channels and 128 images of each device.
+        of even sides where they are pooled; on a TPU multiples of 16 channels and of 16 images of each
+        device, of which one is a multiple of 128 or the images are fewer.
       readers: number of layers that read the output. Each has a copy, so that the kernels can add up the
         gradients.
 
