@@ -3,7 +3,7 @@
 paper     Table 1, Fig. 1, 5, 8 and 9, for all of a dataset's images
 command   python experiments/evidence.py --scale fmnist --data-dir /usr/share/datasets/fashion-mnist
           python experiments/evidence.py --scale cifar --only imp,imp+et,eb --data-dir ~/tensorflow_datasets
-          python experiments/evidence.py --scale fmnist --show --workdir experiments/results/fmnist
+          cd experiments/results; python ../evidence.py --scale fmnist-vgg11 --show --workdir fmnist-vgg11
 hours     per seed, on the paper's RTX 2080 Ti: those of fig1_methods, and 15 for the late transfer
 expected  the claims below, written down before the first run at the scales fmnist and cifar
 

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from snnlth_jax import models, networks, pruning, surrogate
 from snnlth_jax.data.augment import Augmentation
 from snnlth_jax.errors import InputError
-from snnlth_jax.models import _norm_fire_kernels as gpu
+from snnlth_jax.models import _statistics_gpu as gpu
 from snnlth_jax.models import norm_fire as nf
 from snnlth_jax.models.firing import fire, max_pool
 from snnlth_jax.models.norms import TimestepBatchNorm
@@ -280,12 +280,35 @@ def test_where_the_kernels_do_not_go():
     for change in {"neuron": PLIF(2.0)}, {"norm": "tdbn"}, {"neuron": LIF(np.float32(2.0))}:
         assert not traced(kernels.clone(**change))
     assert not nf.takes(LIF(spike=lambda u: u), "interpret")
-    for kind, platform in ("H100", "gpu"), ("TPU v5 lite", "tpu"):
-        device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=None, platform=platform)
+    for platform in "gpu", "tpu":
+        device = jax.sharding.AbstractDevice(device_kind="absent", num_cores=None, platform=platform)
         mesh = jax.sharding.AbstractMesh((1,), ("batch",), abstract_device=device)
         with jax.sharding.use_abstract_mesh(mesh):
             assert nf.takes(LIF(), "auto")
             assert not nf.takes(LIF(), "plain")
+
+
+def test_what_the_compiler_of_a_tpu_cannot_do(monkeypatch):
+    """Other numbers, kernels that it would divide, and more arrays than fit are left to JAX's operations."""
+    monkeypatch.setattr(nf, "_platform", lambda kernels: "tpu")
+
+    def kernels(term, mapped=lambda layer: layer, **options):
+        def layer(term):
+            return nf.norm_fire([term], LIF(), 2, **options)[0][0]
+
+        return str(jax.jit(mapped(layer)).trace(term).jaxpr).count("pallas_call")
+
+    term = nf.Normed(jnp.zeros((2, 16, 2, 2, 128)), jnp.ones(128), jnp.ones(128))
+    narrow, half = (jax.tree.map(partial(jnp.asarray, dtype=d), term) for d in (jnp.bfloat16, jnp.float16))
+    assert kernels(term) == kernels(narrow) == kernels(term, readers=11) == 1
+    assert kernels(half) == kernels(term, readers=12) == 0
+    with jax.enable_x64(True):
+        assert kernels(term) == 0
+    mesh = jax.make_mesh((2,), ("batch",), devices=jax.devices()[:2])
+    placed = jax.device_put(term, jax.sharding.NamedSharding(mesh, P()))
+    assert kernels(placed) == 0  # under jit alone
+    manual = partial(jax.shard_map, mesh=mesh, in_specs=P(), out_specs=P(), check_vma=False)
+    assert kernels(placed, manual) == 1
 
 
 def test_a_tpu_takes_whole_rows():

@@ -32,7 +32,7 @@ _VGG: dict[str, Features] = {
 _NETWORKS: dict[str, dict[str, Any]] = {
     **{name: {"features": features} for name, features in _VGG.items()},
     "alexnet": {"features": (64, "M", 192, "M", 384, 256, 256, "M"), "stride": 2, "hidden": (4096, 4096)},
-    # for CPUs: the first convolution leaves a quarter of the pixels, most weights are in the hidden layer
+    # for CPUs: the first convolution leaves a quarter of the pixels, and most weights are in the hidden layer
     "convnet5": {"features": (32, 64, "M", 128, "M"), "stride": 2, "hidden": (1024,)},
     "resnet7": {"stage_sizes": (1, 1), "widths": (32, 64), "stem": 32, "hidden": 64},
     "resnet19": {"stage_sizes": (3, 3, 2), "widths": (128, 256, 512), "stem": 64, "hidden": 256},

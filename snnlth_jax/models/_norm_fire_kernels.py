@@ -3,7 +3,8 @@
 All timesteps of a tile (`_tiles_gpu`, `_tiles_tpu`) stay in registers, so that a kernel reads and writes each
 array once:
 
-    1. statistics   x            mean and M2, the sum of squared deviations, of the program's rows
+    1. statistics   x            mean and M2, the sum of squared deviations, of the program's rows (a GPU's,
+                                 `_statistics_gpu`)
     2. forward      x        ->  spikes
     3. sums         x, ds        sum dy, sum dy (x - mean), over the program's rows
     4. gradient     x, ds    ->  dx = slope dy + a (x - mean) + b
@@ -16,16 +17,12 @@ XLA computes the mean with the convolution that x comes from.
 """
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 
-from snnlth_jax.models import _tiles_gpu
-
-__all__ = ["Currents", "How", "Layer", "Normed", "forward", "gradient", "statistics", "sums"]
+__all__ = ["Currents", "How", "Layer", "Normed", "forward", "gradient", "sums"]
 
 Layer = Callable[[list[list[jax.Array]]], Sequence[jax.Array]]
 """Outputs by timestep, from currents by corner and timestep."""
@@ -65,7 +62,7 @@ class How(NamedTuple):
       epsilon: added to variances.
       timesteps: T of the outputs.
       interpret: whether kernels are emulated.
-      tiles: `_tiles_gpu` or `_tiles_tpu`.
+      plan: `Plan.of` of `_tiles_gpu` or `_tiles_tpu`.
     """
 
     layer: Layer
@@ -73,46 +70,7 @@ class How(NamedTuple):
     epsilon: float
     timesteps: int
     interpret: bool
-    tiles: ModuleType
-
-
-def statistics(x: jax.Array, dtype: Any, interpret: bool) -> tuple[jax.Array, jax.Array, Any]:
-    """Means and M2 over the rows of each program, `[programs, T, C]`, and the number of rows `[programs]`.
-
-    Each row of a tile has a running mean of its own (Welford 1962); they are merged at the end (Chan 1979).
-
-    Args:
-      x: `[T, B, H, W, C]`.
-      dtype: of the statistics.
-      interpret: whether the kernel is emulated.
-    """
-    steps = len(x)
-    least = _tiles_gpu.LEAST_TILES
-    plan = _tiles_gpu.Plan.of(x.shape, "statistics", least_turns=least, copies=steps)
-
-    def kernel(x: Any, mean: Any, m2: Any) -> None:
-        program, step = plan.program(), pl.program_id(2)
-
-        def add(tile: _tiles_gpu.Tile, sums: Any) -> Any:
-            number, mean, m2 = sums
-            value = tile.load(x, step, tile.window, dtype)
-            if tile.exists is None:
-                exists = jnp.ones((), dtype)
-            else:
-                exists, value = tile.exists.astype(dtype), jnp.where(tile.exists, value, mean)
-            number, change = number + exists, value - mean
-            mean = mean + change / jnp.maximum(number, 1)
-            return number, mean, m2 + change * (value - mean)
-
-        zeros = jnp.zeros(plan.size, dtype)
-        number, mean_of_rows, m2_of_rows = program.over_tiles(add, (zeros, zeros, zeros))
-        merged = program.total(number * mean_of_rows) / jnp.maximum(program.total(number), 1)
-        between = number * (mean_of_rows - merged[None]) ** 2
-        program.store(mean, (step,), merged)
-        program.store(m2, (step,), program.total(m2_of_rows + between))
-
-    means, m2s = plan.call(kernel, (plan.parts(dtype),) * 2, interpret, steps)(plan.rows(x))
-    return means, m2s, plan.counts()
+    plan: Callable[..., Any]
 
 
 def forward(currents: Currents, how: How, like: Any) -> jax.Array:
@@ -155,7 +113,7 @@ def sums(currents: Currents, how: How, grads: Sequence[jax.Array]) -> tuple[jax.
     Returns:
       The sums; and dy, `[T, B, H, W, C]`, where it costs less to keep it than to compute it again.
     """
-    plan, dtype = _plan(currents, how, how.tiles.LEAST_TILES), currents.normed[0].mean.dtype
+    plan, dtype = _plan(currents, how, sums=True), currents.normed[0].mean.dtype
     steps, number = plan.steps, 1 + len(currents.normed)
     kept = _kept(currents, grads)
 
@@ -207,7 +165,7 @@ def gradient(
     if dy is None:
         plan, given = _plan(currents, how), tuple(grads)
     else:
-        plan, given = how.tiles.Plan.of(shape, "layer"), (dy,)
+        plan, given = how.plan(shape), (dy,)
         currents = currents._replace(others=())
     steps = plan.steps
 
@@ -265,9 +223,8 @@ def _bytes(array: Any) -> int:
     return int(array.size * array.dtype.itemsize)
 
 
-def _plan(currents: Currents, how: How, least_turns: int = 1) -> Any:
-    shape, kind = currents.normed[0].x.shape, "pooled" if how.pool else "layer"
-    return how.tiles.Plan.of(shape, kind, how.pool, least_turns, how.timesteps)
+def _plan(currents: Currents, how: How, sums: bool = False) -> Any:
+    return how.plan(currents.normed[0].x.shape, how.pool, how.timesteps, sums)
 
 
 def _as_read(plan: Any, currents: Currents) -> Currents:

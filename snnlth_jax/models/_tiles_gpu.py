@@ -16,18 +16,13 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plt
 
-__all__ = ["LEAST_TILES", "Plan", "Program", "Tile", "fits"]
+__all__ = ["LEAST_TILES", "Plan", "Program", "Tile", "Windows"]
 
 _WARPS = 4  # of a program: 128 threads
 _CHANNELS = 64  # of a tile, at most
 _ENTRIES = {"statistics": 1024, "layer": 256, "pooled": 128}  # of a tile, at each timestep and corner
 _PROGRAMS = 1024  # of a kernel, some eight for each multiprocessor, unless tiles are left
 LEAST_TILES = 8  # of a program that writes sums, which would be many otherwise
-
-
-def fits(shape: tuple[int, ...], pool: bool) -> bool:
-    """Whether kernels take an activation `[T, B, H, W, C]`: any."""
-    return True
 
 
 class Windows(NamedTuple):
@@ -76,16 +71,13 @@ class Plan(NamedTuple):
     grid: tuple[int, int]
 
     @classmethod
-    def of(
-        cls,
-        shape: tuple[int, ...],
-        kind: str,
-        pool: bool = False,
-        least_turns: int = 1,
-        timesteps: int = 1,
-        copies: int = 1,
-    ) -> "Plan":
-        windows = Windows(shape, pool)
+    def of(cls, shape: tuple[int, ...], pool: bool = False, timesteps: int = 1, sums: bool = False) -> "Plan":
+        """The work of a kernel that reads an activation of this shape; with `sums` it writes sums."""
+        return cls.sized(Windows(shape, pool), "pooled" if pool else "layer", LEAST_TILES if sums else 1)
+
+    @classmethod
+    def sized(cls, windows: Windows, kind: str, least_turns: int, copies: int = 1) -> "Plan":
+        """The work in tiles of a kind, at least so many for a program."""
         channels = min(_CHANNELS, pl.next_power_of_2(windows.shape[-1]))
         size = _ENTRIES[kind] // channels, channels
         tiles, blocks = pl.cdiv(windows.number, size[0]), pl.cdiv(windows.shape[-1], channels)

@@ -19,28 +19,27 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as plt
 
-__all__ = ["LEAST_TILES", "Plan", "Program", "Tile", "fits"]
+__all__ = ["Plan", "Program", "Tile", "fits"]
 
 _LANES = 128
 _ROWS = 16  # of a tile: what a register has in bfloat16
-_ENTRIES = 2**17  # of a block; a program has some sixteen, in 16 MiB
-_PARTS = 3  # axes of parts; lines have two, activations more
-LEAST_TILES = 1
+_ENTRIES = 2**17  # of a block
+_BLOCKS = 12  # of a program, of inputs and cotangents; with gradients, twice and in float32, 16 MiB hold them
 
 
-def fits(shape: tuple[int, ...], pool: bool) -> bool:
-    """Whether an activation `[T, B, H, W, C]` has whole rows of lanes, of which a window's are not too many.
+def fits(shape: tuple[int, ...], pool: bool, arrays: int) -> bool:
+    """Whether activations `[T, B, H, W, C]`, `arrays` of them, fill whole tiles, and a window's a program.
 
     Fewer images than lanes are read from the middle of a row.
 
-    >>> fits((5, 128, 32, 32, 64), True), fits((5, 32, 8, 8, 64), False), fits((5, 24, 8, 8, 256), False)
-    (True, True, False)
+    >>> fits((5, 128, 32, 32, 64), True, 2), fits((5, 24, 8, 8, 256), False, 2)
+    (True, False)
     """
     _, images, _, _, channels = shape
     if images % _ROWS or channels % _ROWS or (channels % _LANES and images > _LANES and images % _LANES):
         return False
-    plan = Plan.of(shape, "layer", pool)
-    return math.prod(plan.block) * plan.entries(shape[0]) <= _ENTRIES
+    plan = Plan.of(shape, pool)
+    return arrays <= _BLOCKS and math.prod(plan.block) * plan.entries(shape[0]) <= _ENTRIES
 
 
 class Plan(NamedTuple):
@@ -59,9 +58,8 @@ class Plan(NamedTuple):
     images: int
 
     @classmethod
-    def of(
-        cls, shape: tuple[int, ...], kind: str, pool: bool = False, least_turns: int = 1, timesteps: int = 1
-    ) -> "Plan":
+    def of(cls, shape: tuple[int, ...], pool: bool = False, timesteps: int = 1, sums: bool = False) -> "Plan":
+        """The work of a kernel that reads an activation of this shape, and one of so many timesteps."""
         steps, images, _, width, channels = shape
         steps, side = max(steps, timesteps), 2 if pool else 1
         if channels % _LANES == 0:
@@ -70,7 +68,7 @@ class Plan(NamedTuple):
         return plan._replace(block=(side, _divisor(width, _ENTRIES // (plan.entries(steps) * side), side)))
 
     def entries(self, steps: int) -> int:
-        """Entries of a position in a block of so many timesteps."""
+        """Entries of one position, for so many timesteps, in a program's block."""
         return steps * self.images * (_LANES if self.channels_are_lanes else _ROWS)
 
     @property
@@ -116,14 +114,12 @@ class Plan(NamedTuple):
         """Sums of all programs, `number` values for each timestep and channel."""
         steps, *_, channels = self.shape
         shape = (number * steps, channels) if self.channels_are_lanes else (channels, number * steps)
-        return jax.ShapeDtypeStruct((1, *shape), dtype)
+        return jax.ShapeDtypeStruct(shape, dtype)
 
     def joined(self, parts: jax.Array, number: int) -> jax.Array:
         """Sums that kernels wrote, as `[1, number, T, C]`."""
         steps, *_, channels = self.shape
-        if not self.channels_are_lanes:
-            parts = parts.swapaxes(1, 2)
-        return parts.reshape(1, number, steps, channels)
+        return (parts if self.channels_are_lanes else parts.T).reshape(1, number, steps, channels)
 
     def program(self) -> "Program":
         """The program that runs."""
@@ -131,7 +127,7 @@ class Plan(NamedTuple):
 
     def call(self, kernel: Callable[..., None], outputs: Any, interpret: bool) -> Any:
         """The kernel as a function of arrays."""
-        adds = any(len(array.shape) == _PARTS for array in jax.tree.leaves(outputs))
+        adds = any(len(array.shape) == 2 for array in jax.tree.leaves(outputs))
         others: Any = ("arbitrary" if adds else "parallel",) * 3  # to the two cores of a v4 or v5p
         parameters = plt.CompilerParams(dimension_semantics=("parallel", *others))
 
@@ -152,11 +148,10 @@ class Plan(NamedTuple):
         """The block of an array that a program has: of an activation, a line for each channel, or parts."""
         shape, lanes = array.shape, self.channels_are_lanes
         block = _LANES if lanes else _ROWS
-        if len(shape) <= _PARTS:
-            first = (0,) * (len(shape) - 2)
-            if lanes:
-                return pl.BlockSpec((*shape[:-1], block), lambda c, *_: (*first, 0, c))
-            return pl.BlockSpec((*shape[:-2], block, shape[-1]), lambda c, *_: (*first, c, 0))
+        if len(shape) == 2 and lanes:
+            return pl.BlockSpec((shape[0], block), lambda c, *_: (0, c))
+        if len(shape) == 2:
+            return pl.BlockSpec((block, shape[1]), lambda c, *_: (c, 0))
         positions = tuple(n // (self.shape[2] // shape[0]) for n in self.block)
         if lanes:
             return pl.BlockSpec(
@@ -195,7 +190,7 @@ class Program(NamedTuple):
         """Add to a part."""
         row = index[0] * self.plan.shape[0] + index[1]
         line = slice(row, row + 1)
-        at = (0, line, slice(None)) if self.plan.channels_are_lanes else (0, slice(None), line)
+        at = (line, slice(None)) if self.plan.channels_are_lanes else (slice(None), line)
         first = functools.reduce(jnp.logical_and, (pl.program_id(axis) == 0 for axis in (1, 2, 3)))
         ref[at] = total + jnp.where(first, 0, ref[at])
 
@@ -228,10 +223,10 @@ class Tile(NamedTuple):
     def _at(self, step: int, position: tuple[Any, Any]) -> tuple[Any, ...]:
         if self.plan.channels_are_lanes:
             return (*position, step, pl.ds(pl.multiple_of(self.chunk * _ROWS, _ROWS), _ROWS), slice(None))
-        first = step * self.plan.images
-        if self.plan.images <= _LANES:
-            return (*position, slice(None), pl.ds(first, self.plan.images))
-        return (*position, slice(None), pl.ds(pl.multiple_of(first + self.chunk * _LANES, _LANES), _LANES))
+        first: Any = step * self.plan.images
+        if self.plan.images > _LANES:
+            first = pl.multiple_of(first + self.chunk * _LANES, _LANES)
+        return (*position, slice(None), pl.ds(first, self.plan.size[1]))
 
 
 def _divisor(number: int, most: int, step: int) -> int:

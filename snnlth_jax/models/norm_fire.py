@@ -45,6 +45,7 @@ __all__ = ["Normed", "norm_fire", "takes"]
 
 _MOST_TIMESTEPS = 10  # all of which a kernel holds in registers
 _LEAST_CAPABILITY = 8.0  # of Triton
+_TPU_DTYPES = (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16))
 _SPIKES = tuple(type(surrogate.create(name)) for name in surrogate.NAMES)
 
 Platform = Literal["cuda", "tpu"]
@@ -114,8 +115,9 @@ def norm_fire(
       kernels: "auto" for the kernels on a GPU or TPU where they fit, "plain" for the definition, "interpret"
         or "interpret-tpu" for a GPU's or TPU's kernels emulated on any platform, slowly. They fit neurons
         whose constants are numbers, with a spike function of `surrogate`, 10 timesteps or fewer, and images
-        of even sides where they are pooled; on a TPU multiples of 16 channels and of 16 images of each
-        device, of which one is a multiple of 128 or the images are fewer.
+        of even sides where they are pooled. On a TPU they fit float32 and bfloat16, multiples of 16 channels
+        and of 16 images of each device, of which one is a multiple of 128 or the images are fewer, and one
+        device or all axes mapped by `shard_map` or `pmap`; arrays that `jit` divides need "plain".
       readers: number of layers that read the output. Each has a copy, so that the kernels can add up the
         gradients.
 
@@ -135,6 +137,7 @@ def norm_fire(
     ([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], [[3.0]], [[12.5]])
     """
     check_counts(readers=readers)
+    check_kernels(kernels)
     platform, interpret = _platform(kernels), kernels.startswith("interpret")
     layer = _Layer(
         neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, platform, interpret, readers
@@ -168,6 +171,8 @@ def takes(neuron: LIF, kernels: str) -> bool:
 
 def _platform(kernels: str) -> Platform | None:
     """The platform whose kernels compute the layers of the program that is traced; None for no kernels."""
+    if kernels == "plain":
+        return None
     if kernels.startswith("interpret"):
         return "tpu" if kernels.endswith("tpu") else "cuda"
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)  # not in all releases
@@ -194,8 +199,23 @@ def _fits(layer: _Layer, inputs: Sequence[Normed | jax.Array]) -> bool:
         and shape[0] in (1, layer.num_timesteps)
         and 0 < layer.num_timesteps <= _MOST_TIMESTEPS
         and not (layer.pool and (shape[2] % 2 or shape[3] % 2))
-        and layer.tiles.fits((layer.num_timesteps, *shape[1:]), layer.pool)
+        and (layer.platform != "tpu" or _fits_tpu(layer, inputs, shape))
     )
+
+
+def _fits_tpu(layer: _Layer, inputs: Sequence[Normed | jax.Array], shape: tuple[int, ...]) -> bool:
+    """Whether a TPU's kernels take such shapes, in a program of numbers and devices that its compiler takes.
+
+    The compiler knows no numbers of 64 or 16 bits but bfloat16, and divides no kernel among devices.
+    """
+    arrays = len(inputs) + layer.readers
+    if not layer.tiles.fits((layer.num_timesteps, *shape[1:]), layer.pool, arrays):
+        return False
+    leaves = jax.tree.leaves(inputs)
+    mesh = jax.typeof(leaves[0]).sharding.mesh
+    alone = mesh.empty or mesh.size == 1 or set(mesh.axis_types) == {jax.sharding.AxisType.Manual}
+    narrow = jnp.result_type(float) == jnp.float32  # JAX's 64-bit mode is off
+    return layer.interpret or (alone and narrow and {leaf.dtype for leaf in leaves} <= {*_TPU_DTYPES})
 
 
 # --- the definition
@@ -302,12 +322,12 @@ def _forward(layer: _Layer, inputs: Inputs) -> Outputs:
 
 
 def _statistics(layer: _Layer, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    from snnlth_jax.models import _norm_fire_kernels as fused
-
     if layer.platform == "tpu":
         mean, var = norms.statistics(at_least_float32(x), layer.axis_name)
         return mean.reshape(len(x), -1), var.reshape(len(x), -1)
-    means, m2s, counts = fused.statistics(x, promoted(x, jnp.float32), layer.interpret)
+    from snnlth_jax.models import _statistics_gpu
+
+    means, m2s, counts = _statistics_gpu.statistics(x, promoted(x, jnp.float32), layer.interpret)
     # parts, and devices, are merged as the rows of a part are
     weights = jnp.asarray(counts / counts.sum(), means.dtype)[:, None, None]
     mean = _averaged(layer, (weights * means).sum(0))
@@ -331,7 +351,7 @@ def _read(layer: _Layer, inputs: Inputs, statistics: Statistics) -> "tuple[fused
         epsilon=layer.epsilon,
         timesteps=layer.num_timesteps,
         interpret=layer.interpret,
-        tiles=layer.tiles,
+        plan=layer.tiles.Plan.of,
     )
     return fused.Currents(normed, others), how
 

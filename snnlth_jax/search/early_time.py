@@ -19,6 +19,7 @@ from snnlth_jax import configs, data, losses
 from snnlth_jax.analysis.flops import train_flops
 from snnlth_jax.data.augment import augment
 from snnlth_jax.data.frames import as_input
+from snnlth_jax.models import own
 from snnlth_jax.run import earlier
 from snnlth_jax.run.events import EarlyTimeEvent
 from snnlth_jax.run.results import EarlyTimeEpoch, EarlyTimeRecord, Result
@@ -82,7 +83,9 @@ def measure(session: Session[_Measured]) -> dict[int, float]:
     divergences = _divergences(
         {"params": state.params, "batch_stats": state.batch_stats},
         augment(augment_key, split.images[chosen], augmentation),
-        model=session.variants.model(variant),
+        model=own.cloned(
+            session.variants.model(variant), kernels="plain"
+        ),  # on devices that it is not divided over
         num_timesteps=variant.num_timesteps,
         direction=config.early_time_direction,
         reduction=config.early_time_reduction,
