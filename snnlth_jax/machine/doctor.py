@@ -204,7 +204,7 @@ def training_kernels(kernels: str = "auto") -> list[Finding]:
         """Spikes, and the gradients of the inputs one after another."""
 
         def loss(inputs: list[Any]) -> tuple[jax.Array, jax.Array]:
-            outputs, _ = norm_fire(inputs, LIF(), 4, kernels=how, **options)
+            outputs, _ = norm_fire(inputs, LIF(), 2, kernels=how, **options)
             height, width = outputs[0].shape[2:4]
             terms = [i * weights[:, :, :height, :width] * spikes for i, spikes in enumerate(outputs, 1)]
             return jnp.sum(jnp.stack(terms)), outputs[0]
@@ -216,7 +216,7 @@ def training_kernels(kernels: str = "auto") -> list[Finding]:
     options: dict[str, Any]
     for images, channels, others, options in ((16, 128, 0, {"pool": True}), (128, 16, 1, {"readers": 2})):
         x, weights, *more = (
-            jnp.asarray(numbers.normal(size=(4, images, 4, 4, channels)), jnp.float32)
+            jnp.asarray(numbers.normal(size=(2, images, 4, 4, channels)), jnp.float32)
             for _ in range(2 + others)
         )
         inputs = [Normed(x, jnp.ones(channels), jnp.full(channels, 0.5)), *more]
