@@ -13,6 +13,7 @@ __all__ = [
     "flag",
     "listed",
     "named",
+    "not_installed",
     "not_one_of",
     "one_line",
     "passes",
@@ -131,6 +132,15 @@ def not_one_of(what: object, value: object, allowed: Iterable[str]) -> InputErro
     lower = {name.lower(): name for name in reversed(names)}
     nearest = [lower[name] for name in difflib.get_close_matches(str(value).lower(), lower, n=1)]
     return InputError(what, value, allowed=", ".join(names), nearest=nearest[0] if nearest else "")
+
+
+def not_installed(package: str, extra: str) -> InputError:
+    """The error for a package that one of this package's extras brings.
+
+    >>> print(not_installed("onnx", "export"))
+    onnx: is not installed: pip install 'snnlth_jax[export]'
+    """
+    return InputError(package, problem=f"is not installed: pip install 'snnlth_jax[{extra}]'")
 
 
 def listed(parts: Sequence[str], between: str = ", ", most: int = 10) -> str:

@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from snnlth_jax.data.frames import split_shape
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import InputError, not_installed
 from snnlth_jax.interop import layers
 from snnlth_jax.interop.layers import INPUT, Graph, Layer
 from snnlth_jax.networks import Network
@@ -61,7 +61,7 @@ def from_network(network: Network, dt: float = 1.0, pooling: Pooling = "threshol
     try:
         nir = importlib.import_module("nir")
     except ImportError as error:
-        raise InputError("nir", problem="is not installed: pip install 'snnlth_jax[export]'") from error
+        raise not_installed("nir", "export") from error
     if not (dt > 0 and np.isfinite(dt)):
         raise InputError("`dt`", dt, allowed="a number above 0")
     if pooling not in get_args(Pooling):

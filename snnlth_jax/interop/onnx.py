@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import not_installed
 from snnlth_jax.interop import layers
 from snnlth_jax.interop.layers import INPUT, Graph, Layer
 from snnlth_jax.networks import Network
@@ -40,7 +40,7 @@ def from_network(network: Network) -> Any:
     try:
         onnx = importlib.import_module("onnx")
     except ImportError as error:
-        raise InputError("onnx", problem="is not installed: pip install 'snnlth_jax[export]'") from error
+        raise not_installed("onnx", "export") from error
     layers.refuse_frames(network)
     graph = layers.from_network(network)
     recipe = network.recipe

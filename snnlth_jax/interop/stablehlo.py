@@ -11,7 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from snnlth_jax.errors import InputError
+from snnlth_jax.errors import not_installed
 from snnlth_jax.models import _onednn
 from snnlth_jax.networks import Network, classifier
 
@@ -49,5 +49,4 @@ def from_network(network: Network, arch: str | None = None) -> bytes:
     try:
         return bytes(exported.serialize())
     except ImportError as error:
-        problem = "is not installed: pip install 'snnlth_jax[export]'"
-        raise InputError("flatbuffers", problem=problem) from error
+        raise not_installed("flatbuffers", "export") from error
