@@ -137,12 +137,12 @@ def norm_fire(
     ([[0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]], [[3.0]], [[12.5]])
     """
     check_counts(readers=readers)
-    check_kernels(kernels)
-    platform, interpret = _platform(kernels), kernels.startswith("interpret")
+    platform = _chosen(neuron, kernels)
+    interpret = kernels.startswith("interpret")
     layer = _Layer(
         neuron, num_timesteps, activation, pool, epsilon, axis_name, dtype, platform, interpret, readers
     )
-    if takes(neuron, kernels) and _fits(layer, inputs):
+    if platform is not None and _fits(layer, inputs):
         result: Outputs = _by_kernels(layer, tuple(inputs))
         return result
     return _definition(layer, tuple(inputs))
@@ -161,18 +161,19 @@ def takes(neuron: LIF, kernels: str) -> bool:
     >>> takes(LIF(), "plain"), takes(LIF(), "interpret"), takes(PLIF(2.0), "interpret")
     (False, True, False)
     """
+    return _chosen(neuron, kernels) is not None
+
+
+def _chosen(neuron: LIF, kernels: str) -> Platform | None:
+    """The platform whose kernels compute such neurons, in the program that is traced; None for no kernels."""
     check_kernels(kernels)
     if kernels == "plain" or isinstance(neuron, PLIF) or not isinstance(neuron.spike, _SPIKES):
-        return False
-    if not all(is_number(leaf) for leaf in jax.tree.leaves(neuron)):
-        return False
-    return _platform(kernels) is not None
+        return None
+    return _platform(kernels) if all(is_number(leaf) for leaf in jax.tree.leaves(neuron)) else None
 
 
 def _platform(kernels: str) -> Platform | None:
-    """The platform whose kernels compute the layers of the program that is traced; None for no kernels."""
-    if kernels == "plain":
-        return None
+    """The platform of the program that is traced, if there are kernels for it, or the emulated one."""
     if kernels.startswith("interpret"):
         return "tpu" if kernels.endswith("tpu") else "cuda"
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)  # not in all releases

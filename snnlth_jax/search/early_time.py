@@ -83,9 +83,8 @@ def measure(session: Session[_Measured]) -> dict[int, float]:
     divergences = _divergences(
         {"params": state.params, "batch_stats": state.batch_stats},
         augment(augment_key, split.images[chosen], augmentation),
-        model=own.cloned(
-            session.variants.model(variant), kernels="plain"
-        ),  # on devices that it is not divided over
+        # without kernels: the same T' on every device, and no kernel that jit would divide among several
+        model=own.cloned(session.variants.model(variant), kernels="plain"),
         num_timesteps=variant.num_timesteps,
         direction=config.early_time_direction,
         reduction=config.early_time_reduction,
